@@ -1,0 +1,2 @@
+//! The reference application of howdah.
+fn main() {}

@@ -1,0 +1,246 @@
+//! The one error of the crate: opaque, with predicates, and with an answer to "did it happen?".
+//!
+//! Every error says what was attempted, why it failed and, where there is one, the next step, in one
+//! line. The cause is part of that line, so [`std::error::Error::source`] is empty and nothing is
+//! printed twice. No message ever holds a password.
+
+use std::fmt;
+
+use tokio_postgres::error::{DbError, SqlState};
+
+/// What went wrong, in a form that a program can ask and a person can read.
+///
+/// # Examples
+///
+/// ```
+/// let error = "not a number".parse::<howdah::Id>().unwrap_err();
+/// assert!(error.is_invalid_input());
+/// assert_eq!(error.outcome(), howdah::Outcome::NotExecuted);
+/// ```
+pub struct Error(Box<Inner>);
+
+/// A `Result` whose error is [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Whether the work that an [`Error`] reports on took place.
+///
+/// Every error is one of these three, and the library retries by itself only what was
+/// [not executed](Outcome::NotExecuted).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Nothing was executed: trying again is safe.
+    NotExecuted,
+    /// It was tried and the database refused it; nothing of it remains.
+    Failed,
+    /// The connection was lost after a write or a `COMMIT` was sent: it may or may not have happened.
+    /// Never retried by the library; look at the data before trying again.
+    Unknown,
+}
+
+/// What an [`Error`] is about. Private: users ask the predicates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The configuration is wrong or incomplete.
+    Config,
+    /// A value handed in cannot be what it is said to be.
+    Input,
+    /// A safety check refused to go on.
+    Refused,
+    /// A server, or the way to it, is not available.
+    Unavailable,
+    /// Waited too long.
+    Timeout,
+    /// The server we reached is not the one we were told of.
+    WrongServer,
+    /// The statement was rejected by the database.
+    Database,
+    /// The caller got a shape of result that it did not ask for.
+    Rows,
+    /// A file, a process or another resource of this machine failed.
+    System,
+}
+
+struct Inner {
+    kind: Kind,
+    outcome: Outcome,
+    what: String,
+    instance: Option<String>,
+    cause: Option<Box<dyn std::error::Error + Send + Sync>>,
+    hint: Option<String>,
+}
+
+impl Error {
+    pub(crate) fn new(kind: Kind, what: impl Into<String>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            outcome: Outcome::NotExecuted,
+            what: what.into(),
+            instance: None,
+            cause: None,
+            hint: None,
+        }))
+    }
+
+    pub(crate) fn config(what: impl Into<String>) -> Self {
+        Self::new(Kind::Config, what)
+    }
+
+    pub(crate) fn input(what: impl Into<String>) -> Self {
+        Self::new(Kind::Input, what)
+    }
+
+    pub(crate) fn refused(what: impl Into<String>) -> Self {
+        Self::new(Kind::Refused, what)
+    }
+
+    pub(crate) fn system(what: impl Into<String>) -> Self {
+        Self::new(Kind::System, what)
+    }
+
+    /// Adds the cause, which is printed after what was attempted.
+    pub(crate) fn because(
+        mut self,
+        cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        self.0.cause = Some(cause.into());
+        self
+    }
+
+    /// Adds the next step for the person who reads the message.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) fn with_outcome(mut self, outcome: Outcome) -> Self {
+        self.0.outcome = outcome;
+        self
+    }
+
+    /// Names the instance on which it happened; the first name given stays.
+    pub(crate) fn at(mut self, instance: impl fmt::Display) -> Self {
+        self.0.instance.get_or_insert_with(|| instance.to_string());
+        self
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    /// Whether the work was not executed, failed, or may have happened.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        self.0.outcome
+    }
+
+    /// The SQLSTATE, where a PostgreSQL server answered with one.
+    #[must_use]
+    pub fn code(&self) -> Option<&SqlState> {
+        self.as_db_error().map(DbError::code)
+    }
+
+    /// The server's own report, with constraint and column names, where there is one.
+    #[must_use]
+    pub fn as_db_error(&self) -> Option<&DbError> {
+        let cause = self.0.cause.as_deref()?;
+        cause.downcast_ref::<tokio_postgres::Error>()?.as_db_error()
+    }
+
+    /// The instance on which it happened, where there is one.
+    #[must_use]
+    pub fn instance(&self) -> Option<&str> {
+        self.0.instance.as_deref()
+    }
+
+    /// The configuration, or an address in it, is wrong or incomplete.
+    #[must_use]
+    pub fn is_config(&self) -> bool {
+        self.0.kind == Kind::Config
+    }
+
+    /// A value that was handed in is malformed or out of range: an id, a shard's number, a cursor, SQL
+    /// without `{shard}`.
+    #[must_use]
+    pub fn is_invalid_input(&self) -> bool {
+        self.0.kind == Kind::Input
+    }
+
+    /// A safety check refused to go on; nothing was changed.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.0.kind == Kind::Refused
+    }
+
+    /// A server could not be reached, went away, or had no connection to spare in time.
+    #[must_use]
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self.0.kind, Kind::Unavailable | Kind::Timeout)
+    }
+
+    /// Something took longer than its timeout: the queue for a connection, connecting, or the statement.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        self.0.kind == Kind::Timeout
+    }
+
+    /// The server that answered is not the instance that was asked for, or belongs to another cluster.
+    #[must_use]
+    pub fn is_wrong_server(&self) -> bool {
+        self.0.kind == Kind::WrongServer
+    }
+
+    /// A unique constraint was violated (SQLSTATE 23505).
+    #[must_use]
+    pub fn is_unique_violation(&self) -> bool {
+        self.code() == Some(&SqlState::UNIQUE_VIOLATION)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &self.0;
+        if let Some(instance) = &inner.instance {
+            write!(f, "{instance}: ")?;
+        }
+        f.write_str(&inner.what)?;
+        if let Some(cause) = &inner.cause {
+            write!(f, ": {}", Chain(cause.as_ref()))?;
+        }
+        if inner.outcome == Outcome::Unknown {
+            f.write_str("; whether it took effect is unknown")?;
+        }
+        if let Some(hint) = &inner.hint {
+            write!(f, "; {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Error({:?}, {:?}, {self})", self.0.kind, self.0.outcome)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// An error and all below it, joined by colons, each said once and on one line.
+struct Chain<'a>(&'a (dyn std::error::Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut said = String::new();
+        let mut next = Some(self.0);
+        while let Some(error) = next {
+            let text = error.to_string().replace('\n', " ");
+            if !said.contains(&text) {
+                if !said.is_empty() {
+                    said.push_str(": ");
+                }
+                said.push_str(&text);
+            }
+            next = error.source();
+        }
+        f.write_str(&said)
+    }
+}

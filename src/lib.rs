@@ -1,0 +1,11 @@
+//! Sit on many PostgreSQL servers as if they were one.
+
+mod error;
+mod id;
+mod shard;
+mod statement;
+
+pub use error::{Error, Outcome, Result};
+pub use id::{Id, IdParts, Layout};
+pub use shard::{Epoch, Home, InstanceName, MapVersion, ShardCount, ShardId, ShardKey, ShardMap};
+pub use statement::Statement;
