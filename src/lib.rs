@@ -1,10 +1,12 @@
 //! Sit on many PostgreSQL servers as if they were one.
 
+mod config;
 mod error;
 mod id;
 mod shard;
 mod statement;
 
+pub use config::{Config, Dsn, SslMode};
 pub use error::{Error, Outcome, Result};
 pub use id::{Id, IdParts, Layout};
 pub use shard::{Epoch, Home, InstanceName, MapVersion, ShardCount, ShardId, ShardKey, ShardMap};
