@@ -1,0 +1,123 @@
+-- The clock behind all ids of this database: unique, strictly increasing per shard, never waiting for anybody.
+-- Run in every instance's database by the owner; running it again changes nothing. Numbers are put for
+-- :epoch_ms, :shard_bits and :sequence_bits by src/id/sql.rs.
+--
+-- A tick is milliseconds since the layout's epoch << sequence_bits | sequence. A shard keeps its tick as the sum
+-- of two sequences:
+--
+--   howdah_tick    only ever drawn from, with nextval
+--   howdah_jumps   how many ticks were jumped over in all, to keep up with the clock; only ever raised
+--
+-- The rule: read jumps, draw, read jumps again. The sum is issued if both readings are equal.
+--
+-- Why no tick is issued twice, and each is later than all that were issued before it was asked for: jumps never
+-- falls, so equal readings mean that it had this value at the moment of the draw. Whatever is issued is thus the sum
+-- of both sequences at one moment, and of two such moments the later has drawn more and jumped no less. The
+-- server's clock has no part in this: it may step anywhere. Nor has a caller that stops half-way, as drawing
+-- and raising are one step each.
+--
+-- And jumps never falls, as only jump() sets it: one caller at a time, and to more than it read while alone.
+-- tests/clock_model.rs checks the argument under every interleaving.
+
+CREATE SCHEMA IF NOT EXISTS howdah;
+GRANT USAGE ON SCHEMA howdah TO howdah_app;
+
+-- What the server's clock says, as a tick: the one place where ids meet the time. The planner inlines it. floor,
+-- because the cast alone would round up to a millisecond that has not come.
+CREATE OR REPLACE FUNCTION howdah.clock_tick() RETURNS bigint LANGUAGE sql VOLATILE
+RETURN (floor(date_part('epoch', clock_timestamp()) * 1000.0)::bigint - :epoch_ms) << :sequence_bits;
+
+-- How far a shard's ids are ahead of the server's clock, in milliseconds; negative while it is idle. A burst gets
+-- to a second; more than ten mean that the clock was set back.
+CREATE OR REPLACE FUNCTION howdah.clock_lead_ms(tick regclass, jumps regclass) RETURNS bigint LANGUAGE sql VOLATILE
+RETURN (pg_sequence_last_value(tick) + pg_sequence_last_value(jumps) - howdah.clock_tick()) >> :sequence_bits;
+
+-- Starts a shard's clock at the server's time, if it was never started.
+CREATE OR REPLACE FUNCTION howdah.start_clock(jumps regclass) RETURNS void LANGUAGE plpgsql
+AS $$
+BEGIN
+  PERFORM pg_advisory_xact_lock(1752135524, jumps::oid::int);
+  IF pg_sequence_last_value(jumps) IS NULL THEN
+    PERFORM setval(jumps, howdah.clock_tick());
+  END IF;
+END $$;
+
+-- Brings a shard's clock up to the server's. Whoever comes while another is at it goes on without: lagging a
+-- little costs accuracy, not safety.
+--
+-- Runs with its owner's rights, so that applications need none to set a sequence. Since it is then able to set any
+-- sequence of that owner, it first makes sure that it was given a clock.
+CREATE OR REPLACE FUNCTION howdah.jump(tick regclass, jumps regclass) RETURNS void LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  behind bigint;
+BEGIN
+  IF NOT EXISTS (
+    SELECT FROM pg_class t JOIN pg_class j USING (relnamespace)
+    WHERE (t.oid, t.relname, j.oid, j.relname) = (tick, 'howdah_tick', jumps, 'howdah_jumps')
+  ) THEN
+    RAISE '% and % are not the clock of a shard', tick, jumps USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+  -- A transaction's lock would be kept to its end, and a session's would leak when the caller is cancelled. So
+  -- the block always ends in an exception: rolling back frees the lock, and sequences are not rolled back.
+  BEGIN
+    -- The first key reads "howd" in ASCII. Applications share the space of keys; all with this one are howdah's.
+    IF pg_try_advisory_xact_lock(1752135524, jumps::oid::int) THEN
+      behind := howdah.clock_tick() - pg_sequence_last_value(tick) - pg_sequence_last_value(jumps);
+      IF behind > 0 THEN
+        PERFORM setval(jumps, pg_sequence_last_value(jumps) + behind);
+      END IF;
+    END IF;
+    RAISE SQLSTATE 'HW001';
+  EXCEPTION WHEN SQLSTATE 'HW001' THEN
+    NULL;
+  END;
+END $$;
+
+-- The next id of a shard.
+CREATE OR REPLACE FUNCTION howdah.next_id(tick regclass, jumps regclass, shard int) RETURNS bigint LANGUAGE plpgsql
+AS $$
+DECLARE
+  before bigint;
+  n bigint;
+  lead bigint;
+  settled bool := false;
+BEGIN
+  LOOP
+    before := pg_sequence_last_value(jumps);
+    n := nextval(tick) + before;
+    -- Accurate is from a millisecond behind the clock to a second ahead of it: as one comparison, because this
+    -- line runs for every id.
+    IF before = pg_sequence_last_value(jumps)
+       AND n < 1::bigint << (63 - :shard_bits)
+       AND (settled
+            OR abs(n - howdah.clock_tick() - (999::bigint << (:sequence_bits - 1))) <= 1001::bigint << (:sequence_bits - 1))
+    THEN
+      RETURN (((n >> :sequence_bits) << :shard_bits | shard) << :sequence_bits) | (n & ((1 << :sequence_bits) - 1));
+    END IF;
+
+    IF before IS NULL THEN
+      RAISE 'the clock % was not started, or the role has no right to read it', jumps
+        USING ERRCODE = 'object_not_in_prerequisite_state',
+              HINT = 'A dump of the schema alone leaves it so; run howdah init again.';
+    END IF;
+    lead := n - howdah.clock_tick();
+    IF greatest(n, n - lead) >= 1::bigint << (63 - :shard_bits) THEN
+      RAISE 'the layout of the ids has ended' USING ERRCODE = 'datetime_field_overflow';
+    ELSIF lead < 0 THEN
+      PERFORM howdah.jump(tick, jumps);
+    ELSIF lead < 10000::bigint << :sequence_bits THEN
+      -- A burst waits for the clock, so none gets further than this. Who is further ahead has seen the clock set
+      -- back; waiting would take too long, and goes on from where it was.
+      PERFORM pg_sleep(0.001);
+    END IF;
+    settled := true;
+  END LOOP;
+END $$;
+
+REVOKE EXECUTE ON FUNCTION howdah.start_clock(regclass), howdah.jump(regclass, regclass) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION
+  howdah.clock_tick(), howdah.clock_lead_ms(regclass, regclass),
+  howdah.jump(regclass, regclass), howdah.next_id(regclass, regclass, int)
+TO howdah_app;

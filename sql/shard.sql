@@ -1,0 +1,28 @@
+-- One shard's schema, empty of tables: its clock, and the two functions that applications call.
+-- Run by the owner after clock.sql; running it again finishes what is half made and sets no clock back. Rust puts a name
+-- made of numbers for :schema, and numbers for :shard, :shard_bits and :sequence_bits (src/id/sql.rs).
+
+CREATE SCHEMA IF NOT EXISTS :schema;
+CREATE SEQUENCE IF NOT EXISTS :schema.howdah_tick;
+CREATE SEQUENCE IF NOT EXISTS :schema.howdah_jumps MINVALUE 0;
+SELECT howdah.start_clock(':schema.howdah_jumps');
+
+-- Both are bound to what they name when they are made, so that renaming the schema does not break them, and
+-- both are expressions that the planner puts in place of a call.
+CREATE OR REPLACE FUNCTION :schema.next_id() RETURNS bigint LANGUAGE sql VOLATILE
+RETURN howdah.next_id(':schema.howdah_tick'::regclass, ':schema.howdah_jumps'::regclass, :shard);
+
+-- For CHECK constraints: whether an id belongs to this shard.
+CREATE OR REPLACE FUNCTION :schema.is_local(id bigint) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN id >= 0 AND (id >> :sequence_bits) & ((1 << :shard_bits) - 1) = :shard;
+
+-- Drawing is all that an application may do to the clock: it cannot set it.
+GRANT USAGE ON SCHEMA :schema TO howdah_app;
+GRANT USAGE ON SEQUENCE :schema.howdah_tick TO howdah_app;
+REVOKE ALL ON SEQUENCE :schema.howdah_jumps FROM howdah_app;
+GRANT SELECT ON SEQUENCE :schema.howdah_jumps TO howdah_app;
+GRANT EXECUTE ON FUNCTION :schema.next_id(), :schema.is_local(bigint) TO howdah_app;
+
+-- What migrations create here later is for applications to read and write.
+ALTER DEFAULT PRIVILEGES IN SCHEMA :schema GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO howdah_app;
+ALTER DEFAULT PRIVILEGES IN SCHEMA :schema GRANT USAGE ON SEQUENCES TO howdah_app;
