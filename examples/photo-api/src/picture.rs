@@ -15,10 +15,11 @@ use std::io::Cursor;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use image::codecs::jpeg::JpegEncoder;
+use fast_image_resize::{ResizeOptions, Resizer};
 use image::codecs::png::PngEncoder;
 use image::imageops::FilterType;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, metadata};
+use jpeg_encoder::{ColorType, SamplingFactor};
 use moxcms::{ColorProfile, DataColorSpace, Layout, TransformOptions};
 
 /// The side of the small square, in pixels: sharp in a grid of three on a phone.
@@ -26,9 +27,16 @@ pub const SMALL: u32 = 320;
 /// The longest side of the large rendition, in pixels: the width of a column on a good screen.
 pub const LARGE: u32 = 1080;
 
-/// JPEG qualities, of the full size and of the thumbnails.
-const ORIGINAL_QUALITY: u8 = 90;
-const THUMBNAIL_QUALITY: u8 = 82;
+/// How a JPEG is written: how true to the pixels, and whether it shows at once on a slow line, which
+/// takes longer to write.
+#[derive(Clone, Copy)]
+struct Quality {
+    percent: u8,
+    progressive: bool,
+}
+
+const ORIGINAL: Quality = Quality { percent: 90, progressive: false };
+const THUMBNAIL: Quality = Quality { percent: 82, progressive: true };
 
 /// An uploaded picture, ready to be stored.
 #[derive(Debug)]
@@ -149,9 +157,9 @@ pub fn process(bytes: Bytes, limits: &Limits) -> Result<Picture, PictureError> {
     let original = upright(image, orientation);
     let thumbnail = if original.color().has_alpha() { Format::Png } else { Format::Jpeg };
     Ok(Picture {
-        small: encode(&small, thumbnail, THUMBNAIL_QUALITY)?,
-        large: encode(&large, thumbnail, THUMBNAIL_QUALITY)?,
-        original: encode(&original, format, ORIGINAL_QUALITY)?,
+        small: encode(&small, thumbnail, THUMBNAIL)?,
+        large: encode(&large, thumbnail, THUMBNAIL)?,
+        original: encode(&original, format, ORIGINAL)?,
         taken_at,
         position,
     })
@@ -291,30 +299,32 @@ fn to_srgb(mut image: DynamicImage, profile: &[u8]) -> DynamicImage {
 fn fit(image: &DynamicImage) -> DynamicImage {
     let (width, height) = (image.width(), image.height());
     let longest = width.max(height);
+    if longest <= LARGE {
+        return image.clone();
+    }
     let scaled = |side: u32| {
         let rounded =
             (u64::from(side) * u64::from(LARGE) + u64::from(longest) / 2) / u64::from(longest);
         u32::try_from(rounded).unwrap_or(LARGE).max(1)
     };
-    if longest <= LARGE { image.clone() } else { shrink(image, scaled(width), scaled(height)) }
+    shrink(image, scaled(width), scaled(height))
 }
 
 /// The middle of the picture as a square within [`SMALL`].
 fn square(image: &DynamicImage) -> DynamicImage {
-    let (width, height) = (image.width(), image.height());
-    let side = width.min(height);
-    let middle = image.crop_imm((width - side) / 2, (height - side) / 2, side, side);
-    if side <= SMALL { middle } else { shrink(&middle, SMALL, SMALL) }
+    let side = image.width().min(image.height()).min(SMALL);
+    shrink(image, side, side)
 }
 
-/// Averages down to twice the size wanted, which is fast, and goes on from there with Lanczos, which is
-/// sharp; the eye cannot tell the result from Lanczos all the way.
+/// Scales by Lanczos, cutting off what does not fit the new shape, evenly on both sides. What shows
+/// through counts for less, so that its colour does not bleed into the rest.
 fn shrink(image: &DynamicImage, width: u32, height: u32) -> DynamicImage {
-    if image.width() >= 4 * width && image.height() >= 4 * height {
-        let halfway = image.thumbnail_exact(2 * width, 2 * height);
-        halfway.resize_exact(width, height, FilterType::Lanczos3)
-    } else {
-        image.resize_exact(width, height, FilterType::Lanczos3)
+    let mut smaller = DynamicImage::new(width, height, image.color());
+    let how = ResizeOptions::new().fit_into_destination(None);
+    match Resizer::new().resize(image, &mut smaller, &how) {
+        Ok(()) => smaller,
+        // It refuses kinds of pixels that `eight_bits` does not leave; any scaler will do for them.
+        Err(_) => image.resize_to_fill(width, height, FilterType::Lanczos3),
     }
 }
 
@@ -323,15 +333,36 @@ fn upright(mut image: DynamicImage, orientation: metadata::Orientation) -> Dynam
     image
 }
 
-fn encode(image: &DynamicImage, format: Format, quality: u8) -> Result<Rendition, PictureError> {
+fn encode(
+    image: &DynamicImage,
+    format: Format,
+    quality: Quality,
+) -> Result<Rendition, PictureError> {
     let mut bytes = Vec::with_capacity(image.as_bytes().len() / 8);
-    match format {
-        Format::Jpeg => {
-            image.write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, quality))
-        }
-        Format::Png => image.write_with_encoder(PngEncoder::new(&mut bytes)),
-    }
+    let written = match format {
+        Format::Jpeg => jpeg(image, quality, &mut bytes),
+        Format::Png => image.write_with_encoder(PngEncoder::new(&mut bytes)).is_ok(),
+    };
     // Writing to memory fails only on dimensions that the format cannot express.
-    .map_err(|_| PictureError::TooLarge("it has too many pixels on a side".into()))?;
+    if !written {
+        return Err(PictureError::TooLarge("it has too many pixels on a side".into()));
+    }
     Ok(Rendition { bytes: bytes.into(), width: image.width(), height: image.height(), format })
+}
+
+fn jpeg(image: &DynamicImage, quality: Quality, bytes: &mut Vec<u8>) -> bool {
+    let colours = match image {
+        DynamicImage::ImageLuma8(_) => ColorType::Luma,
+        DynamicImage::ImageRgb8(_) => ColorType::Rgb,
+        _ => return false,
+    };
+    let sides = (u16::try_from(image.width()), u16::try_from(image.height()));
+    let (Ok(width), Ok(height)) = sides else { return false };
+    let mut encoder = jpeg_encoder::Encoder::new(bytes, quality.percent);
+    encoder.set_sampling_factor(SamplingFactor::F_2_2);
+    // Optimised tables without progression would split the colours into scans of their own, which
+    // some decoders get wrong; see `complete`.
+    encoder.set_progressive(quality.progressive);
+    encoder.set_optimized_huffman_tables(quality.progressive);
+    encoder.encode(image.as_bytes(), width, height, colours).is_ok()
 }

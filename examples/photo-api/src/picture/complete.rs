@@ -17,11 +17,14 @@ pub(super) fn check(format: Format, bytes: &[u8]) -> Result<(), PictureError> {
 }
 
 fn jpeg(bytes: &[u8]) -> Result<(), PictureError> {
+    const BASELINE: u8 = 0xc0;
+    const EXTENDED: u8 = 0xc1;
     const START_OF_SCAN: u8 = 0xda;
     const END_OF_IMAGE: u8 = 0xd9;
 
     let mut rest = bytes;
     let mut scans = 0;
+    let mut splits_badly = None;
     loop {
         let marker = next_marker(&mut rest).ok_or(PictureError::Truncated)?;
         match marker {
@@ -29,19 +32,35 @@ fn jpeg(bytes: &[u8]) -> Result<(), PictureError> {
             END_OF_IMAGE => return Ok(()),
             // These stand alone: start of image, restarts, and one for temporary use.
             0xd8 | 0xd0..=0xd7 | 0x01 => continue,
-            START_OF_SCAN => scans += 1,
             _ => {}
-        }
-        if scans > MAX_SCANS {
-            return Err(PictureError::TooLarge(format!("it has more than {MAX_SCANS} scans")));
         }
         let (length, _) = rest.split_first_chunk().ok_or(PictureError::Truncated)?;
         let length = usize::from(u16::from_be_bytes(*length));
-        if length < 2 {
-            return Err(PictureError::NotAnImage);
+        let (segment, after) = rest.split_at_checked(length).ok_or(PictureError::Truncated)?;
+        let content = segment.get(2..).ok_or(PictureError::NotAnImage)?;
+        rest = after;
+        match marker {
+            BASELINE | EXTENDED => splits_badly = subsampled_components(content),
+            START_OF_SCAN => {
+                // zune-jpeg 0.5.15 decodes these to green stripes and says nothing (zune-image#422).
+                if splits_badly.is_some_and(|all| content.first() < Some(&all)) {
+                    return Err(PictureError::Unsupported("JPEG (one scan for each colour)"));
+                }
+                scans += 1;
+                if scans > MAX_SCANS {
+                    let told = format!("it has more than {MAX_SCANS} scans");
+                    return Err(PictureError::TooLarge(told));
+                }
+            }
+            _ => {}
         }
-        rest = rest.get(length..).ok_or(PictureError::Truncated)?;
     }
+}
+
+/// How many components a frame has, if one of them is sampled more often than others vertically.
+fn subsampled_components(frame: &[u8]) -> Option<u8> {
+    let (&count, components) = frame.get(5..)?.split_first()?;
+    components.chunks_exact(3).any(|component| component[1] & 0x0f > 1).then_some(count)
 }
 
 /// Skips to the next marker and past it. In a scan's data a zero after `0xff` says that it is data.

@@ -164,7 +164,11 @@ fn every_orientation_is_turned_upright() {
                 {
                     let off =
                         image.get_pixel(x, y).0.iter().zip(colour).map(|(a, b)| a.abs_diff(b));
-                    assert!(off.max().unwrap() < 40, "orientation {orientation} at {x}, {y}");
+                    assert!(
+                        off.max().unwrap() < 40,
+                        "orientation {orientation} at {x}, {y}: {:?}",
+                        image.get_pixel(x, y)
+                    );
                 }
             }
         }
@@ -369,6 +373,49 @@ fn what_shows_through_stays_png_and_the_rest_is_light() {
     assert_eq!(picture.original.format, Format::Png);
     assert_eq!(picture.large.format, Format::Jpeg);
     assert!(!shown(&picture.original).color().has_alpha());
+}
+
+#[test]
+fn colours_in_scans_of_their_own_are_right_or_refused() {
+    let image = quarters(64, 64);
+    for sampling in [SamplingFactor::F_1_1, SamplingFactor::F_2_1, SamplingFactor::F_2_2] {
+        for (optimised, progressive) in [(false, false), (true, false), (true, true)] {
+            let mut bytes = Vec::new();
+            let mut encoder = jpeg_encoder::Encoder::new(&mut bytes, 90);
+            encoder.set_sampling_factor(sampling);
+            encoder.set_optimized_huffman_tables(optimised);
+            encoder.set_progressive(progressive);
+            encoder.encode(image.as_bytes(), 64, 64, ColorType::Rgb).unwrap();
+            match process(bytes.into(), &Limits::default()) {
+                Ok(picture) => {
+                    let pixel = shown(&picture.original).into_rgb8().get_pixel(8, 8).0;
+                    let off = pixel.iter().zip(RED).map(|(a, b)| a.abs_diff(b)).max();
+                    assert!(off < Some(10), "{sampling:?} {optimised} {progressive}: {pixel:?}");
+                }
+                Err(error) => {
+                    assert!(matches!(error, PictureError::Unsupported(_)), "{error}");
+                    assert!(optimised && !progressive);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn ink_becomes_light() {
+    // Cyan, magenta, yellow and key as a print shop's JPEG has them: nothing, then all of cyan and magenta.
+    let ink: Vec<u8> = (0..64 * 64)
+        .flat_map(|at| if at % 64 < 32 { [0, 0, 0, 0] } else { [255, 255, 0, 0] })
+        .collect();
+    for colours in [ColorType::Cmyk, ColorType::CmykAsYcck] {
+        let mut bytes = Vec::new();
+        let encoder = jpeg_encoder::Encoder::new(&mut bytes, 90);
+        encoder.encode(&ink, 64, 64, colours).unwrap();
+        let image = shown(&taken(bytes).original).into_rgb8();
+        let (paper, blue) = (image.get_pixel(8, 8).0, image.get_pixel(56, 8).0);
+        assert!(paper.iter().all(|&channel| channel > 230), "{colours:?}: {paper:?}");
+        assert!(blue[0] < 40 && blue[1] < 40 && blue[2] > 215, "{colours:?}: {blue:?}");
+    }
 }
 
 #[test]
