@@ -5,6 +5,7 @@
 //! printed twice. No message ever holds a password.
 
 use std::fmt;
+use std::sync::Arc;
 
 use tokio_postgres::error::{DbError, SqlState};
 
@@ -17,6 +18,7 @@ use tokio_postgres::error::{DbError, SqlState};
 /// assert!(error.is_invalid_input());
 /// assert_eq!(error.outcome(), howdah::Outcome::NotExecuted);
 /// ```
+#[derive(Clone)]
 pub struct Error(Box<Inner>);
 
 /// A `Result` whose error is [`Error`].
@@ -52,6 +54,10 @@ pub(crate) enum Kind {
     Timeout,
     /// The server we reached is not the one we were told of.
     WrongServer,
+    /// The shard does not live where the map said.
+    StaleHome,
+    /// The database asks for the whole transaction to be run again.
+    Conflict,
     /// The statement was rejected by the database.
     Database,
     /// The caller got a shape of result that it did not ask for.
@@ -60,12 +66,13 @@ pub(crate) enum Kind {
     System,
 }
 
+#[derive(Clone)]
 struct Inner {
     kind: Kind,
     outcome: Outcome,
     what: String,
     instance: Option<String>,
-    cause: Option<Box<dyn std::error::Error + Send + Sync>>,
+    cause: Option<Arc<dyn std::error::Error + Send + Sync>>,
     hint: Option<String>,
 }
 
@@ -102,7 +109,7 @@ impl Error {
         mut self,
         cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        self.0.cause = Some(cause.into());
+        self.0.cause = Some(cause.into().into());
         self
     }
 
@@ -125,6 +132,11 @@ impl Error {
 
     pub(crate) fn kind(&self) -> Kind {
         self.0.kind
+    }
+
+    pub(crate) fn with_kind(mut self, kind: Kind) -> Self {
+        self.0.kind = kind;
+        self
     }
 
     /// Whether the work was not executed, failed, or may have happened.
@@ -187,6 +199,13 @@ impl Error {
     #[must_use]
     pub fn is_wrong_server(&self) -> bool {
         self.0.kind == Kind::WrongServer
+    }
+
+    /// The transaction lost against another one and may be run again: a serialization failure or a deadlock.
+    /// [`Shard::transaction`](crate::Shard::transaction) does so by itself, a bounded number of times.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        self.0.kind == Kind::Conflict
     }
 
     /// A unique constraint was violated (SQLSTATE 23505).

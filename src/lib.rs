@@ -1,15 +1,25 @@
 //! Sit on many PostgreSQL servers as if they were one.
 
+mod catalog;
+mod cluster;
 mod config;
+mod connect;
 mod error;
 mod id;
+mod pool;
 mod schema;
 mod shard;
 mod statement;
 
+pub use catalog::InstanceState;
+pub use cluster::{
+    Client, Cluster, Cursor, Gathered, Instance, Page, Scatter, Shard, Transaction, Tx,
+};
 pub use config::{Config, Dsn, SslMode};
 pub use error::{Error, Outcome, Result};
 pub use id::{Id, IdParts, Layout};
 pub use schema::{MigrationVersion, Migrations};
 pub use shard::{Epoch, Home, InstanceName, MapVersion, ShardCount, ShardId, ShardKey, ShardMap};
 pub use statement::Statement;
+/// The driver: rows, types and SQLSTATEs are its. Its major version is part of howdah's.
+pub use tokio_postgres as postgres;

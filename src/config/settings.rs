@@ -172,6 +172,12 @@ impl Config {
 }
 
 impl Auth {
+    /// How far a server's certificate is checked, where there is one.
+    #[cfg(feature = "tls")]
+    pub(crate) fn verification(&self) -> SslMode {
+        self.sslmode.unwrap_or(SslMode::VerifyFull)
+    }
+
     /// How to connect to servers that are all local, or not.
     ///
     /// # Errors

@@ -46,6 +46,13 @@ impl InstanceName {
     }
 }
 
+/// So that maps keyed by instance can be asked with plain text.
+impl std::borrow::Borrow<str> for InstanceName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for InstanceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -1,0 +1,13 @@
+-- What every instance knows of itself, so that a connection that reached the wrong server is refused.
+CREATE SCHEMA IF NOT EXISTS howdah;
+
+CREATE TABLE IF NOT EXISTS howdah.identity (
+    only_one   boolean PRIMARY KEY DEFAULT true CHECK (only_one),
+    cluster    uuid    NOT NULL,
+    instance   text    NOT NULL,
+    -- How many times this instance's primary was fenced.
+    generation bigint  NOT NULL DEFAULT 1
+);
+
+GRANT USAGE ON SCHEMA howdah TO howdah_app, howdah_mover;
+GRANT SELECT ON howdah.identity TO howdah_app, howdah_mover;

@@ -1,0 +1,113 @@
+//! Keeps a snapshot up to date: told by NOTIFY, asking now and then in case a notification was missed, and at once
+//! on evidence that the map is stale.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Mutex, Notify};
+
+use super::{CHANNEL, Catalog, Snapshot, cache};
+use crate::connect::Connector;
+use crate::shard::MapVersion;
+use crate::{Error, Result};
+
+/// How often the catalog is asked even if nothing was heard of it.
+const POLL_INTERVAL: Duration = Duration::from_secs(30);
+/// The pause before the connection that listens is made again.
+const RECONNECT_DELAY: Duration = Duration::from_secs(1);
+
+/// The newest snapshot that this process knows.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    current: ArcSwap<Snapshot>,
+    /// Held while the catalog is asked, so that a thousand tasks that find their map stale ask once.
+    catalog: Mutex<Catalog>,
+    connector: Connector,
+}
+
+impl Watch {
+    /// Loads the map, from the catalog or else from its copy on disk.
+    ///
+    /// # Errors
+    ///
+    /// When neither is to be had; the catalog's error is the one reported.
+    pub(crate) async fn start(connector: Connector) -> Result<Self> {
+        let mut catalog = Catalog::new(connector.clone());
+        let copy = connector.settings().map_cache.as_deref();
+        let snapshot = match (catalog.load().await, copy) {
+            (Ok(snapshot), _) => snapshot,
+            (Err(error), Some(path)) if error.is_unavailable() => {
+                cache::read(path).map_err(|unusable| error.hint(unusable.to_string()))?
+            }
+            (Err(error), _) => return Err(error),
+        };
+        let watch = Self {
+            current: ArcSwap::from_pointee(snapshot),
+            catalog: Mutex::new(catalog),
+            connector,
+        };
+        watch.save();
+        Ok(watch)
+    }
+
+    pub(crate) fn current(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// Asks the catalog, unless somebody has since the version given was seen. Never goes back to an older map.
+    ///
+    /// # Errors
+    ///
+    /// When the catalog cannot be read, or is that of another cluster; the known map stays.
+    pub(crate) async fn refresh(&self, seen: MapVersion) -> Result<Arc<Snapshot>> {
+        let mut catalog = self.catalog.lock().await;
+        let known = self.current();
+        if known.map.version() > seen {
+            return Ok(known);
+        }
+        let loaded = catalog.load().await?;
+        if loaded.cluster != known.cluster {
+            return Err(Error::config("the catalog is that of another cluster now")
+                .hint(format!("expected {}, found {}", known.cluster, loaded.cluster)));
+        }
+        if loaded.map.version() < known.map.version() || loaded == *known {
+            return Ok(known);
+        }
+        self.current.store(Arc::new(loaded));
+        self.save();
+        Ok(self.current())
+    }
+
+    /// Watches the catalog until dropped. `changed` is called after each change.
+    pub(crate) async fn run(&self, changed: impl Fn(&Snapshot) + Send + Sync) {
+        let heard = Notify::new();
+        let listening = async {
+            loop {
+                let catalog = &self.connector.settings().catalog;
+                // Why it ended is of no use here: while the catalog is away, nothing changes homes.
+                let _ = self.connector.listen(catalog, CHANNEL, || heard.notify_one()).await;
+                tokio::time::sleep(RECONNECT_DELAY).await;
+            }
+        };
+        let following = async {
+            loop {
+                let _ = tokio::time::timeout(POLL_INTERVAL, heard.notified()).await;
+                let before = self.current();
+                if let Ok(now) = self.refresh(before.map.version()).await
+                    && !Arc::ptr_eq(&before, &now)
+                {
+                    changed(&now);
+                }
+            }
+        };
+        tokio::join!(listening, following);
+    }
+
+    fn save(&self) {
+        if let Some(path) = &self.connector.settings().map_cache {
+            // The copy is for a bad day; today the application runs without it.
+            let _ = cache::write(path, &self.current());
+        }
+    }
+}

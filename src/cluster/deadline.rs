@@ -1,0 +1,53 @@
+//! The time that one call may take, over all its phases.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use crate::error::Kind;
+use crate::shard::ShardId;
+use crate::{Error, Outcome, Result};
+
+/// When a call has to be done, if at all; knows what running out of time means in each phase.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadline {
+    shard: ShardId,
+    limit: Option<(Duration, Instant)>,
+}
+
+impl Deadline {
+    pub(super) fn new(shard: ShardId, timeout: Option<Duration>) -> Self {
+        // A time too far away to be told is no limit.
+        let limit = timeout.and_then(|time| Some((time, Instant::now().checked_add(time)?)));
+        Self { shard, limit }
+    }
+
+    /// For work that ends before anything is sent.
+    pub(super) async fn before_sending<T>(
+        &self,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        self.bound(work, Outcome::NotExecuted, "had no connection to spare").await
+    }
+
+    /// For work that may have taken effect when its time is over.
+    pub(super) async fn after_sending<T>(
+        &self,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        self.bound(work, Outcome::Unknown, "did not answer").await
+    }
+
+    async fn bound<T>(
+        &self,
+        work: impl Future<Output = Result<T>>,
+        outcome: Outcome,
+        what: &str,
+    ) -> Result<T> {
+        let Some((time, end)) = self.limit else { return work.await };
+        timeout_at(end, work).await.unwrap_or_else(|_| {
+            let text = format!("shard {} {what} within {time:?}", self.shard);
+            Err(Error::new(Kind::Timeout, text).with_outcome(outcome))
+        })
+    }
+}

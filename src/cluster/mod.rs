@@ -1,0 +1,186 @@
+//! What an application holds: the cluster, and handles of its shards and instances.
+
+mod deadline;
+mod instance;
+mod page;
+mod pools;
+mod retry;
+mod rows;
+mod scatter;
+mod shard;
+mod transaction;
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::task::AbortHandle;
+
+pub use instance::{Client, Instance};
+pub use page::{Cursor, Page};
+pub use scatter::{Gathered, Scatter};
+pub use shard::Shard;
+pub use transaction::{Transaction, Tx};
+
+use crate::catalog::{Snapshot, Watch};
+use crate::config::Config;
+use crate::connect::Connector;
+use crate::id::{Id, Layout};
+use crate::shard::{InstanceName, ShardId, ShardKey, ShardMap};
+use crate::statement::Statement;
+use crate::{Error, Result};
+use pools::Pools;
+
+/// A cluster of PostgreSQL servers, as one application sees it.
+///
+/// Cheap to clone; all clones share the map and the connections. Looking up a shard is no I/O. Connections are
+/// made when they are needed, so a server that is down hurts those shards alone that live on it.
+///
+/// A clone that lives on keeps one background task: it follows the shard map.
+///
+/// # Examples
+///
+/// ```no_run
+/// use howdah::{Cluster, Config, Id, Statement};
+///
+/// const ADD: Statement =
+///     Statement::new("INSERT INTO {shard}.photos (user_id, caption) VALUES ($1, $2) RETURNING id");
+///
+/// # async fn example() -> howdah::Result<()> {
+/// let cluster = Cluster::connect(Config::load()?).await?;
+/// let user: Id = "11637205501278089".parse()?;
+/// let shard = cluster.shard_of_id(user)?;
+/// let photo: Id = shard.query_one(&ADD, &[&user, &"first light"]).await?.get(0);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Cluster(Arc<Inner>);
+
+struct Inner {
+    watch: Arc<Watch>,
+    pools: Arc<Pools>,
+    connector: Connector,
+    following: AbortHandle,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.following.abort();
+    }
+}
+
+impl Cluster {
+    /// Reads the map, and follows it from then on.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration is wrong, or neither the catalog nor a copy of the map (`map_cache`) is to be had.
+    pub async fn connect(config: Config) -> Result<Self> {
+        let connector = Connector::new(Arc::new(config.settings()?))?;
+        let watch = Arc::new(Watch::start(connector.clone()).await?);
+        let pools = Arc::new(Pools::new(connector.clone()));
+        pools.follow(&watch.current())?;
+        let following = tokio::spawn({
+            let (watch, pools) = (watch.clone(), pools.clone());
+            async move {
+                watch
+                    .run(|snapshot| {
+                        // What cannot be pooled is reported to whoever asks for a connection there.
+                        let _ = pools.follow(snapshot);
+                    })
+                    .await;
+            }
+        })
+        .abort_handle();
+        Ok(Self(Arc::new(Inner { watch, pools, connector, following })))
+    }
+
+    /// The layout of the cluster's ids.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        self.snapshot().layout
+    }
+
+    /// The shard map as this process knows it.
+    #[must_use]
+    pub fn map(&self) -> ShardMap {
+        self.snapshot().map.clone()
+    }
+
+    /// The shard on which the row of an id lives. No I/O.
+    ///
+    /// # Errors
+    ///
+    /// When the id names a shard that this cluster does not have: it was not issued here.
+    pub fn shard_of_id(&self, id: Id) -> Result<Shard> {
+        let snapshot = self.snapshot();
+        self.shard(snapshot.layout.shard_of(id)).map_err(|error| {
+            Error::input(format!("{id} was not issued by this cluster")).because(error)
+        })
+    }
+
+    /// The shard on which a key's family of rows lives, by the frozen hash of [`ShardKey`]. No I/O.
+    #[must_use]
+    pub fn shard_for_key<'a>(&self, key: impl Into<ShardKey<'a>>) -> Shard {
+        Shard::new(self.clone(), self.snapshot().map.shard_for_key(key))
+    }
+
+    /// A shard by its number. No I/O.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster has no such shard.
+    pub fn shard(&self, shard: ShardId) -> Result<Shard> {
+        self.snapshot().map.home(shard)?;
+        Ok(Shard::new(self.clone(), shard))
+    }
+
+    /// All instances, by name.
+    #[must_use]
+    pub fn instances(&self) -> Vec<Instance> {
+        let snapshot = self.snapshot();
+        let instance =
+            |(name, record)| Instance::new(self.clone(), InstanceName::clone(name), record);
+        snapshot.instances.iter().map(instance).collect()
+    }
+
+    /// An instance by its name, for SQL that belongs to no shard.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster has no such instance.
+    pub fn instance(&self, name: &InstanceName) -> Result<Instance> {
+        let snapshot = self.snapshot();
+        let known = || snapshot.instances.keys().map(InstanceName::as_str).collect::<Vec<_>>();
+        let record = snapshot.instances.get(name).ok_or_else(|| {
+            Error::input(format!("there is no instance {name}"))
+                .hint(format!("this cluster has {}", known().join(", ")))
+        })?;
+        Ok(Instance::new(self.clone(), name.clone(), record))
+    }
+
+    /// A read over many shards; says which by [`Scatter::all`] or [`Scatter::shard`].
+    #[must_use]
+    pub fn scatter<'a>(&self, statement: &'a Statement) -> Scatter<'a> {
+        Scatter::new(self.clone(), statement)
+    }
+
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.0.watch.current()
+    }
+
+    pub(crate) fn connector(&self) -> &Connector {
+        &self.0.connector
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let snapshot = self.snapshot();
+        f.debug_struct("Cluster")
+            .field("cluster", &snapshot.cluster.as_str())
+            .field("map_version", &snapshot.map.version())
+            .field("shards", &snapshot.map.count())
+            .finish_non_exhaustive()
+    }
+}

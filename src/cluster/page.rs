@@ -1,0 +1,169 @@
+//! Keyset pages over many shards: the merge, and the cursor between one page and the next.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tokio_postgres::Row;
+
+use crate::error::Kind;
+use crate::shard::ShardId;
+use crate::{Error, Outcome, Result};
+
+/// A page of rows, from [`Scatter::page`](crate::Scatter::page).
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Page {
+    /// The rows, newest first.
+    pub rows: Vec<Row>,
+    /// Where the next page starts; `None` when there is nothing more.
+    pub next: Option<Cursor>,
+    /// The shards that could not be reached, in order. While there are any, there is a next page.
+    pub missing: Vec<ShardId>,
+}
+
+/// Where a page over many shards starts. An opaque text to whoever passes it around.
+///
+/// It says how far each shard has been read: all of them to the same key, but for those that could not be reached and
+/// stay where they were. It grows by a few bytes for each of these.
+///
+/// # Examples
+///
+/// ```
+/// use howdah::Cursor;
+///
+/// assert!("tampered with".parse::<Cursor>().unwrap_err().is_invalid_input());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor {
+    /// All shards but those below are read down to here; what follows is less than it.
+    position: i64,
+    /// How far the shards are read that were behind; each is above `position`.
+    behind: BTreeMap<ShardId, i64>,
+}
+
+/// The format of a cursor's text; another one is refused.
+const FORMAT: u8 = 1;
+
+impl Default for Cursor {
+    /// Before the first row.
+    fn default() -> Self {
+        Self { position: i64::MAX, behind: BTreeMap::new() }
+    }
+}
+
+impl Cursor {
+    /// The key below which a shard's unread rows are.
+    pub(super) fn position(&self, shard: ShardId) -> i64 {
+        self.behind.get(&shard).copied().unwrap_or(self.position)
+    }
+}
+
+/// One shard's share of a page: `None` for a shard that could not be reached.
+pub(super) struct Part<R> {
+    shard: ShardId,
+    rows: Option<Vec<(i64, R)>>,
+}
+
+impl Part<Row> {
+    /// Reads the key of every row.
+    pub(super) fn new(shard: ShardId, rows: Option<Vec<Row>>, key: &str) -> Result<Self> {
+        let with_key = |row: Row| match row.try_get(key) {
+            Ok(value) => Ok((value, row)),
+            Err(error) => Err(Error::new(Kind::Rows, format!("{key:?} is no key of a page"))
+                .because(error)
+                .with_outcome(Outcome::Failed)
+                .hint("return a column of that name that is a bigint and not null")),
+        };
+        let rows = rows.map(|rows| rows.into_iter().map(with_key).collect::<Result<_>>());
+        Ok(Self { shard, rows: rows.transpose()? })
+    }
+}
+
+/// Puts the parts together to one page. Each part has one row more than the limit where it could.
+pub(super) fn merge(start: &Cursor, parts: Vec<Part<Row>>, limit: usize) -> Page {
+    let Merged { rows, next, missing } = merge_keyed(start, parts, limit);
+    Page { rows, next, missing }
+}
+
+struct Merged<R> {
+    rows: Vec<R>,
+    next: Option<Cursor>,
+    missing: Vec<ShardId>,
+}
+
+fn merge_keyed<R>(start: &Cursor, parts: Vec<Part<R>>, limit: usize) -> Merged<R> {
+    let mut missing = Vec::new();
+    let mut reached = Vec::new();
+    let mut found = Vec::new();
+    for Part { shard, rows } in parts {
+        match rows {
+            None => missing.push(shard),
+            Some(rows) => {
+                reached.push(shard);
+                found.extend(rows);
+            }
+        }
+    }
+    missing.sort_unstable();
+    found.sort_by(|(one, _), (other, _)| other.cmp(one));
+    let more = found.len() > limit;
+    found.truncate(limit);
+    // Everything that was reached is read down to the last row returned, or to its end.
+    let down_to = found.last().filter(|_| more).map_or(0, |(key, _)| *key);
+    let next = (more || !missing.is_empty()).then(|| {
+        let mut behind = start.behind.clone();
+        behind.extend(missing.iter().map(|shard| (*shard, start.position(*shard))));
+        for shard in reached {
+            if let Some(position) = behind.get_mut(&shard) {
+                *position = down_to.min(*position);
+            }
+        }
+        let position = start.position.min(down_to);
+        behind.retain(|_, own| *own > position);
+        Cursor { position, behind }
+    });
+    Merged { rows: found.into_iter().map(|(_, row)| row).collect(), next, missing }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = vec![FORMAT];
+        bytes.extend(self.position.to_be_bytes());
+        for (shard, position) in &self.behind {
+            bytes.extend(shard.get().to_be_bytes());
+            bytes.extend(position.to_be_bytes());
+        }
+        f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = Error;
+
+    /// Reads what `to_string` wrote.
+    fn from_str(text: &str) -> Result<Self> {
+        let refused = || Error::input("this is not a cursor of a page");
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| refused())?;
+        let rest = bytes.strip_prefix(&[FORMAT]).ok_or_else(refused)?;
+        let (position, rest) = rest.split_first_chunk().ok_or_else(refused)?;
+        let position = i64::from_be_bytes(*position);
+        let (entries, []) = rest.as_chunks::<10>() else { return Err(refused()) };
+        let mut behind = BTreeMap::new();
+        for [high, low, own @ ..] in entries {
+            let shard = ShardId::new(u16::from_be_bytes([*high, *low]))?;
+            let own = i64::from_be_bytes(*own);
+            let in_order = behind.last_key_value().is_none_or(|(last, _)| *last < shard);
+            if !in_order || own <= position {
+                return Err(refused());
+            }
+            behind.insert(shard, own);
+        }
+        if position < 0 {
+            return Err(refused());
+        }
+        Ok(Self { position, behind })
+    }
+}

@@ -1,0 +1,120 @@
+//! The one place that decides whether something is done again.
+//!
+//! Only what was certainly not executed is: a transaction that lost against another one, and a statement that named a
+//! schema which its server does not have, because the shard has moved. PostgreSQL refuses it before anything happens; the map is read anew, and the statement runs on
+//! the new home. An undefined table may also be the caller's own mistake, so the same server is asked whether
+//! the shard's schema is there before the map is blamed: a typo never reaches the catalog.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::Cluster;
+use crate::connect::{is_undefined_name, statement_failure};
+use crate::error::Kind;
+use crate::pool::Lent;
+use crate::shard::{Home, MapVersion, ShardId};
+use crate::{Error, Result};
+
+/// How long a shard may be without a home before its callers are told: longer than the fence of a move.
+const STALE_DEADLINE: Duration = Duration::from_secs(5);
+/// The pause before a map that is stale, and still the newest, is asked for again; doubled up to the maximum.
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const MAX_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often a transaction is run before its conflicts are the caller's.
+const MAX_RUNS: u32 = 10;
+
+/// The patience of one call: with a shard that is on the move, and with others in its way.
+pub(super) struct Patience {
+    deadline: Instant,
+    pause: Duration,
+    runs: u32,
+}
+
+impl Patience {
+    pub(super) fn new() -> Self {
+        Self { deadline: Instant::now() + STALE_DEADLINE, pause: FIRST_PAUSE, runs: 0 }
+    }
+
+    /// Waits, each time longer, up to a random part of the pause: those who met do not meet again.
+    async fn wait(&mut self) {
+        sleep(self.pause.mul_f64(0.5 + random_fraction() / 2.0)).await;
+        self.pause = (self.pause * 2).min(MAX_PAUSE);
+    }
+}
+
+/// A number from 0 to 1, good enough to spread pauses.
+fn random_fraction() -> f64 {
+    let state = std::hash::RandomState::new();
+    f64::from(std::hash::BuildHasher::hash_one(&state, 0) as u32) / f64::from(u32::MAX)
+}
+
+/// A connection to a shard's home, and which home that was.
+pub(super) struct Visit {
+    pub(super) lent: Lent,
+    pub(super) home: Home,
+    version: MapVersion,
+}
+
+impl Cluster {
+    /// Goes where the map says that the shard lives.
+    pub(super) async fn visit(&self, shard: ShardId) -> Result<Visit> {
+        let snapshot = self.snapshot();
+        let home = snapshot.map.home(shard)?.clone();
+        let pool = self.0.pools.get(home.instance(), &snapshot)?;
+        Ok(Visit { lent: pool.lend().await?, home, version: snapshot.map.version() })
+    }
+
+    /// After an error: returns when trying again makes sense, and gives the error back when it does not. The visit
+    /// is the one on which it happened, where its connection is still of use.
+    pub(super) async fn reconsider(
+        &self,
+        error: Error,
+        visit: Option<Visit>,
+        patience: &mut Patience,
+    ) -> Result<()> {
+        let Some(visit) = visit else { return Err(error) };
+        let error = visit.blame(error).await;
+        let version = visit.version;
+        // Whoever waits for the connection may have it meanwhile.
+        drop(visit);
+        match error.kind() {
+            Kind::Conflict if patience.runs + 1 < MAX_RUNS => {
+                patience.runs += 1;
+                patience.wait().await;
+                Ok(())
+            }
+            Kind::StaleHome if Instant::now() < patience.deadline => {
+                match self.0.watch.refresh(version).await {
+                    Ok(newest) if newest.map.version() > version => {}
+                    // Between the fence and the catalog's change nobody knows the new home yet.
+                    Ok(_) => patience.wait().await,
+                    Err(unreadable) => return Err(error.hint(unreadable.to_string())),
+                }
+                Ok(())
+            }
+            Kind::StaleHome => {
+                Err(error.hint("the map and the servers disagree: see `howdah status`"))
+            }
+            _ => Err(error),
+        }
+    }
+}
+
+impl Visit {
+    /// Tells a shard that has moved from a name that was never there.
+    pub(super) async fn blame(&self, error: Error) -> Error {
+        const IS_THERE: &str = "SELECT FROM pg_namespace WHERE nspname = $1";
+
+        let error = error.at(self.home.instance());
+        if !is_undefined_name(&error) {
+            return error;
+        }
+        match self.lent.client().query_opt(IS_THERE, &[&self.home.schema()]).await {
+            Ok(Some(_)) => error,
+            Ok(None) => error.with_kind(Kind::StaleHome).with_outcome(crate::Outcome::NotExecuted),
+            Err(failure) => statement_failure(failure, "cannot look for the shard's schema"),
+        }
+    }
+}

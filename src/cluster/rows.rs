@@ -1,0 +1,24 @@
+//! How many rows a caller expects.
+
+use tokio_postgres::Row;
+
+use crate::error::Kind;
+use crate::statement::Statement;
+use crate::{Error, Outcome, Result};
+
+pub(super) fn one(rows: Vec<Row>, statement: &Statement) -> Result<Row> {
+    at_most_one(rows, statement)?.ok_or_else(|| unexpected("no row", statement))
+}
+
+pub(super) fn at_most_one(mut rows: Vec<Row>, statement: &Statement) -> Result<Option<Row>> {
+    if rows.len() > 1 {
+        return Err(unexpected(&format!("{} rows", rows.len()), statement));
+    }
+    Ok(rows.pop())
+}
+
+/// The statement was executed, whatever it returned.
+fn unexpected(found: &str, statement: &Statement) -> Error {
+    Error::new(Kind::Rows, format!("{statement:?} returned {found}; one was expected"))
+        .with_outcome(Outcome::Unknown)
+}

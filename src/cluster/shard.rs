@@ -1,0 +1,213 @@
+//! The handle of one shard.
+
+use std::fmt;
+use std::time::Duration;
+
+use postgres_types::ToSql;
+use tokio_postgres::Row;
+
+use super::Cluster;
+use super::deadline::Deadline;
+use super::retry::Patience;
+use super::rows;
+use super::transaction::{Transaction, Tx};
+use crate::Result;
+use crate::shard::{Home, ShardId};
+use crate::statement::Statement;
+
+/// One logical shard, wherever it lives at the moment.
+///
+/// A handle is cheap, holds no connection, and stays good when its shard moves.
+///
+/// # Outcomes
+///
+/// Every error says whether the work was not executed, failed or may have happened: see
+/// [`Outcome`](crate::Outcome). A shard
+/// that has moved is followed without an error.
+///
+/// # Cancellation
+///
+/// Dropping a future in the middle leaves no transaction open and loses no connection; whether a write that was
+/// sent took effect is then unknown.
+#[derive(Clone)]
+pub struct Shard {
+    cluster: Cluster,
+    id: ShardId,
+    timeout: Option<Duration>,
+}
+
+impl Shard {
+    pub(super) fn new(cluster: Cluster, id: ShardId) -> Self {
+        Self { cluster, id, timeout: None }
+    }
+
+    /// The shard's number.
+    #[must_use]
+    pub fn id(&self) -> ShardId {
+        self.id
+    }
+
+    /// Where the shard lives, as far as this process knows.
+    ///
+    /// # Errors
+    ///
+    /// When the map has lost the shard, which none does.
+    pub fn home(&self) -> Result<Home> {
+        self.cluster.snapshot().map.home(self.id).cloned()
+    }
+
+    /// The same shard with a limit on the time of each call, waiting for a connection included. Default: none but
+    /// the configuration's for each phase.
+    ///
+    /// A statement that was sent and is not done in time is cancelled; whether it took effect is
+    /// [unknown](crate::Outcome::Unknown).
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Runs a statement and collects its rows.
+    ///
+    /// # Errors
+    ///
+    /// When no connection can be had, or the database refuses the statement.
+    pub async fn query(
+        &self,
+        statement: &Statement,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>> {
+        Ok(self.run(statement, params).await?.0)
+    }
+
+    /// Runs a statement that returns exactly one row.
+    ///
+    /// # Errors
+    ///
+    /// As [`Shard::query`]; also when there is no row, or more than one.
+    pub async fn query_one(
+        &self,
+        statement: &Statement,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Row> {
+        rows::one(self.query(statement, params).await?, statement)
+    }
+
+    /// Runs a statement that returns one row or none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Shard::query`]; also when there is more than one row.
+    pub async fn query_opt(
+        &self,
+        statement: &Statement,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Option<Row>> {
+        rows::at_most_one(self.query(statement, params).await?, statement)
+    }
+
+    /// Runs a statement and returns how many rows it changed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Shard::query`].
+    pub async fn execute(
+        &self,
+        statement: &Statement,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<u64> {
+        Ok(self.run(statement, params).await?.1)
+    }
+
+    /// Begins a transaction. Dropped without a commit, it is rolled back.
+    ///
+    /// [`Shard::transaction`] does the same with retries; this is for who wants the control. The home of the shard
+    /// is checked here: a shard that moves before the commit makes the next statement fail, with nothing executed.
+    ///
+    /// # Errors
+    ///
+    /// When no connection can be had.
+    pub async fn begin(&self) -> Result<Transaction> {
+        let deadline = self.deadline();
+        let visit = deadline.before_sending(self.cluster.visit(self.id)).await?;
+        Transaction::begin(visit, deadline).await
+    }
+
+    /// Runs the closure in a transaction, and commits when it returns `Ok`.
+    ///
+    /// Where the database says that nothing was executed and asks to try again (the shard has moved, a
+    /// serialization failure, a deadlock), the closure is run again, a bounded number of times: it must have no
+    /// effects but on the transaction. Use the [`Tx`] that it is given; after the closure has returned, a clone
+    /// of it is of no use.
+    ///
+    /// # Errors
+    ///
+    /// The closure's own, after a rollback; the transaction's. An error that the closure swallowed still fails the
+    /// commit: PostgreSQL would have rolled back without a word.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use howdah::{Id, Shard, Statement};
+    /// const LIKE: Statement = Statement::new("INSERT INTO {shard}.likes (photo, fan) VALUES ($1, $2)");
+    /// const COUNT: Statement = Statement::new("UPDATE {shard}.photos SET likes = likes + 1 WHERE id = $1");
+    ///
+    /// # async fn example(shard: Shard, photo: Id, user: Id) -> howdah::Result<()> {
+    /// shard
+    ///     .transaction(async |tx| {
+    ///         tx.execute(&LIKE, &[&photo, &user]).await?;
+    ///         tx.execute(&COUNT, &[&photo]).await
+    ///     })
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn transaction<T, F, Fut>(&self, mut work: F) -> impl Future<Output = Result<T>> + Send
+    where
+        T: Send,
+        F: FnMut(Tx) -> Fut + Send,
+        Fut: Future<Output = Result<T>> + Send,
+    {
+        async move {
+            let mut patience = Patience::new();
+            loop {
+                let transaction = self.begin().await?;
+                let value = work(transaction.tx()).await;
+                let (error, visit) = match transaction.finish(value).await {
+                    Ok(value) => return Ok(value),
+                    Err(failed) => failed,
+                };
+                self.cluster.reconsider(error, visit, &mut patience).await?;
+            }
+        }
+    }
+
+    async fn run(
+        &self,
+        statement: &Statement,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<(Vec<Row>, u64)> {
+        let deadline = self.deadline();
+        let mut patience = Patience::new();
+        loop {
+            let visit = deadline.before_sending(self.cluster.visit(self.id)).await?;
+            let sent = visit.lent.send(statement, &visit.home, params);
+            match deadline.after_sending(sent).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => {
+                    self.cluster.reconsider(error, Some(visit), &mut patience).await?;
+                }
+            }
+        }
+    }
+
+    fn deadline(&self) -> Deadline {
+        Deadline::new(self.id, self.timeout)
+    }
+}
+
+impl fmt::Debug for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Shard({})", self.id)
+    }
+}

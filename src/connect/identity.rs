@@ -1,0 +1,107 @@
+//! Is this the server we were told of? Every instance carries an identity row that answers.
+
+use std::fmt;
+
+use tokio_postgres::Client;
+use tokio_postgres::SimpleQueryMessage::Row;
+use tokio_postgres::error::SqlState;
+
+use super::statement_failure;
+use crate::error::Kind;
+use crate::shard::InstanceName;
+use crate::{Error, Result};
+
+/// The identity of a cluster, made at `init`: a UUID in its text form.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub(crate) struct ClusterId(String);
+
+impl ClusterId {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How many times an instance's primary was fenced. A connection below the lowest that the catalog allows is
+/// refused: it reached a primary that does not know of a move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Generation(pub(crate) i64);
+
+/// Who a server must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) cluster: ClusterId,
+    pub(crate) instance: InstanceName,
+    pub(crate) generation: Generation,
+}
+
+impl Identity {
+    /// What the server says of itself; `None` when it is no instance of any cluster.
+    pub(crate) async fn read(client: &Client) -> Result<Option<Self>> {
+        Self::read_after(client, "").await
+    }
+
+    /// The same after some settings of the session, in one round trip.
+    async fn read_after(client: &Client, settings: &str) -> Result<Option<Self>> {
+        const READ: &str = "SELECT cluster, instance, generation FROM howdah.identity";
+
+        let answer = match client.simple_query(&format!("{settings}{READ}")).await {
+            Ok(answer) => answer,
+            Err(error) if is_absent(&error) => return Ok(None),
+            Err(error) => {
+                return Err(statement_failure(error, "cannot read the server's identity"));
+            }
+        };
+        let row = answer.iter().find_map(|message| match message {
+            Row(row) => Some((row.get(0)?, row.get(1)?, row.get(2)?.parse().ok()?)),
+            _ => None,
+        });
+        let Some((cluster, instance, generation)) = row else { return Ok(None) };
+        Ok(Some(Self {
+            cluster: ClusterId::new(cluster),
+            instance: InstanceName::new(instance)?,
+            generation: Generation(generation),
+        }))
+    }
+
+    /// Applies the settings to a new session and checks that it reached the right server.
+    ///
+    /// # Errors
+    ///
+    /// When the server is another instance, of another cluster, or behind in its generation.
+    pub(crate) async fn greet(&self, client: &Client, settings: &str) -> Result<()> {
+        let wrong = |found: String| {
+            Err(Error::new(Kind::WrongServer, format!("the server that answered is {found}"))
+                .hint(format!("expected instance {} of cluster {}", self.instance, self.cluster))
+                .at(&self.instance))
+        };
+        match Self::read_after(client, settings).await? {
+            None => wrong("no instance of any cluster".into()),
+            Some(found) if found.cluster != self.cluster => {
+                wrong(format!("instance {} of cluster {}", found.instance, found.cluster))
+            }
+            Some(found) if found.instance != self.instance => {
+                wrong(format!("instance {}", found.instance))
+            }
+            Some(found) if found.generation < self.generation => wrong(format!(
+                "of generation {}, and the catalog allows none below {}",
+                found.generation.0, self.generation.0
+            )),
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+fn is_absent(error: &tokio_postgres::Error) -> bool {
+    matches!(error.code(), Some(&SqlState::UNDEFINED_TABLE | &SqlState::INVALID_SCHEMA_NAME))
+}

@@ -1,0 +1,101 @@
+//! How bb8 makes, checks and judges the connections of one instance.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::session::Session;
+use crate::config::Dsn;
+use crate::connect::{Connector, Identity, Role};
+use crate::error::Kind;
+use crate::{Error, Result};
+
+/// The time that a check of an idle connection may take before it counts as dead.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(super) struct Manager {
+    connector: Connector,
+    dsn: Dsn,
+    identity: Identity,
+    /// What a new session is told before anything else; numbers alone.
+    greeting: String,
+}
+
+impl Manager {
+    pub(super) fn new(connector: Connector, dsn: Dsn, identity: Identity) -> Self {
+        let timeout = connector.settings().pool.statement_timeout;
+        let greeting = format!("SET statement_timeout = {};", timeout.as_millis());
+        Self { connector, dsn, identity, greeting }
+    }
+}
+
+impl bb8::ManageConnection for Manager {
+    type Connection = Session;
+    type Error = Failure;
+
+    async fn connect(&self) -> Result<Session, Failure> {
+        let connecting = async {
+            let client = self.connector.connect(&self.dsn, Role::App).await?;
+            self.identity.greet(&client, &self.greeting).await?;
+            Ok(Session::new(client, self.connector.clone()))
+        };
+        let limit = self.connector.settings().pool.connect_timeout;
+        match tokio::time::timeout(limit, connecting).await {
+            Ok(connected) => connected.map_err(Failure::Connect),
+            Err(_) => Err(Failure::Connect(Error::new(
+                Kind::Timeout,
+                format!("{} gave no session within {limit:?}", self.dsn),
+            ))),
+        }
+    }
+
+    async fn is_valid(&self, session: &mut Session) -> Result<(), Failure> {
+        if session.is_unsound() {
+            return Err(Failure::Check);
+        }
+        if session.idle_for() < self.connector.settings().pool.check_delay {
+            return Ok(());
+        }
+        match tokio::time::timeout(CHECK_TIMEOUT, session.client().check_connection()).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(Failure::Check),
+        }
+    }
+
+    fn has_broken(&self, session: &mut Session) -> bool {
+        session.is_unsound()
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It could not be made: whoever waits for one should know.
+    Connect(Error),
+    /// An idle one was found dead: bb8 replaces it, and nobody needs to know.
+    Check,
+}
+
+/// Hands the reason why a connection could not be made to those who wait for one; bb8 alone would let them wait
+/// until their time is over, and say nothing.
+#[derive(Debug, Clone)]
+pub(super) struct Failures(watch::Sender<Option<Error>>);
+
+impl Failures {
+    pub(super) fn new(sender: watch::Sender<Option<Error>>) -> Self {
+        Self(sender)
+    }
+}
+
+impl bb8::ErrorSink<Failure> for Failures {
+    fn sink(&self, failure: Failure) {
+        if let Failure::Connect(error) = failure {
+            self.0.send_replace(Some(error));
+        }
+    }
+
+    fn boxed_clone(&self) -> Box<dyn bb8::ErrorSink<Failure>> {
+        Box::new(self.clone())
+    }
+}

@@ -1,0 +1,102 @@
+//! One instance's connections, shared by all its shards.
+//!
+//! A FIFO [`gate`] in front lets in as many tasks as there are connections, so nobody is overtaken and the
+//! queue has a bound; bb8 behind it keeps, checks and replaces the connections. A connection whose state is
+//! in doubt is never lent again.
+
+mod gate;
+mod lent;
+mod manager;
+mod session;
+mod statements;
+
+use tokio::sync::watch;
+
+use crate::config::Dsn;
+use crate::connect::{Connector, Identity};
+use crate::error::Kind;
+use crate::shard::InstanceName;
+use crate::{Error, Result};
+use gate::Gate;
+use manager::{Failures, Manager};
+
+pub(crate) use lent::Lent;
+
+/// The connections to one instance.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    identity: Identity,
+    dsn: Dsn,
+    gate: Gate,
+    connections: bb8::Pool<Manager>,
+    failures: watch::Receiver<Option<Error>>,
+}
+
+impl Pool {
+    /// A pool of at most `size` connections. Connects to nothing yet, but for the minimum that is kept warm, in the
+    /// background.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub(crate) fn new(connector: Connector, identity: Identity, dsn: Dsn, size: u32) -> Self {
+        let settings = connector.settings().pool;
+        let (failed, failures) = watch::channel(None);
+        let manager = Manager::new(connector, dsn.clone(), identity.clone());
+        let connections = bb8::Pool::builder()
+            .max_size(size)
+            .min_idle(Some(settings.min_idle.min(size)))
+            .max_lifetime(Some(settings.max_lifetime))
+            .idle_timeout(Some(settings.idle_timeout))
+            // The most recently used connection first: its caches are warm, and the others may go idle.
+            .queue_strategy(bb8::QueueStrategy::Lifo)
+            // The connector has a timeout of its own; bb8's must never be the one that strikes.
+            .connection_timeout(settings.connect_timeout * 2)
+            .retry_connection(false)
+            .error_sink(Box::new(Failures::new(failed)))
+            .build_unchecked(manager);
+        let gate = Gate::new(size as usize, settings.queue_length as usize, settings.queue_timeout);
+        Self { identity, dsn, gate, connections, failures }
+    }
+
+    pub(crate) fn instance(&self) -> &InstanceName {
+        &self.identity.instance
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    pub(crate) fn dsn(&self) -> &Dsn {
+        &self.dsn
+    }
+
+    /// Lends a connection, in the order of asking.
+    ///
+    /// Dropping the future leaves the queue at once and loses no connection.
+    ///
+    /// # Errors
+    ///
+    /// When the queue is full or the wait too long; when a connection is needed and cannot be made, at once and
+    /// with the reason. Nothing was executed.
+    pub(crate) async fn lend(&self) -> Result<Lent> {
+        let at = |error: Error| error.at(self.instance());
+        let permit = self.gate.enter().await.map_err(at)?;
+        let mut failures = self.failures.clone();
+        failures.mark_unchanged();
+        let connection = tokio::select! {
+            biased;
+            connection = self.connections.get_owned() => connection.map_err(|_| {
+                at(Error::new(Kind::Timeout, "no connection could be made in time"))
+            })?,
+            // Whoever waits for a connection that could not be made learns why, instead of waiting on.
+            _ = failures.changed() => {
+                let failure = failures.borrow().clone();
+                return Err(at(failure.unwrap_or_else(|| {
+                    Error::new(Kind::Unavailable, "the pool is closed")
+                })));
+            }
+        };
+        Ok(Lent::new(connection, permit))
+    }
+}

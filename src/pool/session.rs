@@ -1,0 +1,202 @@
+//! A connection as the pool keeps it: the driver's client, its prepared statements, and whether it is sound.
+
+use std::fmt;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::TryStreamExt as _;
+use postgres_types::{ToSql, Type};
+use tokio_postgres::{Client, Row};
+
+use super::statements::{Prepared, Statements};
+use crate::Result;
+use crate::connect::{Connector, is_stale_plan, statement_failure};
+use crate::shard::Home;
+use crate::statement::Statement;
+
+/// Parameters of a statement, as the driver takes them.
+pub(crate) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+pub(crate) struct Session {
+    client: Client,
+    connector: Connector,
+    statements: Statements,
+    /// Requests sent and not answered to the end. What is left when the session comes back was abandoned.
+    in_flight: AtomicUsize,
+    in_transaction: AtomicBool,
+    /// Used in ways that nobody has followed.
+    spent: AtomicBool,
+    last_used: Instant,
+}
+
+impl Session {
+    pub(super) fn new(client: Client, connector: Connector) -> Self {
+        let cache = connector.settings().pool.statement_cache;
+        Self {
+            client,
+            connector,
+            statements: Statements::new(cache),
+            in_flight: AtomicUsize::new(0),
+            in_transaction: AtomicBool::new(false),
+            spent: AtomicBool::new(false),
+            last_used: Instant::now(),
+        }
+    }
+
+    /// The bare client. What is done with it must leave the session as it was, or else [`Session::spend`] it.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Whether the session must not be lent again: closed, in a transaction, or with an answer still to come.
+    pub(super) fn is_unsound(&self) -> bool {
+        self.client.is_closed()
+            || self.is_abandoned()
+            || self.is_in_transaction()
+            || self.spent.load(Ordering::Relaxed)
+    }
+
+    /// Marks the session as one that must not be lent again.
+    pub(crate) fn spend(&self) {
+        self.spent.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) > 0
+    }
+
+    pub(super) fn is_in_transaction(&self) -> bool {
+        self.in_transaction.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn idle_for(&self) -> Duration {
+        self.last_used.elapsed()
+    }
+
+    pub(super) fn touch(&mut self) {
+        self.last_used = Instant::now();
+    }
+
+    /// Asks the server to stop what nobody waits for any more. Only for a session that will not be lent again: the
+    /// request could otherwise hit the next one's statement.
+    pub(super) fn cancel_in_background(&self) {
+        tokio::spawn(self.connector.cancel(&self.client));
+    }
+
+    /// Opens a transaction. Until [`Session::end`] the session is unfit to be lent again.
+    pub(crate) async fn begin(&self) -> Result<()> {
+        self.in_transaction.store(true, Ordering::Relaxed);
+        self.command("BEGIN", "cannot begin a transaction").await
+    }
+
+    /// Ends the transaction by `COMMIT` or `ROLLBACK`.
+    pub(crate) async fn end(&self, command: &'static str) -> Result<()> {
+        self.command(command, "cannot end the transaction").await?;
+        self.in_transaction.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn command(&self, sql: &str, what: &str) -> Result<()> {
+        let flight = Flight::take_off(self);
+        let answer = self.client.batch_execute(sql).await;
+        flight.land();
+        answer.map_err(|error| statement_failure(error, what))
+    }
+
+    /// Runs one statement, collects its rows and counts those that it changed.
+    ///
+    /// Dropping the future leaves the session unfit to be lent again.
+    pub(crate) async fn send(
+        &self,
+        statement: &Statement,
+        home: &Home,
+        params: Params<'_>,
+    ) -> Result<(Vec<Row>, u64)> {
+        let flight = Flight::take_off(self);
+        let answer = self.attempt(statement, home, params).await;
+        let answer = match answer {
+            Err(error) if is_stale_plan(&error) && !self.is_in_transaction() => {
+                self.statements.forget(statement, home);
+                self.attempt(statement, home, params).await
+            }
+            answer => answer,
+        };
+        flight.land();
+        answer.map_err(|error| {
+            statement_failure(error, format!("shard {} refused {statement:?}", home.shard()))
+        })
+    }
+
+    async fn attempt(
+        &self,
+        statement: &Statement,
+        home: &Home,
+        params: Params<'_>,
+    ) -> Result<(Vec<Row>, u64), tokio_postgres::Error> {
+        let rows = match self.prepare(statement, home).await? {
+            Prepared::Named(named) => self.client.query_raw(&named, params.iter().copied()).await?,
+            Prepared::Typed(text, types) => {
+                let params = params.iter().copied().zip(types.iter().cloned());
+                self.client.query_typed_raw(&text, params).await?
+            }
+        };
+        let mut rows = pin!(rows);
+        let mut collected = Vec::new();
+        while let Some(row) = rows.try_next().await? {
+            collected.push(row);
+        }
+        Ok((collected, rows.rows_affected().unwrap_or(0)))
+    }
+
+    async fn prepare(
+        &self,
+        statement: &Statement,
+        home: &Home,
+    ) -> Result<Prepared, tokio_postgres::Error> {
+        if let Some(prepared) = self.statements.get(statement, home) {
+            return Ok(prepared);
+        }
+        let text = statement.render(home);
+        let prepared = if self.connector.settings().pool.prepared {
+            Prepared::Named(self.client.prepare(&text).await?)
+        } else {
+            Prepared::Typed(text.as_str().into(), self.parameter_types(&text).await?)
+        };
+        self.statements.insert(statement, home, prepared.clone());
+        Ok(prepared)
+    }
+
+    /// Asks the server for the types of a statement's parameters, and leaves nothing on it: behind a pooler in
+    /// transaction mode, one transaction is all that is sure to reach one server.
+    async fn parameter_types(&self, text: &str) -> Result<Arc<[Type]>, tokio_postgres::Error> {
+        if self.is_in_transaction() {
+            return Ok(self.client.prepare(text).await?.params().into());
+        }
+        self.client.batch_execute("BEGIN").await?;
+        let types = self.client.prepare(text).await.map(|named| named.params().into());
+        self.client.batch_execute("ROLLBACK").await?;
+        types
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("unsound", &self.is_unsound()).finish_non_exhaustive()
+    }
+}
+
+/// A request under way. Dropped before it landed, it leaves its mark on the session.
+struct Flight<'a>(&'a Session);
+
+impl<'a> Flight<'a> {
+    fn take_off(session: &'a Session) -> Self {
+        session.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(session)
+    }
+
+    fn land(self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}

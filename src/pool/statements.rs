@@ -1,0 +1,83 @@
+//! The prepared statements of one connection: one for each statement and home, the least used of them forgotten
+//! when there are too many.
+//!
+//! Statements times shards times connections is the classic leak of schema sharding; so the cache has a cap in
+//! number and in bytes of SQL text, and a forgotten statement is closed on the server.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lru::LruCache;
+use postgres_types::Type;
+
+use crate::config::StatementCache;
+use crate::shard::{Epoch, Home, ShardId};
+use crate::statement::Statement;
+
+/// A statement that the server knows, or what is needed to send it whole.
+#[derive(Clone)]
+pub(super) enum Prepared {
+    /// Kept on the server under a name.
+    Named(tokio_postgres::Statement),
+    /// Sent with its text and the types of its parameters each time.
+    Typed(Arc<str>, Arc<[Type]>),
+}
+
+type Key = (Statement, ShardId, Epoch);
+
+pub(super) struct Statements {
+    cap: StatementCache,
+    cache: Mutex<Cache>,
+}
+
+struct Cache {
+    lru: LruCache<Key, (Prepared, usize)>,
+    bytes: usize,
+}
+
+impl Statements {
+    pub(super) fn new(cap: StatementCache) -> Self {
+        let cache = Mutex::new(Cache { lru: LruCache::unbounded(), bytes: 0 });
+        Self { cap, cache }
+    }
+
+    pub(super) fn get(&self, statement: &Statement, home: &Home) -> Option<Prepared> {
+        let key = key(statement, home);
+        self.lock().lru.get(&key).map(|(prepared, _)| prepared.clone())
+    }
+
+    /// Remembers a statement, and forgets the least used ones that are too many or too long.
+    pub(super) fn insert(&self, statement: &Statement, home: &Home, prepared: Prepared) {
+        let bytes = statement.as_str().len();
+        let mut forgotten = Vec::new();
+        let mut cache = self.lock();
+        cache.bytes += bytes;
+        if let Some((_, (_, bytes))) = cache.lru.push(key(statement, home), (prepared, bytes)) {
+            cache.bytes -= bytes;
+        }
+        while cache.lru.len() > self.cap.entries as usize || cache.bytes as u64 > self.cap.bytes {
+            let Some((_, (prepared, bytes))) = cache.lru.pop_lru() else { break };
+            cache.bytes -= bytes;
+            forgotten.push(prepared);
+        }
+        // Closing a statement sends a message: not under the lock.
+        drop(cache);
+    }
+
+    pub(super) fn forget(&self, statement: &Statement, home: &Home) {
+        let mut cache = self.lock();
+        let forgotten = cache.lru.pop(&key(statement, home));
+        if let Some((_, bytes)) = &forgotten {
+            cache.bytes -= bytes;
+        }
+        drop(cache);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Cache> {
+        // Nothing in here panics half-way through a change.
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn key(statement: &Statement, home: &Home) -> Key {
+    (statement.clone(), home.shard(), home.epoch())
+}
