@@ -15,7 +15,7 @@ use crate::error::Kind;
 use crate::{Error, Result};
 
 pub use snapshot::InstanceState;
-pub(crate) use snapshot::{CATALOG_VERSION, InstanceRecord, Snapshot};
+pub(crate) use snapshot::{CATALOG_VERSION, InstanceRecord, Snapshot, layout};
 pub(crate) use watch::Watch;
 
 /// The channel on which a change of the map is announced.

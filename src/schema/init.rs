@@ -1,0 +1,338 @@
+//! `init`: makes a cluster of empty databases, finishes one that is half made, and upgrades one that is older.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::future::try_join_all;
+use tokio_postgres::Client;
+
+use super::preflight::{CATALOG_LOCK, create_roles, lock, problems_of, refuse_foreign_schema};
+use crate::catalog::{CATALOG_VERSION, CHANNEL, is_absent, layout};
+use crate::config::{Config, Dsn};
+use crate::connect::{ClusterId, Connector, Role, statement_failure};
+use crate::id::{Layout, clock_sql, shard_sql};
+use crate::shard::{Epoch, Home, InstanceName, ShardCount, ShardId};
+use crate::{Error, Result};
+
+/// How many shards are made in one transaction: few enough for the server's table of locks.
+const SHARDS_AT_ONCE: usize = 32;
+
+/// What cluster to make, or to finish: `howdah init`.
+///
+/// Running it again is safe at any time: it finishes what was interrupted, upgrades what is older, and refuses what
+/// belongs to another cluster or was decided otherwise, before it touches anything.
+///
+/// Shard `s` starts on instance number `s mod count`, in the order in which the instances are given. The log-in is the
+/// configuration's `owner`.
+///
+/// # Examples
+///
+/// ```no_run
+/// use howdah::{Config, Init, InstanceName, ShardCount};
+///
+/// # async fn example() -> howdah::Result<()> {
+/// let config = Config::load()?;
+/// let report = Init::new(ShardCount::new(64)?)
+///     .instance(InstanceName::new("pg1")?, "postgres://howdah_app@db1/app".parse()?)
+///     .instance(InstanceName::new("pg2")?, "postgres://howdah_app@db2/app".parse()?)
+///     .run(&config)
+///     .await?;
+/// assert_eq!(report.instances, 2);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Init {
+    shards: ShardCount,
+    layout: Layout,
+    instances: Vec<(InstanceName, Dsn)>,
+    progress: Box<dyn Fn(usize, usize) + Send + Sync>,
+}
+
+/// What [`Init::run`] did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct InitReport {
+    /// The cluster's identity, a UUID.
+    pub cluster: String,
+    /// Whether there was none before.
+    pub created: bool,
+    /// How many shards the cluster has.
+    pub shards: ShardCount,
+    /// How many instances it has.
+    pub instances: usize,
+}
+
+/// A cluster as it shall be.
+pub(super) struct Plan {
+    pub(super) cluster: Option<ClusterId>,
+    shards: ShardCount,
+    layout: Layout,
+    instances: BTreeMap<InstanceName, Dsn>,
+    homes: Vec<Home>,
+}
+
+impl Init {
+    /// A cluster of so many shards, for good.
+    #[must_use]
+    pub fn new(shards: ShardCount) -> Self {
+        let layout = Layout::default();
+        Self { shards, layout, instances: Vec::new(), progress: Box::new(|_, _| {}) }
+    }
+
+    /// The layout of its ids, for good. Default: the one that Instagram published.
+    #[must_use]
+    pub fn layout(mut self, layout: Layout) -> Self {
+        self.layout = layout;
+        self
+    }
+
+    /// One more instance, and how applications reach it.
+    #[must_use]
+    pub fn instance(mut self, name: InstanceName, dsn: Dsn) -> Self {
+        self.instances.push((name, dsn));
+        self
+    }
+
+    /// Called with how many shards are in place, and how many there will be.
+    #[must_use]
+    pub fn on_progress(mut self, progress: impl Fn(usize, usize) + Send + Sync + 'static) -> Self {
+        self.progress = Box::new(progress);
+        self
+    }
+
+    /// Makes the cluster, or finishes it.
+    ///
+    /// # Errors
+    ///
+    /// [Refused](Error::is_refused), with nothing changed and all reasons named: where a database belongs to another
+    /// cluster or has a schema `howdah` that is not ours, a server is too old, a role is missing, or the cluster was
+    /// made with other shards, layout or addresses. Otherwise what went wrong on the way; run it again.
+    pub async fn run(&self, config: &Config) -> Result<InitReport> {
+        let connector = Connector::new(Arc::new(config.settings()?))?;
+        let catalog = connector.connect(&connector.settings().catalog, Role::Owner).await?;
+        if !lock(&catalog, CATALOG_LOCK).await? {
+            return Err(Error::refused("another init of this cluster is running")
+                .hint("wait for it, then run this again"));
+        }
+        let mut plan = self.plan(&catalog).await?;
+        let created = plan.cluster.is_none();
+        let servers = self.preflight(&connector, &plan).await?;
+        let cluster = plan.write(&catalog).await?;
+        let done = AtomicUsize::new(0);
+        let furnish =
+            servers.iter().map(|(name, client)| self.furnish(client, &cluster, name, &plan, &done));
+        try_join_all(furnish).await?;
+        plan.open(&catalog).await?;
+        Ok(InitReport {
+            cluster: cluster.to_string(),
+            created,
+            shards: plan.shards,
+            instances: plan.instances.len(),
+        })
+    }
+
+    /// The cluster that the catalog describes already, if what is asked for agrees with it; else the one asked for.
+    async fn plan(&self, catalog: &Client) -> Result<Plan> {
+        const CLUSTER: &str = "SELECT cluster::text, catalog_version, shards, epoch_ms, shard_bits, sequence_bits \
+                               FROM howdah.cluster";
+
+        let row = match catalog.query_opt(CLUSTER, &[]).await {
+            Ok(row) => row,
+            Err(error) if is_absent(&error) => {
+                refuse_foreign_schema(catalog).await?;
+                None
+            }
+            Err(error) => return Err(statement_failure(error, "cannot read the catalog")),
+        };
+        let Some(row) = row else { return self.new_plan() };
+        let version: i32 = row.get("catalog_version");
+        if version > CATALOG_VERSION {
+            return Err(Error::refused(format!("the catalog is of the newer version {version}"))
+                .hint("upgrade this howdah"));
+        }
+        let (shards, layout) = (row.get::<_, i32>("shards"), layout(&row)?);
+        if shards != i32::from(self.shards.get()) || layout != self.layout {
+            return Err(Error::refused(format!(
+                "the catalog holds a cluster of {shards} shards with {layout:?}; both are fixed"
+            ))
+            .hint("give the same numbers again, or another catalog"));
+        }
+        let (instances, homes) = read_homes(catalog).await?;
+        for (name, dsn) in &self.instances {
+            match instances.get(name) {
+                Some(known) if known == dsn => {}
+                Some(known) => {
+                    return Err(Error::refused(format!(
+                        "instance {name} is known as {known}, not as {dsn}"
+                    )));
+                }
+                None => {
+                    return Err(Error::refused(format!("the cluster has no instance {name}"))
+                        .hint("init adds none to a cluster that is made"));
+                }
+            }
+        }
+        let cluster = Some(ClusterId::new(row.get::<_, String>("cluster")));
+        Ok(Plan { cluster, shards: self.shards, layout, instances, homes })
+    }
+
+    fn new_plan(&self) -> Result<Plan> {
+        let instances: BTreeMap<_, _> = self.instances.iter().cloned().collect();
+        if instances.is_empty() {
+            return Err(
+                Error::input("a cluster needs an instance").hint("give --instance NAME=URL")
+            );
+        }
+        if instances.len() < self.instances.len() {
+            return Err(Error::input("two instances have the same name"));
+        }
+        if u64::from(self.shards.get()) > 1 << self.layout.shard_bits() {
+            return Err(Error::input(format!(
+                "{} shards do not fit the {} bits that the layout has for them",
+                self.shards,
+                self.layout.shard_bits()
+            )));
+        }
+        let home = |shard: ShardId| {
+            let (name, _) = &self.instances[usize::from(shard.get()) % self.instances.len()];
+            Home::new(shard, name.clone(), Epoch::FIRST)
+        };
+        let homes = self.shards.iter().map(home).collect();
+        Ok(Plan { cluster: None, shards: self.shards, layout: self.layout, instances, homes })
+    }
+
+    /// Logs in everywhere and looks for everything that stands in the way, before anything is touched. The sessions hold
+    /// their databases' locks.
+    async fn preflight(
+        &self,
+        connector: &Connector,
+        plan: &Plan,
+    ) -> Result<Vec<(InstanceName, Client)>> {
+        let mut servers = Vec::new();
+        let mut problems = Vec::new();
+        for (name, dsn) in &plan.instances {
+            let client =
+                connector.connect(dsn, Role::Owner).await.map_err(|error| error.at(name))?;
+            let found = problems_of(&client, name, plan).await.map_err(|error| error.at(name))?;
+            problems.extend(found.into_iter().map(|problem| format!("{name} {problem}")));
+            servers.push((name.clone(), client));
+        }
+        if problems.is_empty() {
+            Ok(servers)
+        } else {
+            Err(Error::refused(format!("nothing was touched: {}", problems.join("; "))))
+        }
+    }
+
+    /// Puts into an instance what belongs there; all of it may be there already.
+    async fn furnish(
+        &self,
+        client: &Client,
+        cluster: &ClusterId,
+        name: &InstanceName,
+        plan: &Plan,
+        done: &AtomicUsize,
+    ) -> Result<()> {
+        const ENTER: &str = "INSERT INTO howdah.identity (cluster, instance) VALUES ($1::text::uuid, $2) \
+                             ON CONFLICT DO NOTHING";
+
+        let failed = |error| statement_failure(error, "cannot set up the instance").at(name);
+        create_roles(client).await?;
+        client.batch_execute(include_str!("../../sql/identity.sql")).await.map_err(failed)?;
+        client.execute(ENTER, &[&cluster.as_str(), &name.as_str()]).await.map_err(failed)?;
+        client.batch_execute(&clock_sql(&plan.layout)).await.map_err(failed)?;
+        let homes: Vec<_> = plan.homes.iter().filter(|home| home.instance() == name).collect();
+        for homes in homes.chunks(SHARDS_AT_ONCE) {
+            // Several commands in one message are one transaction.
+            let sql: String = homes.iter().map(|home| shard_sql(&plan.layout, home)).collect();
+            client.batch_execute(&sql).await.map_err(failed)?;
+            let before = done.fetch_add(homes.len(), Ordering::Relaxed);
+            (self.progress)(before + homes.len(), plan.homes.len());
+        }
+        Ok(())
+    }
+}
+
+impl Plan {
+    /// Writes the cluster into the catalog, not yet open to clients, and returns its identity.
+    async fn write(&mut self, catalog: &Client) -> Result<ClusterId> {
+        const CLUSTER: &str = "INSERT INTO howdah.cluster (catalog_version, shards, epoch_ms, shard_bits, sequence_bits) \
+                               VALUES ($1, $2, $3, $4, $5) RETURNING cluster::text";
+        const INSTANCES: &str =
+            "INSERT INTO howdah.instance (name, dsn) SELECT * FROM unnest($1::text[], $2::text[])";
+        const HOMES: &str =
+            "INSERT INTO howdah.home (shard, instance) SELECT * FROM unnest($1::int[], $2::text[])";
+
+        let failed = |error| statement_failure(error, "cannot write the catalog");
+        create_roles(catalog).await?;
+        catalog.batch_execute("BEGIN").await.map_err(failed)?;
+        catalog.batch_execute(include_str!("../../sql/catalog.sql")).await.map_err(failed)?;
+        let cluster = match &self.cluster {
+            Some(cluster) => {
+                const UPGRADE: &str = "UPDATE howdah.cluster SET catalog_version = $1";
+                catalog.execute(UPGRADE, &[&CATALOG_VERSION]).await.map_err(failed)?;
+                cluster.clone()
+            }
+            None => {
+                let (shards, layout) = (i32::from(self.shards.get()), &self.layout);
+                let bits = (i32::from(layout.shard_bits()), i32::from(layout.sequence_bits()));
+                let row = catalog
+                    .query_one(
+                        CLUSTER,
+                        &[&CATALOG_VERSION, &shards, &layout.epoch_ms(), &bits.0, &bits.1],
+                    )
+                    .await
+                    .map_err(failed)?;
+                let names: Vec<_> = self.instances.keys().map(InstanceName::as_str).collect();
+                let dsns: Vec<_> = self.instances.values().map(Dsn::to_string).collect();
+                catalog.execute(INSTANCES, &[&names, &dsns]).await.map_err(failed)?;
+                let shards: Vec<_> =
+                    self.homes.iter().map(|home| i32::from(home.shard().get())).collect();
+                let homes: Vec<_> =
+                    self.homes.iter().map(|home| home.instance().as_str()).collect();
+                catalog.execute(HOMES, &[&shards, &homes]).await.map_err(failed)?;
+                ClusterId::new(row.get::<_, String>(0))
+            }
+        };
+        catalog.batch_execute("COMMIT").await.map_err(failed)?;
+        self.cluster = Some(cluster.clone());
+        Ok(cluster)
+    }
+
+    /// Everything is in place: lets clients in.
+    async fn open(&self, catalog: &Client) -> Result<()> {
+        let open =
+            format!("UPDATE howdah.cluster SET ready = true WHERE NOT ready; NOTIFY {CHANNEL}");
+        let opened = catalog.batch_execute(&open).await;
+        opened.map_err(|error| statement_failure(error, "cannot open the cluster"))
+    }
+}
+
+type Homes = (BTreeMap<InstanceName, Dsn>, Vec<Home>);
+
+async fn read_homes(catalog: &Client) -> Result<Homes> {
+    let failed = |error| statement_failure(error, "cannot read the catalog");
+    let mut instances = BTreeMap::new();
+    for row in catalog.query("SELECT name, dsn FROM howdah.instance", &[]).await.map_err(failed)? {
+        instances.insert(InstanceName::new(row.get(0))?, row.get::<_, &str>(1).parse()?);
+    }
+    let homes = "SELECT shard, instance, epoch FROM howdah.home ORDER BY shard";
+    let home = |row: &tokio_postgres::Row| {
+        let shard = u16::try_from(row.get::<_, i32>(0)).unwrap_or(u16::MAX);
+        Ok(Home::new(ShardId::new(shard)?, InstanceName::new(row.get(1))?, Epoch::new(row.get(2))?))
+    };
+    let homes = catalog.query(homes, &[]).await.map_err(failed)?;
+    Ok((instances, homes.iter().map(home).collect::<Result<_>>()?))
+}
+
+impl fmt::Debug for Init {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Init")
+            .field("shards", &self.shards)
+            .field("layout", &self.layout)
+            .field("instances", &self.instances)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,116 @@
+//! What is looked at before `init` touches anything, and what it needs of a server.
+
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+use super::init::Plan;
+use crate::connect::{Identity, statement_failure};
+use crate::shard::InstanceName;
+use crate::{Error, Result};
+
+/// Advisory locks are pairs; all that begin with this one are howdah's ("howd" in ASCII).
+const LOCK_SPACE: i32 = 0x686f_7764;
+/// Held on the catalog's database while a cluster is made or upgraded.
+pub(super) const CATALOG_LOCK: i32 = -1;
+/// Held on an instance's database meanwhile; two names for one database are found by it.
+const INSTANCE_LOCK: i32 = -2;
+
+/// The oldest PostgreSQL that is supported, as `server_version_num` has it.
+const OLDEST_VERSION: i32 = 150_000;
+
+/// Whatever keeps an instance from being part of the cluster.
+pub(super) async fn problems_of(
+    client: &Client,
+    name: &InstanceName,
+    plan: &Plan,
+) -> Result<Vec<String>> {
+    const FACTS: &str = "SELECT current_setting('server_version_num')::int, \
+                         has_database_privilege(current_database(), 'CREATE'), \
+                         (SELECT rolcreaterole OR rolsuper FROM pg_roles WHERE rolname = current_user)";
+
+    let failed = |error| statement_failure(error, "cannot look at the server");
+    let mut problems = Vec::new();
+    match Identity::read(client).await? {
+        Some(found) if Some(&found.cluster) != plan.cluster.as_ref() => problems
+            .push(format!("is instance {} of another cluster, {}", found.instance, found.cluster)),
+        Some(found) if found.instance != *name => {
+            problems.push(format!("is instance {} of this cluster", found.instance));
+        }
+        Some(_) => {}
+        None => {
+            if let Err(error) = refuse_foreign_schema(client).await {
+                problems.push(error.to_string());
+            }
+        }
+    }
+    if !lock(client, INSTANCE_LOCK).await? {
+        problems.push("is the same database as another instance, or another init is at it".into());
+    }
+    let facts = client.query_one(FACTS, &[]).await.map_err(failed)?;
+    if facts.get::<_, i32>(0) < OLDEST_VERSION {
+        problems.push("runs a PostgreSQL older than 15".into());
+    }
+    if !facts.get::<_, bool>(1) {
+        problems.push("does not let the owner create schemas: grant CREATE on the database".into());
+    }
+    if !facts.get::<_, bool>(2) {
+        let missing = missing_roles(client).await?;
+        problems.extend(
+            missing
+                .into_iter()
+                .map(|role| format!("lacks a role: let an administrator run CREATE ROLE {role}")),
+        );
+    }
+    Ok(problems)
+}
+
+/// The roles that the SQL of an instance grants rights to and that are not there, with their attributes.
+async fn missing_roles(client: &Client) -> Result<Vec<&'static str>> {
+    const ROLES: [(&str, &str); 2] =
+        [("howdah_mover", "howdah_mover LOGIN REPLICATION"), ("howdah_app", "howdah_app LOGIN")];
+
+    let known =
+        client.query("SELECT rolname FROM pg_roles WHERE rolname LIKE 'howdah%'", &[]).await;
+    let known = known.map_err(|error| statement_failure(error, "cannot read the roles"))?;
+    let is_known = |role: &str| known.iter().any(|row| row.get::<_, &str>(0) == role);
+    Ok(ROLES.into_iter().filter(|(role, _)| !is_known(role)).map(|(_, made)| made).collect())
+}
+
+pub(super) async fn create_roles(client: &Client) -> Result<()> {
+    for role in missing_roles(client).await? {
+        match client.batch_execute(&format!("CREATE ROLE {role}")).await {
+            Ok(()) => {}
+            // Roles are the whole server's: another database's init was quicker.
+            Err(error)
+                if matches!(
+                    error.code(),
+                    Some(&SqlState::DUPLICATE_OBJECT | &SqlState::UNIQUE_VIOLATION)
+                ) => {}
+            Err(error) => {
+                return Err(statement_failure(error, format!("cannot create the role {role}"))
+                    .hint("let an administrator run sql/roles.sql"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A schema of our name without a table of ours is somebody else's.
+pub(super) async fn refuse_foreign_schema(client: &Client) -> Result<()> {
+    const FOREIGN: &str = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'howdah') \
+                           AND to_regclass('howdah.cluster') IS NULL AND to_regclass('howdah.identity') IS NULL";
+
+    let foreign = client.query_one(FOREIGN, &[]).await;
+    let foreign = foreign.map_err(|error| statement_failure(error, "cannot look at the server"))?;
+    if foreign.get(0) {
+        return Err(Error::refused("the database has a schema named howdah that is not ours")
+            .hint("rename it, or use another database"));
+    }
+    Ok(())
+}
+
+pub(super) async fn lock(client: &Client, key: i32) -> Result<bool> {
+    let locked =
+        client.query_one("SELECT pg_try_advisory_lock($1, $2)", &[&LOCK_SPACE, &key]).await;
+    Ok(locked.map_err(|error| statement_failure(error, "cannot lock"))?.get(0))
+}
