@@ -90,14 +90,13 @@ impl<'a> Scatter<'a> {
     ///
     /// The first that any shard has, but for those that [`Scatter::partial`] goes without.
     pub async fn rows(self) -> Result<Gathered> {
-        let ask = |target: &Target<'a>| {
-            let (shard, params) = (target.shard, target.params.clone());
-            self.ask(shard, params)
-        };
-        let mut answers: Vec<_> = stream::iter(self.targets.iter().map(ask))
-            .buffer_unordered(CONCURRENCY)
-            .try_collect()
-            .await?;
+        // Futures of closures that take references are `Send` for one lifetime alone, which no handler accepts.
+        let mut asked = Vec::with_capacity(self.targets.len());
+        for target in &self.targets {
+            asked.push(self.ask(target.shard, target.params.clone()));
+        }
+        let mut answers: Vec<_> =
+            stream::iter(asked).buffer_unordered(CONCURRENCY).try_collect().await?;
         answers.sort_by_key(|(shard, _)| *shard);
         let mut gathered = Gathered { rows: Vec::new(), missing: Vec::new() };
         for (shard, rows) in answers {
@@ -130,20 +129,17 @@ impl<'a> Scatter<'a> {
         let fetch = fetch.ok_or_else(|| Error::input("a page has at least one row"))? + 1;
         let bounds: Vec<i64> =
             self.targets.iter().map(|target| start.position(target.shard)).collect();
-        let ask = |(target, bound): (&Target<'a>, &i64)| {
-            let (shard, bound) = (target.shard, *bound);
-            let params = target.params.clone();
-            let this = &self;
-            async move {
-                let mut params: Vec<&(dyn ToSql + Sync)> = params;
-                params.extend([&bound as &(dyn ToSql + Sync), &fetch]);
-                this.ask(shard, params).await
+        let mut asked = Vec::with_capacity(self.targets.len());
+        for (target, bound) in self.targets.iter().zip(&bounds) {
+            // A shard whose rows are all returned has nothing below its position.
+            if *bound > 0 {
+                let mut params = target.params.clone();
+                params.extend([bound as &(dyn ToSql + Sync), &fetch]);
+                asked.push(self.ask(target.shard, params));
             }
-        };
-        // A shard whose rows are all returned has nothing below its position.
-        let open = self.targets.iter().zip(&bounds).filter(|(_, bound)| **bound > 0);
+        }
         let answers: Vec<_> =
-            stream::iter(open.map(ask)).buffer_unordered(CONCURRENCY).try_collect().await?;
+            stream::iter(asked).buffer_unordered(CONCURRENCY).try_collect().await?;
         let mut parts = Vec::with_capacity(answers.len());
         for (shard, rows) in answers {
             parts.push(Part::new(shard, rows, key)?);

@@ -1,4 +1,45 @@
-//! The reference application of howdah: a photo-sharing API and its pages.
+//! The reference application of howdah: photo sharing over many PostgreSQL servers, as a JSON API and as pages
+//! for people.
+//!
+//! Run it with `make demo`, or against any cluster with
+//! `cargo run -p photo-api -- serve --config howdah.toml --media pictures --migrate`.
+//!
+//! Read it in this order:
+//!
+//! | | |
+//! | --- | --- |
+//! | `migrations/` | the tables of a shard |
+//! | [`app`](fn@app) | every route |
+//! | `users`, `sessions`, `photos`, `follows`, `feed`, `likes`, `comments`, `media`, `health` | one file a resource: its SQL, its handlers, and nothing between them and the library |
+//! | `problem`, `input`, `list`, `idempotency`, `gate` | what the resources share: errors, checked input, pages of lists, repeated requests, bounds |
+//! | [`picture`], [`store`] | what becomes of an uploaded picture, and where it lies |
+//!
+//! # Where things live
+//!
+//! A user lives on `shard_for_key(name)`, and all that is the user's (photos, sessions, whom they follow) has ids
+//! of that shard. Likes and comments live with their photo. So each request goes to the shard that an id in it names, and
+//! only three things ask several: the feed, the count of followers, and the newest photos of all.
+//! When a server is away, those say what is missing; requests to its shards are 503, all others are served.
 
+mod app;
+mod comments;
+mod feed;
+mod follows;
+mod gate;
+mod health;
+mod idempotency;
+mod input;
+mod likes;
+mod list;
+mod media;
+mod openapi;
+mod photos;
 pub mod picture;
+mod problem;
+mod sessions;
 pub mod store;
+mod users;
+
+pub use app::{App, app, routes};
+pub use openapi::DOCUMENT;
+pub use problem::Problem;

@@ -1,0 +1,119 @@
+//! The application: what handlers share, every route, and what surrounds them all.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::header::{HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post, put};
+use howdah::Cluster;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::timeout::TimeoutLayer;
+use tower_http::trace::TraceLayer;
+
+use crate::gate::Gate;
+use crate::health::Draining;
+use crate::picture::Limits;
+use crate::store::Store;
+use crate::{
+    comments, feed, follows, health, input, likes, media, openapi, photos, problem, sessions, users,
+};
+
+/// Uploads that are read or worked on at a time: with at most 25 MiB each, they take 400 MiB.
+const UPLOADS: usize = 16;
+
+/// The size of a body that is no upload.
+const MAX_BODY_BYTES: usize = 64 << 10;
+
+/// What an upload's body may have beside the picture.
+const FORM_BYTES: usize = 64 << 10;
+
+/// A phone on a bad line needs a while for its upload; nothing else comes near.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// What all handlers share. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct App {
+    pub(crate) cluster: Cluster,
+    pub(crate) store: Store,
+    pub(crate) limits: Limits,
+    pub(crate) uploads: Gate,
+    pub(crate) pictures: Gate,
+    pub(crate) hashing: Gate,
+    pub(crate) draining: Draining,
+}
+
+impl App {
+    /// An application over a cluster that has its tables, and a place for the pictures.
+    #[must_use]
+    pub fn new(cluster: Cluster, store: Store) -> Self {
+        Self {
+            cluster,
+            store,
+            limits: Limits::default(),
+            uploads: Gate::new(UPLOADS),
+            pictures: Gate::one_a_core(),
+            hashing: Gate::one_a_core(),
+            draining: Draining::default(),
+        }
+    }
+
+    /// From now on `/readyz` says 503, so that whoever sends requests sends them elsewhere.
+    pub fn drain(&self) {
+        self.draining.start();
+    }
+}
+
+/// Every route. A test holds them against `/openapi.json`, in both directions.
+#[must_use]
+pub fn routes() -> Vec<(&'static str, MethodRouter<App>)> {
+    let upload_limit = DefaultBodyLimit::max(Limits::default().bytes + FORM_BYTES);
+    vec![
+        ("/api/users", post(users::create)),
+        ("/api/users/{name}", get(users::show)),
+        ("/api/users/{name}/photos", get(photos::of_user)),
+        ("/api/users/{name}/follow", put(follows::add).delete(follows::delete)),
+        ("/api/sessions", post(sessions::create).delete(sessions::delete)),
+        ("/api/photos", post(photos::create).layer(upload_limit)),
+        ("/api/photos/{id}", get(photos::show).delete(photos::delete)),
+        ("/api/photos/{id}/like", put(likes::add).delete(likes::delete)),
+        ("/api/photos/{id}/comments", get(comments::of_photo).post(comments::create)),
+        ("/api/feed", get(feed::show)),
+        ("/media/{key}", get(media::show)),
+        ("/openapi.json", get(openapi::show)),
+        ("/problems/{name}", get(problem::explain)),
+        ("/healthz", get(health::alive)),
+        ("/readyz", get(health::ready)),
+    ]
+}
+
+/// The whole service; a test calls it without a socket.
+pub fn app(app: App) -> Router {
+    let router =
+        routes().into_iter().fold(Router::new(), |all, (path, methods)| all.route(path, methods));
+    router
+        .with_state(app)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(middleware::from_fn(from_our_own_pages))
+        .layer(CatchPanicLayer::new())
+        .layer(TimeoutLayer::with_status_code(axum::http::StatusCode::REQUEST_TIMEOUT, TIMEOUT))
+        .layer(middleware::map_response(problem::in_one_form))
+        .layer(middleware::map_response(taken_as_labelled))
+        .layer(TraceLayer::new_for_http())
+}
+
+async fn from_our_own_pages(request: Request, next: Next) -> Response {
+    match input::same_site(&request) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// Browsers do not guess what a response is.
+async fn taken_as_labelled(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

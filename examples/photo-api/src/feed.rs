@@ -1,0 +1,62 @@
+//! `/api/feed`: the photos of everybody whom the viewer follows, newest first.
+//!
+//! Whom they follow is one read on the viewer's shard. Each shard on which somebody followed lives is then asked
+//! once, for its part of the page, and the parts are merged as they come. A shard that is away leaves a gap that
+//! the page names; `next` keeps its place, so that its photos come once it is back.
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use howdah::{Id, ShardId, Statement};
+
+use crate::App;
+use crate::input::Json;
+use crate::list::{List, Range};
+use crate::photos::Photo;
+use crate::problem::Problem;
+use crate::sessions::Viewer;
+use crate::users::Person;
+
+/// `GET /api/feed`
+pub(crate) async fn show(
+    State(app): State<App>,
+    Viewer(viewer): Viewer,
+    range: Range,
+) -> Result<Json<List<Photo>>, Problem> {
+    Ok(Json(list(&app, &viewer, range).await?))
+}
+
+pub(crate) async fn list(app: &App, viewer: &Person, range: Range) -> Result<List<Photo>, Problem> {
+    const FOLLOWED: Statement =
+        Statement::new("SELECT followee_id FROM {shard}.follows WHERE follower_id = $1");
+    // A look at the head of each user's photos costs the same however many they have posted; a plain
+    // `user_id = ANY ($1)` would read and sort them all.
+    const PHOTOS: Statement = Statement::new(
+        "SELECT p.id, p.user_id, p.user_name, p.caption, p.taken_at, p.lat, p.lon, p.width, p.height,
+                p.original, p.small, p.large, p.likes, p.comments,
+                EXISTS (SELECT FROM {shard}.likes l WHERE l.photo_id = p.id AND l.user_id = $2) AS liked
+         FROM unnest($1::bigint[]) AS followed (id)
+         CROSS JOIN LATERAL (SELECT * FROM {shard}.photos
+                             WHERE user_id = followed.id AND id < $3 ORDER BY id DESC LIMIT $4) p
+         ORDER BY p.id DESC LIMIT $4",
+    );
+
+    let layout = app.cluster.layout();
+    let followed = app.cluster.shard_of_id(viewer.id)?.query(&FOLLOWED, &[&viewer.id]).await?;
+    let mut by_shard = BTreeMap::<ShardId, Vec<Id>>::new();
+    for row in &followed {
+        let user: Id = row.get("followee_id");
+        by_shard.entry(layout.shard_of(user)).or_default().push(user);
+    }
+    if by_shard.is_empty() {
+        return Ok(List::EMPTY);
+    }
+
+    let statement = PHOTOS;
+    let mut photos = app.cluster.scatter(&statement);
+    for (shard, users) in &by_shard {
+        photos = photos.shard(*shard, &[users, &viewer.id]);
+    }
+    let page = photos.partial().page("id", range.before.as_ref(), range.limit).await?;
+    Ok(List::new(page, |row| Photo::from_row(row, layout)))
+}

@@ -1,0 +1,92 @@
+//! `Idempotency-Key`: a POST that is sent again, because its answer was lost, makes nothing twice.
+//!
+//! The key is claimed in the same transaction that makes the photo or the comment, on the same shard, and kept
+//! for a day. The same key with another request is refused.
+
+use howdah::{Id, Result, Shard, Statement, Tx};
+use sha2::{Digest, Sha256};
+
+use crate::input::IdempotencyKey;
+
+/// A key as one user uses it for one thing: uploading (the target is the user), or commenting on one photo.
+pub(crate) struct Claim {
+    user: Id,
+    target: Id,
+    key: String,
+    request: Vec<u8>,
+}
+
+/// What a key says about a request.
+pub(crate) enum Earlier {
+    /// It was not used before.
+    Nothing,
+    /// The same request made this.
+    Made(Id),
+    /// It was used for another request.
+    AnotherRequest,
+}
+
+impl Claim {
+    /// The parts are all that matters of the request.
+    pub(crate) fn new(user: Id, target: Id, key: IdempotencyKey, parts: &[&[u8]]) -> Self {
+        let mut hash = Sha256::new();
+        for part in parts {
+            // With its length, so that no two requests run into the same bytes.
+            hash.update(part.len().to_be_bytes());
+            hash.update(part);
+        }
+        Self { user, target, key: key.0, request: hash.finalize().to_vec() }
+    }
+
+    /// What an earlier request with this key made, before any work is put into this one.
+    pub(crate) async fn earlier(&self, shard: &Shard) -> Result<Earlier> {
+        let row = shard.query_opt(&FIND, &[&self.user, &self.target, &self.key]).await?;
+        Ok(row.map_or(Earlier::Nothing, |row| self.compare(row.get("request"), row.get("made"))))
+    }
+
+    /// Takes the key for what the transaction is about to make. Waits for whoever is doing so at this moment.
+    pub(crate) async fn take(&self, tx: &Tx) -> Result<Earlier> {
+        const FORGET: Statement = Statement::new(
+            "DELETE FROM {shard}.idempotency_keys
+             WHERE user_id = $1 AND created_at < now() - interval '1 day'",
+        );
+        const TAKE: Statement = Statement::new(
+            "INSERT INTO {shard}.idempotency_keys (user_id, target, key, request)
+             VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+        );
+
+        tx.execute(&FORGET, &[&self.user]).await?;
+        match tx.execute(&TAKE, &[&self.user, &self.target, &self.key, &self.request]).await? {
+            0 => {
+                let row = tx.query_one(&FIND, &[&self.user, &self.target, &self.key]).await?;
+                Ok(self.compare(row.get("request"), row.get("made")))
+            }
+            _ => Ok(Earlier::Nothing),
+        }
+    }
+
+    /// Notes what was made.
+    pub(crate) async fn made(&self, tx: &Tx, id: Id) -> Result<()> {
+        const MADE: Statement = Statement::new(
+            "UPDATE {shard}.idempotency_keys SET request = $4, made = $5
+             WHERE user_id = $1 AND target = $2 AND key = $3",
+        );
+
+        tx.execute(&MADE, &[&self.user, &self.target, &self.key, &self.request, &id]).await?;
+        Ok(())
+    }
+
+    fn compare(&self, request: Vec<u8>, made: Option<Id>) -> Earlier {
+        match made {
+            // It failed: there was no such photo to comment on.
+            None => Earlier::Nothing,
+            Some(made) if request == self.request => Earlier::Made(made),
+            Some(_) => Earlier::AnotherRequest,
+        }
+    }
+}
+
+const FIND: Statement = Statement::new(
+    "SELECT request, made FROM {shard}.idempotency_keys
+     WHERE user_id = $1 AND target = $2 AND key = $3",
+);

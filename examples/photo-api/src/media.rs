@@ -1,0 +1,57 @@
+//! `/media/{key}`: the pictures. What lies under a key never changes, so whoever has it need not ask again.
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderMap, IF_NONE_MATCH,
+};
+use axum::response::{IntoResponse, Response};
+
+use crate::App;
+use crate::problem::Problem;
+use crate::store::MediaKey;
+
+const FOR_GOOD: &str = "public, max-age=31536000, immutable";
+
+/// `GET /media/{key}`
+pub(crate) async fn show(
+    State(app): State<App>,
+    Path(key): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let no_picture = || Problem::not_found("picture");
+    let key: MediaKey = key.parse().map_err(|_| no_picture())?;
+    let bytes = app.store.get(key).await.map_err(Problem::internal)?.ok_or_else(no_picture)?;
+
+    let about = [(ETAG, key.etag()), (CACHE_CONTROL, FOR_GOOD.into())];
+    if headers.get_all(IF_NONE_MATCH).iter().any(|tags| names(tags.as_bytes(), &key.etag())) {
+        return Ok((StatusCode::NOT_MODIFIED, about).into_response());
+    }
+    let content = [
+        (CONTENT_TYPE, key.format().content_type()),
+        // Opened by itself, a picture is still nothing that could run.
+        (CONTENT_SECURITY_POLICY, "default-src 'none'"),
+    ];
+    Ok((about, content, bytes).into_response())
+}
+
+/// Whether an `If-None-Match` names the tag; weak and strong are the same here.
+fn names(tags: &[u8], etag: &str) -> bool {
+    let Ok(tags) = std::str::from_utf8(tags) else { return false };
+    tags.split(',').map(|tag| tag.trim().trim_start_matches("W/")).any(|t| t == "*" || t == etag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_of_the_tags_may_be_ours() {
+        for tags in [r#""a""#, r#"W/"a""#, r#""x", "a""#, "*"] {
+            assert!(names(tags.as_bytes(), r#""a""#), "{tags}");
+        }
+        for tags in ["", "a", r#""b""#] {
+            assert!(!names(tags.as_bytes(), r#""a""#), "{tags}");
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! `/api/photos`: uploading, showing and deleting photos, and the photos of one user.
+//!
+//! A photo lives with its user; its id leads there. The row repeats the user's name and counts its likes and
+//! comments, and likes live beside it, so a PHOTO is one row of one statement, whoever looks at it.
+
+use axum::extract::multipart::{Multipart, MultipartError};
+use axum::extract::{FromRequest, Request, State};
+use axum::http::{StatusCode, header};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use howdah::postgres::Row;
+use howdah::{Id, Layout, Outcome, Shard, Statement};
+use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::App;
+use crate::idempotency::{Claim, Earlier};
+use crate::input::{self, IdempotencyKey, Json, PhotoId, UserName};
+use crate::list::{List, Range};
+use crate::picture::{self, Picture, PictureError};
+use crate::problem::{Kind, Problem};
+use crate::sessions::Viewer;
+use crate::store::{MediaKey, Store, StoreError};
+use crate::users::{self, Person};
+
+const MAX_CAPTION_CHARS: usize = 2200;
+
+/// PHOTO, as every list of photos has it.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Photo {
+    /// Leads to the photo's shard by itself, and says when it was posted.
+    pub(crate) id: Id,
+    /// The id's short form, as in `/p/{code}`.
+    pub(crate) code: String,
+    /// Who posted it.
+    pub(crate) user: Person,
+    /// May be empty.
+    pub(crate) caption: String,
+    /// When it was taken, where the camera said so.
+    pub(crate) taken_at: Option<DateTime<Utc>>,
+    /// When it was posted.
+    pub(crate) created_at: DateTime<Utc>,
+    /// In pixels, upright.
+    pub(crate) width: i32,
+    /// In pixels, upright.
+    pub(crate) height: i32,
+    /// Where the picture is served.
+    pub(crate) url: String,
+    /// Where its smaller forms are served.
+    pub(crate) thumbnails: Thumbnails,
+    /// How many like it.
+    pub(crate) likes: i32,
+    /// Whether the one who asks does.
+    pub(crate) liked: bool,
+    /// How many comments it has.
+    pub(crate) comments: i32,
+    /// Where it was taken, in degrees; given with the upload, never taken from the picture's metadata.
+    pub(crate) lat: Option<f64>,
+    /// See `lat`.
+    pub(crate) lon: Option<f64>,
+}
+
+/// The smaller forms of a photo.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Thumbnails {
+    /// A square for grids.
+    pub(crate) small: String,
+    /// The whole picture for a feed.
+    pub(crate) large: String,
+}
+
+impl Photo {
+    pub(crate) fn from_row(row: &Row, layout: Layout) -> Self {
+        let id: Id = row.get("id");
+        let url = |column: &str| format!("/media/{}", row.get::<_, &str>(column));
+        Self {
+            id,
+            code: id.to_code(),
+            user: Person { id: row.get("user_id"), name: row.get("user_name") },
+            caption: row.get("caption"),
+            taken_at: row.get("taken_at"),
+            created_at: layout.decode(id).time(),
+            width: row.get("width"),
+            height: row.get("height"),
+            url: url("original"),
+            thumbnails: Thumbnails { small: url("small"), large: url("large") },
+            likes: row.get("likes"),
+            liked: row.get("liked"),
+            comments: row.get("comments"),
+            lat: row.get("lat"),
+            lon: row.get("lon"),
+        }
+    }
+}
+
+/// The body of an upload, read whole. It holds one of a few places, which bounds the memory of all uploads.
+pub(crate) struct Upload {
+    image: Bytes,
+    caption: String,
+    position: Option<(f64, f64)>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl FromRequest<App> for Upload {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+        let content_type = request.headers().get(header::CONTENT_TYPE);
+        if !content_type.is_some_and(|t| t.as_bytes().starts_with(b"multipart/form-data")) {
+            return Err(Problem::new(
+                Kind::UnsupportedMediaType,
+                "Send the photo as multipart/form-data, in a field `image`.",
+            ));
+        }
+        let place = app.uploads.enter().await?;
+        let mut form = Multipart::from_request(request, app)
+            .await
+            .map_err(|rejection| Problem::invalid(rejection.body_text()))?;
+
+        let (mut image, mut caption, mut lat, mut lon) = (None, None, None, None);
+        while let Some(field) = form.next_field().await.map_err(refused)? {
+            match field.name() {
+                Some("image") => image = Some(field.bytes().await.map_err(refused)?),
+                Some("caption") => caption = Some(field.text().await.map_err(refused)?),
+                Some("lat") => lat = Some(field.text().await.map_err(refused)?),
+                Some("lon") => lon = Some(field.text().await.map_err(refused)?),
+                _ => {}
+            }
+        }
+        // A browser sends every field of a form, empty ones too.
+        let given = |field: Option<String>| field.filter(|text| !text.trim().is_empty());
+        let (lat, lon) = (given(lat), given(lon));
+        Ok(Self {
+            image: image
+                .filter(|image| !image.is_empty())
+                .ok_or_else(|| Problem::invalid("image: there is no picture in the form"))?,
+            caption: input::text("caption", &caption.unwrap_or_default(), MAX_CAPTION_CHARS)?,
+            position: input::position(lat.as_deref(), lon.as_deref())?,
+            _place: place,
+        })
+    }
+}
+
+fn refused(error: MultipartError) -> Problem {
+    match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Kind::TooLarge.into(),
+        _ => Problem::invalid(error.body_text()),
+    }
+}
+
+/// `POST /api/photos`
+pub(crate) async fn create(
+    State(app): State<App>,
+    Viewer(viewer): Viewer,
+    key: Option<IdempotencyKey>,
+    upload: Upload,
+) -> Result<(StatusCode, Json<Photo>), Problem> {
+    Ok((StatusCode::CREATED, Json(post(&app, &viewer, upload, key).await?)))
+}
+
+pub(crate) async fn post(
+    app: &App,
+    author: &Person,
+    upload: Upload,
+    key: Option<IdempotencyKey>,
+) -> Result<Photo, Problem> {
+    let Upload { image, caption, position, _place } = upload;
+    let claim = key.map(|key| {
+        let place = format!("{position:?}");
+        let parts = [&image[..], caption.as_bytes(), place.as_bytes()];
+        Claim::new(author.id, author.id, key, &parts)
+    });
+    if let Some(claim) = &claim {
+        match claim.earlier(&app.cluster.shard_of_id(author.id)?).await? {
+            Earlier::Nothing => {}
+            Earlier::Made(photo) => return made_before(app, author, photo).await,
+            Earlier::AnotherRequest => return Err(Kind::KeyReused.into()),
+        }
+    }
+    let limits = app.limits.clone();
+    let picture = app.pictures.run(move || picture::process(image, &limits)).await?;
+    add(app, author, picture?, &caption, position, claim.as_ref()).await
+}
+
+impl From<PictureError> for Problem {
+    fn from(error: PictureError) -> Self {
+        let kind = match error {
+            PictureError::TooLarge(_) => Kind::TooLarge,
+            _ => Kind::UnusablePicture,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+/// Stores the files, then the row that leads to them: whoever sees the photo can see the picture.
+pub(crate) async fn add(
+    app: &App,
+    author: &Person,
+    picture: Picture,
+    caption: &str,
+    position: Option<(f64, f64)>,
+    claim: Option<&Claim>,
+) -> Result<Photo, Problem> {
+    const ADD: Statement = Statement::new(
+        "INSERT INTO {shard}.photos (user_id, user_name, caption, taken_at, lat, lon,
+                                     width, height, original, small, large)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+         RETURNING id, user_id, user_name, caption, taken_at, lat, lon, width, height,
+                   original, small, large, likes, false AS liked, comments",
+    );
+    const COUNT: Statement =
+        Statement::new("UPDATE {shard}.users SET photos = photos + 1 WHERE id = $1");
+
+    enum Added {
+        Now(Row),
+        Before(Id),
+        AnotherRequest,
+    }
+
+    let shard = app.cluster.shard_of_id(author.id)?;
+    let Picture { original, small, large, taken_at, .. } = picture;
+    let (lat, lon) = position.unzip();
+    let [width, height] = [original.width, original.height].map(|side| side.cast_signed());
+    let files = [original, small, large].map(|file| (MediaKey::random(file.format), file.bytes));
+    let keys = files.each_ref().map(|(key, _)| *key);
+    let [original, small, large] = keys.map(|key| key.to_string());
+
+    let stored = async {
+        for (key, bytes) in files {
+            app.store.put(key, bytes).await?;
+        }
+        Ok::<_, StoreError>(())
+    };
+    if let Err(error) = stored.await {
+        remove_files(&app.store, keys).await;
+        return Err(Problem::internal(error));
+    }
+    let added = shard
+        .transaction(async |tx| {
+            if let Some(claim) = claim {
+                match claim.take(&tx).await? {
+                    Earlier::Nothing => {}
+                    Earlier::Made(photo) => return Ok(Added::Before(photo)),
+                    Earlier::AnotherRequest => return Ok(Added::AnotherRequest),
+                }
+            }
+            let row = tx
+                .query_one(
+                    &ADD,
+                    &[
+                        &author.id,
+                        &author.name,
+                        &caption,
+                        &taken_at,
+                        &lat,
+                        &lon,
+                        &width,
+                        &height,
+                        &original,
+                        &small,
+                        &large,
+                    ],
+                )
+                .await?;
+            tx.execute(&COUNT, &[&author.id]).await?;
+            if let Some(claim) = claim {
+                claim.made(&tx, row.get("id")).await?;
+            }
+            Ok(Added::Now(row))
+        })
+        .await;
+
+    match added {
+        Ok(Added::Now(row)) => return Ok(Photo::from_row(&row, app.cluster.layout())),
+        // Perhaps the row is there: a file too many is better than a photo without its picture.
+        Err(error) if error.outcome() == Outcome::Unknown => return Err(error.into()),
+        _ => remove_files(&app.store, keys).await,
+    }
+    match added? {
+        Added::Before(photo) => made_before(app, author, photo).await,
+        _ => Err(Kind::KeyReused.into()),
+    }
+}
+
+async fn made_before(app: &App, author: &Person, photo: Id) -> Result<Photo, Problem> {
+    match find(app, Some(author), photo).await {
+        Err(problem) if problem.kind() == Kind::NotFound => Err(Kind::Gone.into()),
+        found => found,
+    }
+}
+
+/// What cannot be removed is named in the log: it takes space and is reached by nobody.
+async fn remove_files(store: &Store, keys: [MediaKey; 3]) {
+    for key in keys {
+        if let Err(error) = store.delete(key).await {
+            tracing::warn!("{key} stays behind: {error}");
+        }
+    }
+}
+
+/// `GET /api/photos/{id}`
+pub(crate) async fn show(
+    State(app): State<App>,
+    viewer: Option<Viewer>,
+    PhotoId(photo): PhotoId,
+) -> Result<Json<Photo>, Problem> {
+    let viewer = viewer.map(|viewer| viewer.0);
+    Ok(Json(find(&app, viewer.as_ref(), photo).await?))
+}
+
+pub(crate) async fn find(app: &App, viewer: Option<&Person>, photo: Id) -> Result<Photo, Problem> {
+    const BY_ID: Statement = Statement::new(
+        "SELECT id, user_id, user_name, caption, taken_at, lat, lon, width, height,
+                original, small, large, likes, comments,
+                EXISTS (SELECT FROM {shard}.likes l WHERE l.photo_id = p.id AND l.user_id = $2) AS liked
+         FROM {shard}.photos p WHERE id = $1",
+    );
+
+    let row =
+        shard_of(app, photo)?.query_opt(&BY_ID, &[&photo, &viewer.map(|viewer| viewer.id)]).await?;
+    let row = row.ok_or_else(no_photo)?;
+    Ok(Photo::from_row(&row, app.cluster.layout()))
+}
+
+/// Where a photo is, if it is anywhere: an id may name a shard that this cluster does not have.
+pub(crate) fn shard_of(app: &App, photo: Id) -> Result<Shard, Problem> {
+    app.cluster.shard_of_id(photo).map_err(|_| no_photo())
+}
+
+pub(crate) fn no_photo() -> Problem {
+    Problem::not_found("photo")
+}
+
+/// `DELETE /api/photos/{id}`
+pub(crate) async fn delete(
+    State(app): State<App>,
+    Viewer(viewer): Viewer,
+    PhotoId(photo): PhotoId,
+) -> Result<StatusCode, Problem> {
+    remove(&app, &viewer, photo).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(crate) async fn remove(app: &App, viewer: &Person, photo: Id) -> Result<(), Problem> {
+    const REMOVE: Statement = Statement::new(
+        "DELETE FROM {shard}.photos WHERE id = $1 AND user_id = $2
+         RETURNING original, small, large",
+    );
+    const COUNT: Statement =
+        Statement::new("UPDATE {shard}.users SET photos = photos - 1 WHERE id = $1");
+
+    let user = viewer.id;
+    let removed = shard_of(app, photo)?
+        .transaction(async |tx| {
+            let removed = tx.query_opt(&REMOVE, &[&photo, &user]).await?;
+            if removed.is_some() {
+                tx.execute(&COUNT, &[&user]).await?;
+            }
+            Ok(removed)
+        })
+        .await?;
+    let Some(removed) = removed else {
+        find(app, None, photo).await?;
+        return Err(Kind::NotYours.into());
+    };
+    let [original, small, large] = ["original", "small", "large"]
+        .map(|column| removed.get::<_, &str>(column).parse().map_err(Problem::internal));
+    remove_files(&app.store, [original?, small?, large?]).await;
+    Ok(())
+}
+
+/// `GET /api/users/{name}/photos`
+pub(crate) async fn of_user(
+    State(app): State<App>,
+    viewer: Option<Viewer>,
+    name: UserName,
+    range: Range,
+) -> Result<Json<List<Photo>>, Problem> {
+    let user = users::find(&app, &name).await?;
+    let viewer = viewer.map(|viewer| viewer.0);
+    Ok(Json(list(&app, viewer.as_ref(), &user, range).await?))
+}
+
+pub(crate) async fn list(
+    app: &App,
+    viewer: Option<&Person>,
+    user: &Person,
+    range: Range,
+) -> Result<List<Photo>, Problem> {
+    const OF_USER: Statement = Statement::new(
+        "SELECT id, user_id, user_name, caption, taken_at, lat, lon, width, height,
+                original, small, large, likes, comments,
+                EXISTS (SELECT FROM {shard}.likes l WHERE l.photo_id = p.id AND l.user_id = $2) AS liked
+         FROM {shard}.photos p WHERE user_id = $1 AND id < $3 ORDER BY id DESC LIMIT $4",
+    );
+
+    let layout = app.cluster.layout();
+    let page = app
+        .cluster
+        .scatter(&OF_USER)
+        .shard(layout.shard_of(user.id), &[&user.id, &viewer.map(|viewer| viewer.id)])
+        .page("id", range.before.as_ref(), range.limit)
+        .await?;
+    Ok(List::new(page, |row| Photo::from_row(row, layout)))
+}

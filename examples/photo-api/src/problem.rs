@@ -1,0 +1,244 @@
+//! What goes wrong, as RFC 9457 problem documents: each has a `type` that stays, and whose address explains it.
+//!
+//! A request that is malformed is 4xx and says what to change; a shard that cannot be reached is 503 and says
+//! when to ask again; what nobody foresaw is 500, told in full to the log and not at all to the client.
+
+use std::fmt;
+
+use axum::Json;
+use axum::extract::Path;
+use axum::http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use howdah::Outcome;
+use serde_json::json;
+
+pub(crate) const CONTENT: &str = "application/problem+json";
+
+/// Every kind of problem that there is: its stable name, its status and its title.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    InvalidRequest,
+    NotLoggedIn,
+    WrongPassword,
+    NotYours,
+    CrossSite,
+    NotFound,
+    MethodNotAllowed,
+    TooSlow,
+    NameTaken,
+    TooManyFollowed,
+    Gone,
+    TooLarge,
+    UnsupportedMediaType,
+    UnusablePicture,
+    KeyReused,
+    Internal,
+    Busy,
+    Draining,
+    ShardUnavailable,
+    OutcomeUnknown,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 20] = [
+        Self::InvalidRequest,
+        Self::NotLoggedIn,
+        Self::WrongPassword,
+        Self::NotYours,
+        Self::CrossSite,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::TooSlow,
+        Self::NameTaken,
+        Self::TooManyFollowed,
+        Self::Gone,
+        Self::TooLarge,
+        Self::UnsupportedMediaType,
+        Self::UnusablePicture,
+        Self::KeyReused,
+        Self::Internal,
+        Self::Busy,
+        Self::Draining,
+        Self::ShardUnavailable,
+        Self::OutcomeUnknown,
+    ];
+
+    const fn parts(self) -> (&'static str, StatusCode, &'static str) {
+        use StatusCode as S;
+        match self {
+            Self::InvalidRequest => ("invalid-request", S::BAD_REQUEST, "The request is malformed"),
+            Self::NotLoggedIn => ("not-logged-in", S::UNAUTHORIZED, "Log in first"),
+            Self::WrongPassword => {
+                ("wrong-password", S::UNAUTHORIZED, "The name or the password is wrong")
+            }
+            Self::NotYours => ("not-yours", S::FORBIDDEN, "This belongs to somebody else"),
+            Self::CrossSite => ("cross-site", S::FORBIDDEN, "The request came from another site"),
+            Self::NotFound => ("not-found", S::NOT_FOUND, "There is no such thing"),
+            Self::MethodNotAllowed => {
+                ("method-not-allowed", S::METHOD_NOT_ALLOWED, "This cannot be done here")
+            }
+            Self::TooSlow => ("too-slow", S::REQUEST_TIMEOUT, "The request took too long"),
+            Self::NameTaken => ("name-taken", S::CONFLICT, "The name is taken"),
+            Self::TooManyFollowed => {
+                ("too-many-followed", S::CONFLICT, "You follow as many people as you can")
+            }
+            Self::Gone => ("gone", S::GONE, "What this request made was deleted since"),
+            Self::TooLarge => ("too-large", S::PAYLOAD_TOO_LARGE, "The request is too large"),
+            Self::UnsupportedMediaType => (
+                "unsupported-media-type",
+                S::UNSUPPORTED_MEDIA_TYPE,
+                "The body is not of a type that is taken here",
+            ),
+            Self::UnusablePicture => {
+                ("unusable-picture", S::UNPROCESSABLE_ENTITY, "The picture cannot be used")
+            }
+            Self::KeyReused => (
+                "idempotency-key-reused",
+                S::UNPROCESSABLE_ENTITY,
+                "The Idempotency-Key was used for another request",
+            ),
+            Self::Internal => ("internal", S::INTERNAL_SERVER_ERROR, "Something went wrong here"),
+            Self::Busy => ("busy", S::SERVICE_UNAVAILABLE, "Too much to do at the moment"),
+            Self::Draining => ("draining", S::SERVICE_UNAVAILABLE, "This server is shutting down"),
+            Self::ShardUnavailable => (
+                "shard-unavailable",
+                S::SERVICE_UNAVAILABLE,
+                "The part of the data that this needs cannot be reached",
+            ),
+            Self::OutcomeUnknown => (
+                "outcome-unknown",
+                S::SERVICE_UNAVAILABLE,
+                "It may or may not have been done: look before trying again",
+            ),
+        }
+    }
+
+    fn of_status(status: StatusCode) -> Self {
+        match status {
+            StatusCode::UNAUTHORIZED => Self::NotLoggedIn,
+            StatusCode::NOT_FOUND => Self::NotFound,
+            StatusCode::METHOD_NOT_ALLOWED => Self::MethodNotAllowed,
+            StatusCode::REQUEST_TIMEOUT => Self::TooSlow,
+            StatusCode::PAYLOAD_TOO_LARGE => Self::TooLarge,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => Self::UnsupportedMediaType,
+            StatusCode::SERVICE_UNAVAILABLE => Self::Busy,
+            status if status.is_client_error() => Self::InvalidRequest,
+            _ => Self::Internal,
+        }
+    }
+}
+
+/// One thing that went wrong.
+#[derive(Debug)]
+pub struct Problem {
+    kind: Kind,
+    detail: Option<String>,
+}
+
+impl Problem {
+    pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: Some(detail.into()) }
+    }
+
+    pub(crate) fn invalid(detail: impl Into<String>) -> Self {
+        Self::new(Kind::InvalidRequest, detail)
+    }
+
+    pub(crate) fn not_found(what: &str) -> Self {
+        Self::new(Kind::NotFound, format!("There is no such {what}."))
+    }
+
+    /// For what should not happen: logged here, in full, and kept from the client.
+    pub(crate) fn internal(error: impl fmt::Display) -> Self {
+        tracing::error!("{error}");
+        Kind::Internal.into()
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+}
+
+/// What a person reads of it: the detail where there is one, else the title.
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.detail.as_deref().unwrap_or(self.kind.parts().2))
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl From<Kind> for Problem {
+    fn from(kind: Kind) -> Self {
+        Self { kind, detail: None }
+    }
+}
+
+/// Errors of the library. Handlers that know better (an id of no shard is "no such photo") say so themselves.
+impl From<howdah::Error> for Problem {
+    fn from(error: howdah::Error) -> Self {
+        if error.outcome() == Outcome::Unknown {
+            tracing::warn!("{error}");
+            Kind::OutcomeUnknown.into()
+        } else if error.is_unavailable() {
+            tracing::warn!("{error}");
+            Kind::ShardUnavailable.into()
+        } else {
+            Self::internal(error)
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (name, status, title) = self.kind.parts();
+        let mut document = json!({
+            "type": format!("/problems/{name}"),
+            "title": title,
+            "status": status.as_u16(),
+        });
+        if let Some(detail) = self.detail {
+            document["detail"] = detail.into();
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        (status, headers, document.to_string()).into_response()
+    }
+}
+
+/// Gives the errors of axum and of the layers around it (no such route, wrong method, timed out, panicked) the
+/// same form as our own.
+pub(crate) async fn in_one_form(response: Response) -> Response {
+    let status = response.status();
+    let ours = |kind: &HeaderValue| {
+        kind.as_bytes().starts_with(CONTENT.as_bytes()) || kind.as_bytes().starts_with(b"text/html")
+    };
+    let plain = !response.headers().get(CONTENT_TYPE).is_some_and(ours);
+    if plain && (status.is_client_error() || status.is_server_error()) {
+        let mut problem = Problem::from(Kind::of_status(status)).into_response();
+        *problem.status_mut() = status;
+        problem.headers_mut().extend(response.headers().get(ALLOW).map(|a| (ALLOW, a.clone())));
+        problem
+    } else {
+        response
+    }
+}
+
+/// `GET /problems/{name}`: what a `type` means.
+pub(crate) async fn explain(Path(name): Path<String>) -> Result<Response, Problem> {
+    let kind = Kind::ALL.into_iter().find(|kind| kind.parts().0 == name);
+    let (name, status, title) = kind.ok_or_else(|| Problem::not_found("problem"))?.parts();
+    let document =
+        json!({ "type": format!("/problems/{name}"), "title": title, "status": status.as_u16() });
+    Ok(Json(document).into_response())
+}
