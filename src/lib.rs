@@ -6,10 +6,14 @@ mod config;
 mod connect;
 mod error;
 mod id;
+#[cfg(feature = "local")]
+pub mod local;
 mod pool;
 mod schema;
 mod shard;
 mod statement;
+#[cfg(feature = "local")]
+pub mod testing;
 
 pub use catalog::InstanceState;
 pub use cluster::{

@@ -1,0 +1,83 @@
+//! Who the servers run as. PostgreSQL refuses to run as root, so root lends them an unprivileged account.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::path::Path;
+use std::process::Stdio;
+
+use nix::unistd::{User, geteuid};
+use tokio::process::Command;
+
+use crate::{Error, Result};
+
+/// The account of the servers: ours, or another one where we are root.
+#[derive(Debug, Clone)]
+pub(crate) struct Account {
+    other: Option<User>,
+}
+
+impl Account {
+    /// Our own account; for root that of `postgres`, or else `nobody`, which every system has.
+    pub(crate) fn for_servers() -> Result<Self> {
+        if !geteuid().is_root() {
+            return Ok(Self { other: None });
+        }
+        let named = |name| User::from_name(name).ok().flatten();
+        match named("postgres").or_else(|| named("nobody")) {
+            Some(user) => Ok(Self { other: Some(user) }),
+            None => {
+                Err(Error::system("PostgreSQL does not run as root, and there is no other account")
+                    .hint("add one (useradd --system postgres), or run as an ordinary user"))
+            }
+        }
+    }
+
+    /// Whether the servers run under another account than we do.
+    pub(super) fn is_other(&self) -> bool {
+        self.other.is_some()
+    }
+
+    /// A program to be run in this account, in a folder that it can enter; it ends when its future is dropped.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>, folder: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(folder).stdin(Stdio::null()).kill_on_drop(true);
+        // What directs somebody's own clients (PGHOST, PGDATA, PGOPTIONS…) must not direct our servers.
+        for (name, _) in std::env::vars_os() {
+            if name.as_encoded_bytes().starts_with(b"PG") {
+                command.env_remove(name);
+            }
+        }
+        command.env("LC_ALL", "C");
+        if let Some(user) = &self.other {
+            command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
+        }
+        command
+    }
+
+    /// Whether the account can enter a folder: asked of the system itself, which knows every kind of permission.
+    pub(super) async fn enters(&self, folder: &Path) -> bool {
+        !self.is_other()
+            || self.command("true", folder).status().await.is_ok_and(|status| status.success())
+    }
+
+    /// Makes a folder that belongs to the account and that others may pass through but, unless they are to
+    /// find a socket in it, not list.
+    pub(super) fn make_folder(&self, folder: &Path, mode: u32) -> Result<()> {
+        match fs::DirBuilder::new().mode(mode).create(folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => fs::set_permissions(folder, fs::Permissions::from_mode(mode))
+                .and_then(|()| self.give(folder)),
+        }
+        .map_err(|error| Error::system(format!("cannot make {}", folder.display())).because(error))
+    }
+
+    /// Hands a file or folder of ours over to the account.
+    pub(super) fn give(&self, path: &Path) -> io::Result<()> {
+        match &self.other {
+            Some(user) => chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())),
+            None => Ok(()),
+        }
+    }
+}

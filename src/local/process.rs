@@ -1,0 +1,143 @@
+//! The processes of a server: which they are, whether they run, and signals to them.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::process::Command;
+use tokio::time::sleep;
+
+use crate::{Error, Result};
+
+/// How often we look whether a process has ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// A server's first process, and the port it listens on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Running {
+    pub(super) pid: Pid,
+    pub(super) port: Option<u16>,
+}
+
+/// The server that runs on a data folder.
+///
+/// The file with its number outlives a crash, and the number may by then belong to somebody else: the process
+/// must also have been started on this very folder. (Its arguments are readable by all; its working folder is
+/// not, even for root, in many containers.)
+pub(super) fn postmaster(data: &Path) -> Option<Running> {
+    let file = fs::read_to_string(data.join("postmaster.pid")).ok()?;
+    let pid = Pid::from_raw(file.lines().next()?.trim().parse().ok().filter(|pid| *pid > 1)?);
+    let port = file.lines().nth(3).and_then(|line| line.trim().parse().ok());
+    serves(pid, data).then_some(Running { pid, port })
+}
+
+fn serves(pid: Pid, data: &Path) -> bool {
+    if cfg!(target_os = "linux") {
+        let data = data.as_os_str().as_encoded_bytes();
+        fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|command| command.split(|byte| *byte == 0).any(|argument| argument == data))
+    } else {
+        // EPERM says that it exists and is somebody else's.
+        kill(pid, None).is_ok()
+    }
+}
+
+/// Ends a server at once, without a word: every process of it gets SIGKILL, as in a power failure.
+pub(super) async fn kill_all(pid: Pid, data: &Path) -> Result<()> {
+    // Stopped, it neither starts children while we list them nor notices that they die.
+    signal(pid, Signal::SIGSTOP)?;
+    for child in children(pid).await? {
+        signal(child, Signal::SIGKILL)?;
+    }
+    signal(pid, Signal::SIGKILL)?;
+    gone(data, Duration::from_secs(10)).await
+}
+
+/// Asks a server to end and waits until it has.
+pub(super) async fn end(pid: Pid, data: &Path, how: Signal, patience: Duration) -> Result<()> {
+    signal(pid, how)?;
+    gone(data, patience).await
+}
+
+/// Tells a server to read its settings anew.
+pub(super) fn reload(pid: Pid) -> Result<()> {
+    signal(pid, Signal::SIGHUP)
+}
+
+async fn gone(data: &Path, patience: Duration) -> Result<()> {
+    let start = Instant::now();
+    while postmaster(data).is_some() {
+        if start.elapsed() > patience {
+            return Err(Error::system(format!(
+                "the server on {} has not ended within {} s",
+                data.display(),
+                patience.as_secs()
+            )));
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+    Ok(())
+}
+
+/// Sends a signal; a process that has ended by itself meanwhile is no error.
+fn signal(pid: Pid, signal: Signal) -> Result<()> {
+    match kill(pid, signal) {
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(error) => {
+            Err(Error::system(format!("cannot send {signal} to process {pid}")).because(error))
+        }
+    }
+}
+
+/// The processes that a process has started.
+async fn children(parent: Pid) -> Result<Vec<Pid>> {
+    if cfg!(target_os = "linux") {
+        let entries = fs::read_dir("/proc")
+            .map_err(|error| Error::system("cannot list the processes").because(error))?;
+        let numbers =
+            entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        Ok(numbers.map(Pid::from_raw).filter(|pid| parent_of(*pid) == Some(parent)).collect())
+    } else {
+        let mut ps = Command::new("ps");
+        ps.args(["-A", "-o", "ppid=,pid="]).kill_on_drop(true);
+        let listed = run(ps)
+            .await
+            .map_err(|reason| Error::system(format!("cannot list the processes: {reason}")))?;
+        let pairs = listed.lines().filter_map(|line| line.trim().split_once(' '));
+        Ok(pairs
+            .filter(|(of, _)| of.parse() == Ok(parent.as_raw()))
+            .filter_map(|(_, pid)| pid.trim().parse().ok().map(Pid::from_raw))
+            .collect())
+    }
+}
+
+/// The parent as /proc says: the second field after the name, which stands in parentheses and may hold any.
+fn parent_of(pid: Pid) -> Option<Pid> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(1)?.parse().ok().map(Pid::from_raw)
+}
+
+/// Runs a program to its end: what it printed, or why it failed, in one line.
+pub(super) async fn run(mut command: Command) -> Result<String, String> {
+    let name = command.as_std().get_program().to_string_lossy().into_owned();
+    let output = command.output().await.map_err(|error| format!("{name}: {error}"))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    Err(telling_line(&said).unwrap_or_else(|| format!("{name}: {}", output.status)))
+}
+
+/// Of what a program of PostgreSQL wrote, the last line that says why it gave up.
+pub(super) fn telling_line(said: &str) -> Option<String> {
+    let lines = || said.lines().rev().map(str::trim).filter(|line| !line.is_empty());
+    let telling = ["FATAL:", "PANIC:", "ERROR:", "error:"];
+    lines()
+        .find(|line| telling.iter().any(|word| line.contains(word)))
+        .or_else(|| lines().next())
+        .map(str::to_owned)
+}

@@ -1,0 +1,36 @@
+# Ends the servers that tests share and deletes the folder when the last test process has gone, however it went.
+#
+#   sh guardian.sh FOLDER SECONDS <FOLDER/users
+#
+# FOLDER/users is a FIFO that every test process holds open for writing: its end means that nobody is left. Whoever
+# joins writes a line and waits until FOLDER/joined/LINE is there; once we have decided to end, nobody is answered.
+folder=$1
+trap '' HUP INT TERM
+
+while :; do
+    while read -r user; do
+        : >"$folder/joined/$user"
+    done
+    # Test processes follow on each other, with gaps between them.
+    sleep "$2" </dev/null
+    read -r user || break
+    : >"$folder/joined/$user"
+done
+
+# From here on a newcomer finds nothing in our place and begins anew.
+gone=$folder.gone.$$
+mv "$folder" "$gone" || exit
+
+for file in "$gone"/*/servers/*/data/postmaster.pid; do
+    read -r pid <"$file" || continue
+    # The number in the file may be left from a server that was killed.
+    [ ! -e /proc/self/cmdline ] || grep -qF "$folder/" "/proc/$pid/cmdline" || continue
+    kill -QUIT "$pid"
+done
+for file in "$gone"/*/servers/*/data/postmaster.pid; do
+    tries=100
+    while [ -e "$file" ] && read -r pid <"$file" && kill -0 "$pid" && [ $((tries -= 1)) -gt 0 ]; do
+        sleep 0.1 </dev/null
+    done
+done
+rm -rf "$gone"

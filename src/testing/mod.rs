@@ -1,0 +1,11 @@
+//! Real PostgreSQL servers for tests: ours, and those of whoever uses howdah.
+//!
+//! A test asks for servers and gets databases that are fresh and its own; it needs no environment, and leaves
+//! nothing behind. Servers are shared between tests, between threads and between processes, so they are
+//! started once in a run.
+
+mod postgres;
+mod servers;
+mod shared;
+
+pub use servers::{TestServers, TestServersBuilder};
