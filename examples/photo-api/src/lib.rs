@@ -34,6 +34,7 @@ mod list;
 mod media;
 mod openapi;
 mod photos;
+pub mod pages;
 pub mod picture;
 mod problem;
 mod sessions;
