@@ -13,6 +13,7 @@
 //! | `users`, `sessions`, `photos`, `follows`, `feed`, `likes`, `comments`, `media`, `health` | one file a resource: its SQL, its handlers, and nothing between them and the library |
 //! | `problem`, `input`, `list`, `idempotency`, `gate` | what the resources share: errors, checked input, pages of lists, repeated requests, bounds |
 //! | [`picture`], [`store`] | what becomes of an uploaded picture, and where it lies |
+//! | [`pages`] | what people see |
 //!
 //! # Where things live
 //!
@@ -33,8 +34,8 @@ mod likes;
 mod list;
 mod media;
 mod openapi;
-mod photos;
 pub mod pages;
+mod photos;
 pub mod picture;
 mod problem;
 mod sessions;
