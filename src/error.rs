@@ -251,7 +251,14 @@ impl fmt::Display for Chain<'_> {
         let mut said = String::new();
         let mut next = Some(self.0);
         while let Some(error) = next {
-            let text = error.to_string().replace('\n', " ");
+            // The server's message without its detail, which may quote the values of a row.
+            let text = match error.downcast_ref::<DbError>() {
+                Some(db) => format!("{} ({})", db.message(), db.code().code()),
+                None => match error.downcast_ref::<tokio_postgres::Error>() {
+                    Some(driver) if driver.as_db_error().is_some() => String::new(),
+                    _ => error.to_string().replace('\n', " "),
+                },
+            };
             if !said.contains(&text) {
                 if !said.is_empty() {
                     said.push_str(": ");

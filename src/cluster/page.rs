@@ -167,3 +167,109 @@ impl FromStr for Cursor {
         Ok(Self { position, behind })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Shards = BTreeMap<ShardId, BTreeSet<i64>>;
+
+    /// What the shards answer to a request for a page; `down` ones answer nothing.
+    fn page(
+        shards: &Shards,
+        start: &Cursor,
+        limit: usize,
+        down: &BTreeSet<ShardId>,
+    ) -> Merged<i64> {
+        let part = |(shard, keys): (&ShardId, &BTreeSet<i64>)| {
+            let below = keys.range(..start.position(*shard)).rev().take(limit + 1);
+            let rows = below.map(|key| (*key, *key)).collect();
+            Part { shard: *shard, rows: (!down.contains(shard)).then_some(rows) }
+        };
+        merge_keyed(start, shards.iter().map(part).collect(), limit)
+    }
+
+    fn number(shard: u16) -> ShardId {
+        ShardId::new(shard).unwrap()
+    }
+
+    prop_compose! {
+        /// Up to eight shards with keys that no two of them share.
+        fn any_shards()(keys in prop::collection::btree_map(1_i64..10_000, 0_u16..8, 0..200)) -> Shards {
+            let mut shards: Shards = (0..8).map(|shard| (number(shard), BTreeSet::new())).collect();
+            for (key, shard) in keys {
+                shards.get_mut(&number(shard)).unwrap().insert(key);
+            }
+            shards
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn all_pages_together_are_all_rows_in_order(shards in any_shards(), limit in 1_usize..30) {
+            let mut expected: Vec<i64> = shards.values().flatten().copied().collect();
+            expected.sort_unstable_by(|one, other| other.cmp(one));
+            let mut seen = Vec::new();
+            let mut cursor = Some(Cursor::default());
+            while let Some(start) = cursor {
+                let page = page(&shards, &start, limit, &BTreeSet::new());
+                prop_assert!(page.rows.len() == limit || page.next.is_none());
+                seen.extend(page.rows);
+                cursor = page.next.map(|next| next.to_string().parse().unwrap());
+            }
+            prop_assert_eq!(seen, expected);
+        }
+
+        #[test]
+        fn shards_that_come_and_go_lose_nothing_and_repeat_nothing(
+            shards in any_shards(),
+            limit in 1_usize..30,
+            outages in prop::collection::vec(prop::collection::btree_set((0_u16..8).prop_map(number), 0..8), 0..30),
+        ) {
+            let expected: BTreeSet<i64> = shards.values().flatten().copied().collect();
+            let mut outages = outages.into_iter();
+            let mut seen = Vec::new();
+            let mut cursor = Some(Cursor::default());
+            while let Some(start) = cursor {
+                let down = outages.next().unwrap_or_default();
+                let page = page(&shards, &start, limit, &down);
+                prop_assert_eq!(&page.missing, &down.iter().copied().collect::<Vec<_>>());
+                prop_assert!(page.rows.is_sorted_by(|one, other| one > other));
+                prop_assert!(page.missing.is_empty() || page.next.is_some());
+                seen.extend(page.rows);
+                cursor = page.next;
+            }
+            prop_assert_eq!(seen.len(), expected.len());
+            prop_assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), expected);
+        }
+
+        #[test]
+        fn a_cursor_survives_its_text(
+            position in 0..i64::MAX - 1,
+            behind in prop::collection::btree_map((0..ShardId::LIMIT).prop_map(number), 1_i64..1000, 0..50),
+        ) {
+            let above = |(shard, more)| (shard, position.saturating_add(more));
+            let cursor = Cursor { position, behind: behind.into_iter().map(above).collect() };
+            prop_assert_eq!(cursor.to_string().parse::<Cursor>().unwrap(), cursor);
+        }
+
+        #[test]
+        fn any_text_is_a_cursor_or_an_error(text in "[A-Za-z0-9_-]{0,60}") {
+            match text.parse::<Cursor>() {
+                Ok(cursor) => prop_assert_eq!(cursor.to_string(), text),
+                Err(error) => prop_assert!(error.is_invalid_input()),
+            }
+        }
+    }
+
+    #[test]
+    fn a_cursor_of_another_format_is_refused() {
+        let mut bytes = URL_SAFE_NO_PAD.decode(Cursor::default().to_string()).unwrap();
+        bytes[0] += 1;
+        assert!(URL_SAFE_NO_PAD.encode(bytes).parse::<Cursor>().is_err());
+    }
+}

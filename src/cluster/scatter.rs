@@ -112,7 +112,7 @@ impl<'a> Scatter<'a> {
     ///
     /// The statement must take two more parameters after those given to it: the key below which to start (a `bigint`,
     /// exclusive) and how many rows to return at most (a `bigint`); and it must order by that key, descending. `key` is
-    /// the name of its column, a `bigint` such as an id.
+    /// the name of its column, a `bigint` that no two rows share, such as an id.
     ///
     /// The pages stay right while rows are added: a row that was there when the first page was read is
     /// returned exactly once, and newer ones do not shift the others. A shard that cannot be reached, where [`Scatter::partial`]

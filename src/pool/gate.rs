@@ -121,6 +121,6 @@ mod tests {
             assert!(wait.await.is_err(), "there was a place in the queue each time");
         }
         drop(held);
-        gate.enter().await.unwrap();
+        drop(gate.enter().await.unwrap());
     }
 }
