@@ -26,19 +26,30 @@ impl Config {
     ///
     /// When there is no configuration, or it is not valid: see [`Config::from_file`].
     pub fn load() -> Result<Self> {
-        let named = env::var_os("HOWDAH_CONFIG").map(PathBuf::from);
-        let found = PLACES.map(PathBuf::from).into_iter().find(|path| path.exists());
-        if let Some(path) = named.or(found) {
-            return Self::from_file(path);
-        }
-        if env::var_os("HOWDAH_CATALOG_DSN").is_none() {
-            return Err(Error::config(format!(
+        Self::find()?.ok_or_else(|| {
+            Error::config(format!(
                 "there is no configuration: neither {} nor {} is here",
                 PLACES[0], PLACES[1]
             ))
-            .hint("name a file with --config or HOWDAH_CONFIG, or set HOWDAH_CATALOG_DSN"));
+            .hint("name a file with --config or HOWDAH_CONFIG, or set HOWDAH_CATALOG_DSN")
+        })
+    }
+
+    /// As [`Config::load`], for whoever can do without: `None` where nothing is configured.
+    ///
+    /// # Errors
+    ///
+    /// When there is a configuration and it is not valid.
+    pub fn find() -> Result<Option<Self>> {
+        let named = env::var_os("HOWDAH_CONFIG").map(PathBuf::from);
+        let found = PLACES.map(PathBuf::from).into_iter().find(|path| path.exists());
+        if let Some(path) = named.or(found) {
+            return Self::from_file(path).map(Some);
         }
-        Self::default().overridden(env::vars())
+        if env::var_os("HOWDAH_CATALOG_DSN").is_none() {
+            return Ok(None);
+        }
+        Self::default().overridden(env::vars()).map(Some)
     }
 
     /// The configuration in a file, each key overridden by its `HOWDAH_…` variable where that is set.

@@ -1,2 +1,105 @@
-//! The command-line tool.
-fn main() {}
+//! The command-line tool: it operates a cluster, and is a thin face of the library.
+//!
+//! Each file is a command. A command parses its arguments, calls the library, and shows what came back; it decides
+//! nothing of its own. Results go to stdout, everything else to stderr.
+
+mod failure;
+mod id;
+mod output;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use howdah::{Config, Layout};
+
+use failure::{Failure, Result};
+use output::Output;
+
+/// Sit on many PostgreSQL servers as if they were one.
+#[derive(Parser)]
+#[command(name = "howdah", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(after_help = "Examples:
+  howdah local up --instances 2 --shards 64     servers to try it on, in .howdah
+  howdah status                                 what is where
+  howdah locate --key alice                     the shard of a key
+  howdah id decode 2715604631366879010          what an id says
+
+Exit status: 0 done; 1 failed; 2 usage or configuration; 3 refused by a safety check.")]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args)]
+struct Global {
+    /// The configuration [default: howdah.toml, then .howdah/howdah.toml]
+    #[arg(long, global = true, env = "HOWDAH_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print one JSON document on stdout
+    #[arg(long, global = true)]
+    json: bool,
+    /// Show no progress bars
+    #[arg(long, global = true)]
+    no_progress: bool,
+    /// Say on stderr what is being done
+    #[arg(short, long, global = true)]
+    verbose: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Take ids apart and put them together
+    #[command(subcommand)]
+    Id(id::Command),
+}
+
+/// What every command needs: how to reach the cluster, and how to show things.
+struct Context {
+    config: Option<PathBuf>,
+    output: Output,
+}
+
+impl Context {
+    /// The configuration, which must be there.
+    fn config(&self) -> Result<Config> {
+        let config = match &self.config {
+            Some(path) => Config::from_file(path)?,
+            None => Config::load()?,
+        };
+        self.output.note(format_args!("{config:?}"));
+        Ok(config)
+    }
+
+    /// The layout of the cluster where one can be asked, else the default.
+    async fn layout(&self) -> Result<Layout> {
+        Ok(Layout::default())
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return failure::of_usage(&error),
+    };
+    let Global { config, json, no_progress, verbose } = cli.global;
+    let context = Context { config, output: Output::new(json, !no_progress, verbose) };
+    let done = runtime().and_then(|runtime| runtime.block_on(run(cli.command, &context)));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    built.map_err(|error| Failure::failed(format!("the runtime cannot start: {error}")))
+}
+
+async fn run(command: Command, context: &Context) -> Result<()> {
+    match command {
+        Command::Id(command) => id::run(command, context).await,
+    }
+}

@@ -1,0 +1,90 @@
+//! How a command ends when it does not end well: one line on stderr, and an exit status.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use howdah::Error;
+
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const REFUSED: u8 = 3;
+
+pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
+
+/// Why a command ends early.
+pub(crate) enum Failure {
+    /// What to say, and the exit status.
+    Said { message: String, status: u8 },
+    /// Whoever read our output has seen enough, as `head` does.
+    NobodyReads,
+}
+
+impl Failure {
+    /// It was tried, and did not work.
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        Self::Said { message: message.into(), status: FAILED }
+    }
+
+    /// It was asked for in the wrong way.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::Said { message: message.into(), status: USAGE }
+    }
+
+    pub(crate) fn report(self) -> ExitCode {
+        match self {
+            Self::Said { message, status } => {
+                say(&message);
+                ExitCode::from(status)
+            }
+            Self::NobodyReads => ExitCode::SUCCESS,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let status = if error.is_config() || error.is_invalid_input() {
+            USAGE
+        } else if error.is_refused() || error.is_wrong_server() {
+            REFUSED
+        } else {
+            FAILED
+        };
+        Self::Said { message: error.to_string(), status }
+    }
+}
+
+impl From<io::Error> for Failure {
+    /// The commands do no I/O but their output.
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            Self::NobodyReads
+        } else {
+            Self::failed(format!("the output cannot be written: {error}"))
+        }
+    }
+}
+
+/// An error of the command line in one line, or the help that was asked for.
+pub(crate) fn of_usage(error: &clap::Error) -> ExitCode {
+    if error.exit_code() == 0 {
+        // Nothing can be done when help cannot be printed.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.render().to_string();
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = error.print();
+        return ExitCode::from(USAGE);
+    }
+    let told = text.split("\n\nUsage:").next().unwrap_or(&text);
+    let told = told.split("\n\nFor more information").next().unwrap_or(told);
+    let line = told.split_whitespace().collect::<Vec<_>>().join(" ");
+    Failure::usage(format!("{}; see --help", line.trim_start_matches("error: "))).report()
+}
+
+fn say(message: &str) {
+    let line = message.replace('\n', " ");
+    // Without a stderr there is nobody to tell.
+    let _ = writeln!(io::stderr(), "error: {line}");
+}
