@@ -22,7 +22,10 @@ pub use cluster::{
 pub use config::{Config, Dsn, SslMode};
 pub use error::{Error, Outcome, Result};
 pub use id::{Id, IdParts, Layout};
-pub use schema::{Init, InitReport, MigrationVersion, Migrations};
+pub use schema::{
+    Init, InitReport, MigrationProgress, MigrationReport, MigrationVersion, Migrations,
+    ShardMigration,
+};
 pub use shard::{Epoch, Home, InstanceName, MapVersion, ShardCount, ShardId, ShardKey, ShardMap};
 pub use statement::Statement;
 /// The driver: rows, types and SQLSTATEs are its. Its major version is part of howdah's.

@@ -1,8 +1,12 @@
-//! The shards' schemas: how they are brought from one version to the next.
+//! The shards' schemas: how they are made, how they are brought from one version to the next, and the lock that keeps
+//! changes to one shard apart.
 
 mod init;
+mod lock;
 mod migrate;
 mod preflight;
 
 pub use init::{Init, InitReport};
-pub use migrate::{MigrationVersion, Migrations};
+pub use migrate::{
+    MigrationProgress, MigrationReport, MigrationVersion, Migrations, ShardMigration,
+};
