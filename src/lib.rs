@@ -21,7 +21,7 @@ pub use cluster::{
 };
 pub use config::{Config, Dsn, SslMode};
 pub use error::{Error, Outcome, Result};
-pub use id::{Id, IdParts, Layout};
+pub use id::{Generator, Id, IdParts, Layout, NoId};
 pub use schema::{
     Init, InitReport, MigrationProgress, MigrationReport, MigrationVersion, Migrations,
     ShardMigration,

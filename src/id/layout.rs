@@ -1,10 +1,12 @@
 //! How the 63 bits of an id are shared out: time, shard, sequence.
 
-use std::ops::RangeInclusive;
+use std::fmt;
+use std::str::FromStr;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 
-use super::Id;
+use super::{Id, text::shortened};
 use crate::shard::ShardId;
 use crate::{Error, Result};
 
@@ -13,8 +15,10 @@ const ID_BITS: u8 = 63;
 
 /// How an id is made up, from its highest bit on: milliseconds since an epoch, the shard, a sequence.
 ///
-/// Chosen once, at `init`. The default is the layout that Instagram published in 2012: the epoch
-/// 1314220021721 (2011-08-24T21:07:01.721Z), 13 bits of shard and 10 of sequence.
+/// Chosen once, at `init`, and never changed: every id made is read by it. The default is the layout that Instagram
+/// published in 2012: the epoch 1314220021721 (2011-08-24T21:07:01.721Z), 13 bits of shard and 10 of sequence. As an
+/// id is never negative, 40 bits are left for the time, and the default ends on 2046-06-27; a later epoch or
+/// fewer bits elsewhere last longer.
 ///
 /// # Examples
 ///
@@ -25,6 +29,12 @@ const ID_BITS: u8 = 63;
 /// assert_eq!(parts.shard.get(), 1341);
 /// assert_eq!(parts.sequence, 905);
 /// assert_eq!(parts.unix_ms - Layout::default().epoch_ms(), 1_387_263_000);
+///
+/// let longer: Layout = "epoch=2025-01-01T00:00:00Z,shard=11,sequence=10".parse()?;
+/// assert_eq!(
+///     longer.summary(),
+///     "2048 shards, 1024 ids a millisecond on each, from 2025-01-01 to 2164-05-15"
+/// );
 /// # Ok::<(), howdah::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -51,6 +61,12 @@ impl IdParts {
     pub fn time(&self) -> DateTime<Utc> {
         DateTime::from_timestamp_millis(self.unix_ms).unwrap_or(DateTime::<Utc>::MAX_UTC)
     }
+
+    /// The parts of an id that is made at a moment.
+    #[must_use]
+    pub fn at(time: DateTime<Utc>, shard: ShardId, sequence: u32) -> Self {
+        Self { shard, sequence, unix_ms: time.timestamp_millis() }
+    }
 }
 
 impl Default for Layout {
@@ -75,7 +91,13 @@ impl Layout {
         if sensible {
             Ok(layout)
         } else {
-            Err(Error::input(format!("no ids can be made in this layout: {layout:?}")))
+            Err(Error::input(format!(
+                "no layout of ids: {shard_bits} bits of shard, {sequence_bits} of sequence, \
+                 from {epoch_ms} ms after 1970"
+            ))
+            .hint(
+                "1 to 13 bits of shard, 1 to 20 of sequence, at most 27 in all, from 1970 to 9999",
+            ))
         }
     }
 
@@ -146,27 +168,6 @@ impl Layout {
         ))
     }
 
-    /// The ids that a shard can have issued from one moment to another, both included; a primary-key range.
-    ///
-    /// # Errors
-    ///
-    /// As [`Layout::encode`]; also when the range is empty.
-    pub fn range(
-        &self,
-        shard: ShardId,
-        from: DateTime<Utc>,
-        to: DateTime<Utc>,
-    ) -> Result<RangeInclusive<Id>> {
-        if from > to {
-            return Err(Error::input(format!("the period is empty: {from} is after {to}")));
-        }
-        let first = IdParts { shard, sequence: 0, unix_ms: from.timestamp_millis() };
-        #[expect(clippy::cast_possible_truncation, reason = "masked to 20 bits at most")]
-        let sequence = mask(self.sequence_bits) as u32;
-        let last = IdParts { shard, sequence, unix_ms: to.timestamp_millis() };
-        Ok(self.encode(first)?..=self.encode(last)?)
-    }
-
     /// The first moment of the layout.
     #[must_use]
     pub fn starts_at(&self) -> DateTime<Utc> {
@@ -181,8 +182,102 @@ impl Layout {
         last.and_then(DateTime::from_timestamp_millis).unwrap_or(DateTime::<Utc>::MAX_UTC)
     }
 
+    /// How many shards there can be.
+    #[must_use]
+    pub const fn max_shards(&self) -> u16 {
+        1 << self.shard_bits
+    }
+
+    /// How many ids a shard can make in a millisecond before it runs ahead of the clock.
+    #[must_use]
+    pub const fn ids_per_ms(&self) -> u32 {
+        1 << self.sequence_bits
+    }
+
+    /// What the layout gives room for, in one line for a person.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        format!(
+            "{} shards, {} ids a millisecond on each, from {} to {}",
+            self.max_shards(),
+            self.ids_per_ms(),
+            self.starts_at().format("%F"),
+            self.ends_at().format("%F")
+        )
+    }
+
+    /// The counter behind an id: its time and sequence without the shard.
+    pub(super) const fn tick_of(&self, id: Id) -> u64 {
+        let sequence = id.bits() & mask(self.sequence_bits);
+        id.bits() >> (self.shard_bits + self.sequence_bits) << self.sequence_bits | sequence
+    }
+
+    /// The id of a shard at a tick. Both fit the layout.
+    pub(super) const fn id_at(&self, tick: u64, shard: ShardId) -> Id {
+        let time = tick >> self.sequence_bits << (self.shard_bits + self.sequence_bits);
+        let sequence = tick & mask(self.sequence_bits);
+        Id::from_masked(time | (shard.get() as u64) << self.sequence_bits | sequence)
+    }
+
+    /// The greatest tick for which there is an id.
+    pub(super) const fn last_tick(&self) -> u64 {
+        mask(ID_BITS - self.shard_bits)
+    }
+
+    /// What a clock says, as a tick: the first one while the layout has not begun, one past the last when it has
+    /// ended.
+    pub(super) fn tick_at(&self, now: SystemTime) -> u64 {
+        let unix = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let unix_ms = unix.as_secs().saturating_mul(1000) + u64::from(unix.subsec_millis());
+        let since_epoch = unix_ms.saturating_sub(self.epoch_ms.unsigned_abs());
+        since_epoch.min(1 << self.time_bits()) << self.sequence_bits
+    }
+
     const fn time_bits(&self) -> u8 {
         ID_BITS - self.shard_bits - self.sequence_bits
+    }
+}
+
+impl fmt::Display for Layout {
+    /// Writes what [`Layout::from_str`] reads: `epoch=2011-08-24T21:07:01.721Z,shard=13,sequence=10`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let epoch = self.starts_at().to_rfc3339_opts(SecondsFormat::Millis, true);
+        write!(f, "epoch={epoch},shard={},sequence={}", self.shard_bits, self.sequence_bits)
+    }
+}
+
+impl FromStr for Layout {
+    type Err = Error;
+
+    /// Reads `epoch=…,shard=…,sequence=…`: a time as in RFC 3339, and numbers of bits. What is left out is as in the
+    /// default.
+    fn from_str(text: &str) -> Result<Self> {
+        let refused = || {
+            Error::input(format!("{:?} is not a layout", shortened(text)))
+                .hint("write epoch=2025-01-01T00:00:00Z,shard=13,sequence=10, or a part of it")
+        };
+        let (mut epoch, mut shard, mut sequence) = (None, None, None);
+        for part in text.split(',') {
+            let (key, value) = part.split_once('=').ok_or_else(refused)?;
+            let repeated = match key {
+                "epoch" => {
+                    let time = DateTime::parse_from_rfc3339(value).map_err(|_| refused())?;
+                    epoch.replace(time.timestamp_millis()).is_some()
+                }
+                "shard" => shard.replace(value.parse().map_err(|_| refused())?).is_some(),
+                "sequence" => sequence.replace(value.parse().map_err(|_| refused())?).is_some(),
+                _ => return Err(refused()),
+            };
+            if repeated {
+                return Err(refused());
+            }
+        }
+        let default = Self::default();
+        Self::new(
+            epoch.unwrap_or(default.epoch_ms),
+            shard.unwrap_or(default.shard_bits),
+            sequence.unwrap_or(default.sequence_bits),
+        )
     }
 }
 

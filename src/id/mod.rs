@@ -1,10 +1,19 @@
 //! 64-bit, time-ordered ids that carry the number of their shard.
+//!
+//! Everything here is pure: the clock is an argument, and the database's own clock is text that others run. How ids
+//! are used is told in docs/ids.md.
 
+mod generator;
 mod layout;
+mod period;
 mod sql;
 mod text;
+mod ticks;
 mod types;
 
+use std::sync::atomic::AtomicU64;
+
+pub use generator::{Generator, NoId};
 pub use layout::{IdParts, Layout};
 pub(crate) use sql::{clock_sql, shard_sql};
 pub use types::Id;

@@ -1,0 +1,57 @@
+//! Every interleaving of threads that share a generator's state, by loom, on the very file that ships.
+
+use loom::sync::Arc;
+use loom::sync::atomic::AtomicU64;
+use loom::thread;
+
+#[path = "../src/id/ticks.rs"]
+mod ticks;
+
+use ticks::Ticks;
+
+/// Each thread draws by clocks of its own, which stand, step on or step back.
+fn draw_in_threads<const DRAWS: usize>(clocks: &'static [[u64; DRAWS]]) {
+    loom::model(move || {
+        let ticks = Arc::new(Ticks::after(4));
+        let threads: Vec<_> = clocks
+            .iter()
+            .map(|&clocks| {
+                let ticks = Arc::clone(&ticks);
+                thread::spawn(move || clocks.map(|clock| ticks.draw(clock, u64::MAX).unwrap()))
+            })
+            .collect();
+        let mut drawn = Vec::new();
+        for thread in threads {
+            let mine = thread.join().unwrap();
+            assert!(mine.is_sorted_by(|a, b| a < b), "a thread's own increase: {mine:?}");
+            drawn.extend(mine);
+        }
+        drawn.sort_unstable();
+        assert!(drawn.is_sorted_by(|a, b| a < b), "none is drawn twice: {drawn:?}");
+        assert!(drawn[0] > 4, "none is before the start: {drawn:?}");
+        assert_eq!(Some(&ticks.last()), drawn.last());
+    });
+}
+
+#[test]
+fn two_threads_draw_different_ticks() {
+    draw_in_threads(&[[7, 7], [7, 8]]);
+    draw_in_threads(&[[9, 3], [0, 9]]);
+}
+
+#[test]
+fn three_threads_draw_different_ticks() {
+    draw_in_threads(&[[7], [6], [7]]);
+}
+
+#[test]
+fn a_refused_draw_changes_nothing() {
+    loom::model(|| {
+        let ticks = Arc::new(Ticks::after(4));
+        let other = Arc::clone(&ticks);
+        let thread = thread::spawn(move || other.draw(0, 5));
+        let outcomes = [ticks.draw(0, 5), thread.join().unwrap()];
+        assert!(matches!(outcomes, [Ok(5), Err(6)] | [Err(6), Ok(5)]), "{outcomes:?}");
+        assert_eq!(ticks.last(), 5);
+    });
+}
