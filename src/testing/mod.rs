@@ -4,8 +4,10 @@
 //! nothing behind. Servers are shared between tests, between threads and between processes, so they are
 //! started once in a run.
 
+mod cluster;
 mod postgres;
 mod servers;
 mod shared;
 
+pub use cluster::{TestCluster, TestClusterBuilder};
 pub use servers::{TestServers, TestServersBuilder};

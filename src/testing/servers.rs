@@ -209,6 +209,22 @@ impl TestServers {
         self.own_cluster()?.promote(name).await
     }
 
+    /// Where applications find an instance: its primary and its replicas, whichever takes writes.
+    pub(super) fn instance_dsn(&self, name: &str) -> Result<String> {
+        let belongs = |server: &&Server| {
+            let of = server.name().strip_prefix(name);
+            of.is_some_and(|rest| rest.is_empty() || rest.starts_with("-r"))
+        };
+        let hosts: Vec<_> = self
+            .cluster()?
+            .servers()
+            .iter()
+            .filter(belongs)
+            .map(|server| format!("127.0.0.1:{}", server.port()))
+            .collect();
+        Ok(format!("postgres://howdah_app@{}/{}", hosts.join(","), self.database))
+    }
+
     async fn create_database(&self, name: &str) -> Result<()> {
         let sql = format!("CREATE DATABASE {} OWNER howdah_owner", self.database);
         execute(&self.maintenance_dsn(name)?, &sql).await.map_err(|error| error.at(name))
