@@ -1,11 +1,16 @@
-# Each target sets up what it needs, and nothing outside this folder is changed.
+# Each target sets up what it needs; nothing outside this folder is changed where that can be avoided.
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
-TOOLS := $(TARGET)/tools/bin
-export PATH := $(TOOLS):$(PATH)
+TOOLS := $(TARGET)/tools
+export PATH := $(TOOLS)/bin:$(PATH)
 
 .NOTPARALLEL:
-.PHONY: test format lint docs dependencies tests
+.PHONY: demo test bench format lint docs dependencies tests
+
+## The whole thing on this machine, on http://127.0.0.1:8080 until Ctrl-C. DEMO_ARGS="--port 8081" goes to the API.
+demo:
+	cargo build --locked --release --package howdah --package photo-api --features howdah/cli --bins
+	@tools/demo $(TARGET)/release $(DEMO_ARGS)
 
 ## Everything that CI checks, the quickest first; it stops at the first failure.
 test: format lint docs dependencies tests
@@ -13,28 +18,34 @@ test: format lint docs dependencies tests
 format:
 	cargo fmt --all --check
 
-# Every feature has to compile alone. The tests enable `local` (the library is a dev-dependency of
+# Every feature has to compile alone. The tests always have `local` (the library is a dev-dependency of
 # itself), so they are left out but for the last run, which has everything.
 FEATURES := $(shell sed -n '/^\[features\]/,/^$$/s/^\([a-z_-]*\) = .*/\1/p' Cargo.toml)
 
 lint:
 	@set -e; for feature in $(FEATURES); do \
-	  echo "cargo clippy --lib --bins --features $$feature"; \
+	  echo "cargo clippy --lib --bins --no-default-features --features $$feature"; \
 	  cargo clippy --quiet --locked --lib --bins --no-default-features --features $$feature -- -D warnings; \
 	done
-	cargo clippy --quiet --workspace --all-targets --all-features -- -D warnings
+	cargo clippy --quiet --locked --workspace --all-targets --all-features -- -D warnings
 
 docs:
-	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --all-features --package howdah --package photo-api
+	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked --no-deps --all-features --package howdah --package photo-api
 
 dependencies:
-	@tools/cargo-tool cargo-deny $(TOOLS)
+	@tools/cargo-tool cargo-deny $(TOOLS)/bin
 	cargo deny --workspace --log-level error check licenses bans sources
 
 # One selection of packages and features for all tests, so that nothing is built twice.
-TESTED := --package howdah --package photo-api --all-features
+TESTED := --locked --package howdah --package photo-api --all-features
 
 tests:
-	@tools/cargo-tool cargo-nextest $(TOOLS)
+	@tools/cargo-tool cargo-nextest $(TOOLS)/bin
 	cargo nextest run $(TESTED)
 	cargo test --quiet --doc $(TESTED)
+
+## Every benchmark against its rivals; rewrites docs/benchmarks.md. QUICK=1 takes fewer pairs.
+bench:
+	cargo bench --locked --package howdah-benches
+	tools/bench-report $(TARGET)/bench benches > $(TARGET)/benchmarks.md
+	mv $(TARGET)/benchmarks.md docs/benchmarks.md
