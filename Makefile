@@ -39,8 +39,11 @@ dependencies:
 # One selection of packages and features for all tests, so that nothing is built twice.
 TESTED := --locked --package howdah --package photo-api --all-features
 
+# The tests bring a version of PostgreSQL that is missing by themselves; what keeps them from it is said here, once.
 tests:
 	@tools/cargo-tool cargo-nextest $(TOOLS)/bin
+	@tools/postgres 15 $(TARGET)/postgres/15
+	@tools/postgres 18 $(TARGET)/postgres/18
 	cargo nextest run $(TESTED)
 	cargo test --quiet --doc $(TESTED)
 

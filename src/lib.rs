@@ -30,3 +30,12 @@ pub use shard::{Epoch, Home, InstanceName, MapVersion, ShardCount, ShardId, Shar
 pub use statement::Statement;
 /// The driver: rows, types and SQLSTATEs are its. Its major version is part of howdah's.
 pub use tokio_postgres as postgres;
+
+/// The examples of the documents are compiled and run like all others.
+#[cfg(doctest)]
+mod documents {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/guide.md")]
+    struct Guide;
+}

@@ -161,8 +161,8 @@ impl Cluster {
 
     /// A read over many shards; says which by [`Scatter::all`] or [`Scatter::shard`].
     #[must_use]
-    pub fn scatter<'a>(&self, statement: &'a Statement) -> Scatter<'a> {
-        Scatter::new(self.clone(), statement)
+    pub fn scatter<'a>(&self, statement: &Statement) -> Scatter<'a> {
+        Scatter::new(self.clone(), statement.clone())
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {

@@ -37,7 +37,7 @@ const CONCURRENCY: usize = 32;
 #[must_use = "a read does nothing until `rows` or `page` is awaited"]
 pub struct Scatter<'a> {
     cluster: Cluster,
-    statement: &'a Statement,
+    statement: Statement,
     targets: Vec<Target<'a>>,
     partial: bool,
 }
@@ -58,7 +58,7 @@ pub struct Gathered {
 }
 
 impl<'a> Scatter<'a> {
-    pub(super) fn new(cluster: Cluster, statement: &'a Statement) -> Self {
+    pub(super) fn new(cluster: Cluster, statement: Statement) -> Self {
         Self { cluster, statement, targets: Vec::new(), partial: false }
     }
 
@@ -152,7 +152,7 @@ impl<'a> Scatter<'a> {
         shard: ShardId,
         params: Vec<&(dyn ToSql + Sync)>,
     ) -> Result<(ShardId, Option<Vec<Row>>)> {
-        match self.cluster.shard(shard)?.query(self.statement, &params).await {
+        match self.cluster.shard(shard)?.query(&self.statement, &params).await {
             Ok(rows) => Ok((shard, Some(rows))),
             Err(error) if self.partial && error.is_unavailable() => Ok((shard, None)),
             Err(error) => Err(error),
@@ -163,7 +163,7 @@ impl<'a> Scatter<'a> {
 impl fmt::Debug for Scatter<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scatter")
-            .field("statement", self.statement)
+            .field("statement", &self.statement)
             .field("shards", &self.targets.len())
             .field("partial", &self.partial)
             .finish_non_exhaustive()
