@@ -1,4 +1,70 @@
 //! Sit on many PostgreSQL servers as if they were one.
+//!
+//! A cluster is a fixed number of **logical shards**, each a schema, spread over a few **instances**, each a
+//! PostgreSQL server with its replicas. Every row's 64-bit [`Id`] is ordered by time and carries the number of its
+//! shard, so an id alone says where its row lives. [`Cluster`] knows the map, keeps the connections, and runs each
+//! statement where it belongs.
+//!
+//! ```no_run
+//! use howdah::{Cluster, Config, Id, Statement};
+//!
+//! const ADD: Statement =
+//!     Statement::new("INSERT INTO {shard}.photos (user_id, caption) VALUES ($1, $2) RETURNING id");
+//! const BY_ID: Statement = Statement::new("SELECT caption FROM {shard}.photos WHERE id = $1");
+//!
+//! # async fn example() -> howdah::Result<()> {
+//! let cluster = Cluster::connect(Config::load()?).await?;
+//! let user: Id = "11637205501278089".parse()?;
+//!
+//! // No I/O: the id says which shard, the map in memory where it lives.
+//! let shard = cluster.shard_of_id(user)?;
+//! let photo: Id = shard.query_one(&ADD, &[&user, &"first light"]).await?.get(0);
+//!
+//! // The photo's id names the same shard, so the two are always together.
+//! let row = cluster.shard_of_id(photo)?.query_one(&BY_ID, &[&photo]).await?;
+//! let caption: &str = row.get("caption");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it does
+//!
+//! * **Ids** are made in the database, by `next_id()` of each shard's schema: unique and strictly increasing under any
+//!   concurrency, wherever the clock goes. [`Layout`] takes them apart.
+//! * **Keys**: who has no id yet is found by a key, such as a name: [`Cluster::shard_for_key`] uses PostgreSQL's own
+//!   hash, so that SQL finds the same shard.
+//! * **Statements** name tables as `{shard}.table`. A [`Statement`] without the placeholder is refused, because the
+//!   schema's name is also what keeps a client with an old map from writing to the wrong server: PostgreSQL itself
+//!   refuses the name of a shard that lives elsewhere, the map is read anew, and the statement runs there.
+//! * **Transactions** are on one shard: [`Shard::transaction`] takes a closure and runs it again when the database asks for
+//!   that, [`Shard::begin`] gives a guard.
+//! * **Reads over many shards**: [`Cluster::scatter`] asks them side by side, and merges keyset pages that stay right
+//!   while rows are added and servers come and go.
+//! * **Connections** are pooled per instance: in order of asking, bounded in number and in wait. A server that is down
+//!   hurts those shards alone that live on it, at once and with the reason.
+//! * **Errors** are one type, [`Error`], and each says whether the work was not executed, failed, or may have happened:
+//!   [`Outcome`]. Only what was not executed is ever done again by itself.
+//! * **Operation**: [`Init`] makes a cluster, [`Migrations`] brings all shards from one version to the next; the
+//!   command-line tool `howdah` (feature `cli`) does both and shows the rest.
+//!
+//! All futures are `Send`, and may be dropped at any time: no transaction stays open, and no connection is lent again in
+//! the middle of something.
+//!
+//! # Features
+//!
+//! | feature | adds |
+//! | --- | --- |
+//! | `tls` | encrypted connections by rustls; without it, servers that are not local are refused unless the configuration says `sslmode = "disable"` |
+//! | `local` | [`local`]: development clusters of real servers on this machine; [`testing`]: the same for tests |
+//! | `tracing` | events of the `tracing` crate: connections, waits, statements, changes of the map |
+//! | `metrics` | the same as counters and histograms of the `metrics` crate, one label an instance |
+//! | `cli` | the command-line tool `howdah`, with `tls` and `local` |
+//!
+//! None is on by default, and none changes what another part does.
+#![cfg_attr(
+    not(feature = "local"),
+    allow(rustdoc::broken_intra_doc_links, reason = "two modules are features")
+)]
 
 mod catalog;
 mod cluster;
@@ -8,6 +74,7 @@ mod error;
 mod id;
 #[cfg(feature = "local")]
 pub mod local;
+mod observe;
 mod pool;
 mod schema;
 mod shard;

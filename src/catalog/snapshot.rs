@@ -103,7 +103,7 @@ impl Snapshot {
         }
         let homes: Vec<&str> = row.get("instances");
         let epochs: Vec<i32> = row.get("epochs");
-        let homes = homes.into_iter().zip(epochs).map(|(name, epoch)| (name, epoch));
+        let homes = homes.into_iter().zip(epochs);
         let version = MapVersion::new(row.get("map_version"));
         let cluster = ClusterId::new(row.get::<_, String>("cluster"));
         Self::assemble(cluster, layout, version, instances, homes)

@@ -9,6 +9,7 @@ use tokio::sync::{Mutex, Notify};
 
 use super::{CHANNEL, Catalog, Snapshot, cache};
 use crate::connect::Connector;
+use crate::observe;
 use crate::shard::MapVersion;
 use crate::{Error, Result};
 
@@ -42,6 +43,7 @@ impl Watch {
             }
             (Err(error), _) => return Err(error),
         };
+        observe::map(snapshot.map.version());
         let watch = Self {
             current: ArcSwap::from_pointee(snapshot),
             catalog: Mutex::new(catalog),
@@ -74,6 +76,7 @@ impl Watch {
         if loaded.map.version() < known.map.version() || loaded == *known {
             return Ok(known);
         }
+        observe::map(loaded.map.version());
         self.current.store(Arc::new(loaded));
         self.save();
         Ok(self.current())
@@ -85,8 +88,9 @@ impl Watch {
         let listening = async {
             loop {
                 let catalog = &self.connector.settings().catalog;
-                // Why it ended is of no use here: while the catalog is away, nothing changes homes.
-                let _ = self.connector.listen(catalog, CHANNEL, || heard.notify_one()).await;
+                // While the catalog is away nothing changes homes, and everything else goes on.
+                let error = self.connector.listen(catalog, CHANNEL, || heard.notify_one()).await;
+                observe::catalog_trouble(&error);
                 tokio::time::sleep(RECONNECT_DELAY).await;
             }
         };
@@ -94,10 +98,10 @@ impl Watch {
             loop {
                 let _ = tokio::time::timeout(POLL_INTERVAL, heard.notified()).await;
                 let before = self.current();
-                if let Ok(now) = self.refresh(before.map.version()).await
-                    && !Arc::ptr_eq(&before, &now)
-                {
-                    changed(&now);
+                match self.refresh(before.map.version()).await {
+                    Ok(now) if !Arc::ptr_eq(&before, &now) => changed(&now),
+                    Ok(_) => {}
+                    Err(error) => observe::catalog_trouble(&error),
                 }
             }
         };
@@ -107,7 +111,9 @@ impl Watch {
     fn save(&self) {
         if let Some(path) = &self.connector.settings().map_cache {
             // The copy is for a bad day; today the application runs without it.
-            let _ = cache::write(path, &self.current());
+            if let Err(error) = cache::write(path, &self.current()) {
+                observe::catalog_trouble(&error);
+            }
         }
     }
 }

@@ -59,7 +59,6 @@ pub struct Cluster(Arc<Inner>);
 struct Inner {
     watch: Arc<Watch>,
     pools: Arc<Pools>,
-    connector: Connector,
     following: AbortHandle,
 }
 
@@ -78,7 +77,7 @@ impl Cluster {
     pub async fn connect(config: Config) -> Result<Self> {
         let connector = Connector::new(Arc::new(config.settings()?))?;
         let watch = Arc::new(Watch::start(connector.clone()).await?);
-        let pools = Arc::new(Pools::new(connector.clone()));
+        let pools = Arc::new(Pools::new(connector));
         pools.follow(&watch.current())?;
         let following = tokio::spawn({
             let (watch, pools) = (watch.clone(), pools.clone());
@@ -92,7 +91,7 @@ impl Cluster {
             }
         })
         .abort_handle();
-        Ok(Self(Arc::new(Inner { watch, pools, connector, following })))
+        Ok(Self(Arc::new(Inner { watch, pools, following })))
     }
 
     /// The layout of the cluster's ids.
@@ -160,17 +159,12 @@ impl Cluster {
     }
 
     /// A read over many shards; says which by [`Scatter::all`] or [`Scatter::shard`].
-    #[must_use]
     pub fn scatter<'a>(&self, statement: &Statement) -> Scatter<'a> {
         Scatter::new(self.clone(), statement.clone())
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.0.watch.current()
-    }
-
-    pub(crate) fn connector(&self) -> &Connector {
-        &self.0.connector
     }
 }
 

@@ -5,15 +5,19 @@
 //! the new home. An undefined table may also be the caller's own mistake, so the same server is asked whether
 //! the shard's schema is there before the map is blamed: a typo never reaches the catalog.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
+use tokio_postgres::Row;
 
 use super::Cluster;
 use crate::connect::{is_undefined_name, statement_failure};
 use crate::error::Kind;
-use crate::pool::Lent;
+use crate::observe;
+use crate::pool::{Lent, Params};
 use crate::shard::{Home, MapVersion, ShardId};
+use crate::statement::Statement;
 use crate::{Error, Result};
 
 /// How long a shard may be without a home before its callers are told: longer than the fence of a move.
@@ -45,9 +49,9 @@ impl Patience {
 }
 
 /// A number from 0 to 1, good enough to spread pauses.
+#[expect(clippy::cast_precision_loss, reason = "rounding does not matter to a random number")]
 fn random_fraction() -> f64 {
-    let state = std::hash::RandomState::new();
-    f64::from(std::hash::BuildHasher::hash_one(&state, 0) as u32) / f64::from(u32::MAX)
+    RandomState::new().hash_one(()) as f64 / u64::MAX as f64
 }
 
 /// A connection to a shard's home, and which home that was.
@@ -77,6 +81,9 @@ impl Cluster {
         let Some(visit) = visit else { return Err(error) };
         let error = visit.blame(error).await;
         let version = visit.version;
+        if error.kind() == Kind::StaleHome {
+            observe::stale_home(visit.home.instance(), visit.home.shard(), version);
+        }
         // Whoever waits for the connection may have it meanwhile.
         drop(visit);
         match error.kind() {
@@ -87,7 +94,7 @@ impl Cluster {
             }
             Kind::StaleHome if Instant::now() < patience.deadline => {
                 match self.0.watch.refresh(version).await {
-                    Ok(newest) if newest.map.version() > version => {}
+                    Ok(newest) if newest.map.version() > version => self.0.pools.follow(&newest)?,
                     // Between the fence and the catalog's change nobody knows the new home yet.
                     Ok(_) => patience.wait().await,
                     Err(unreadable) => return Err(error.hint(unreadable.to_string())),
@@ -103,6 +110,18 @@ impl Cluster {
 }
 
 impl Visit {
+    /// Runs one statement here.
+    pub(super) async fn send(
+        &self,
+        statement: &Statement,
+        params: Params<'_>,
+    ) -> Result<(Vec<Row>, u64)> {
+        let began = Instant::now();
+        let answer = self.lent.send(statement, &self.home, params).await;
+        observe::statement(self.home.instance(), self.home.shard(), began.elapsed(), &answer);
+        answer
+    }
+
     /// Tells a shard that has moved from a name that was never there.
     pub(super) async fn blame(&self, error: Error) -> Error {
         const IS_THERE: &str = "SELECT FROM pg_namespace WHERE nspname = $1";

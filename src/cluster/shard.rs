@@ -162,23 +162,21 @@ impl Shard {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn transaction<T, F, Fut>(&self, mut work: F) -> impl Future<Output = Result<T>> + Send
+    pub async fn transaction<T, F, Fut>(&self, mut work: F) -> Result<T>
     where
         T: Send,
         F: FnMut(Tx) -> Fut + Send,
         Fut: Future<Output = Result<T>> + Send,
     {
-        async move {
-            let mut patience = Patience::new();
-            loop {
-                let transaction = self.begin().await?;
-                let value = work(transaction.tx()).await;
-                let (error, visit) = match transaction.finish(value).await {
-                    Ok(value) => return Ok(value),
-                    Err(failed) => failed,
-                };
-                self.cluster.reconsider(error, visit, &mut patience).await?;
-            }
+        let mut patience = Patience::new();
+        loop {
+            let transaction = self.begin().await?;
+            let value = work(transaction.tx()).await;
+            let (error, visit) = match transaction.finish(value).await {
+                Ok(value) => return Ok(value),
+                Err(failed) => failed,
+            };
+            self.cluster.reconsider(error, visit, &mut patience).await?;
         }
     }
 
@@ -191,7 +189,7 @@ impl Shard {
         let mut patience = Patience::new();
         loop {
             let visit = deadline.before_sending(self.cluster.visit(self.id)).await?;
-            let sent = visit.lent.send(statement, &visit.home, params);
+            let sent = visit.send(statement, params);
             match deadline.after_sending(sent).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => {

@@ -187,7 +187,7 @@ impl Tx {
     ) -> Result<(Vec<Row>, u64)> {
         let visit = self.0.visit.read().await;
         let Some(visit) = visit.as_ref() else { return Err(ended()) };
-        let sent = visit.lent.send(statement, &visit.home, params);
+        let sent = visit.send(statement, params);
         self.0.deadline.after_sending(sent).await.map_err(|error| {
             let mut error = error.at(visit.home.instance());
             if error.outcome() == Outcome::Unknown {

@@ -15,7 +15,7 @@ use std::time::Duration;
 pub use dsn::Dsn;
 pub(crate) use password::Password;
 pub use settings::SslMode;
-pub(crate) use settings::{Auth, PoolSettings, Settings, StatementCache};
+pub(crate) use settings::{Auth, Settings, StatementCache};
 
 /// How to reach a cluster, and how many connections to keep: `howdah.toml`, or its builder.
 ///

@@ -64,7 +64,7 @@ impl Connector {
         let mut failure = None;
         for (host, driver) in self.targets(dsn, role)? {
             let manager = PostgresConnectionManager::new(driver, self.tls.clone());
-            match self.in_time(&host, manager.connect()).await {
+            match self.in_time(&host, Box::pin(manager.connect())).await {
                 Ok(client) => return Ok(client),
                 Err(error) => failure = Some(error),
             }
@@ -86,7 +86,7 @@ impl Connector {
         };
         let mut failure = no_host(dsn);
         for (host, driver) in targets {
-            match self.in_time(&host, driver.connect(self.tls.clone())).await {
+            match self.in_time(&host, Box::pin(driver.connect(self.tls.clone()))).await {
                 Ok((client, connection)) => {
                     return hear(client, connection, &host, channel, heard).await;
                 }
@@ -120,6 +120,7 @@ impl Connector {
         dsn.hosts().map(target).collect()
     }
 
+    /// Waits for a log-in; the caller has boxed it, for with TLS it is large.
     async fn in_time<T>(
         &self,
         dsn: &Dsn,

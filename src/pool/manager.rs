@@ -1,6 +1,6 @@
 //! How bb8 makes, checks and judges the connections of one instance.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -8,6 +8,7 @@ use super::session::Session;
 use crate::config::Dsn;
 use crate::connect::{Connector, Identity, Role};
 use crate::error::Kind;
+use crate::observe;
 use crate::{Error, Result};
 
 /// The time that a check of an idle connection may take before it counts as dead.
@@ -40,14 +41,14 @@ impl bb8::ManageConnection for Manager {
             self.identity.greet(&client, &self.greeting).await?;
             Ok(Session::new(client, self.connector.clone()))
         };
+        let began = Instant::now();
         let limit = self.connector.settings().pool.connect_timeout;
-        match tokio::time::timeout(limit, connecting).await {
-            Ok(connected) => connected.map_err(Failure::Connect),
-            Err(_) => Err(Failure::Connect(Error::new(
-                Kind::Timeout,
-                format!("{} gave no session within {limit:?}", self.dsn),
-            ))),
-        }
+        let session = tokio::time::timeout(limit, connecting).await.unwrap_or_else(|_| {
+            let text = format!("{} gave no session within {limit:?}", self.dsn);
+            Err(Error::new(Kind::Timeout, text))
+        });
+        observe::connect(&self.identity.instance, began.elapsed(), &session);
+        session.map_err(Failure::Connect)
     }
 
     async fn is_valid(&self, session: &mut Session) -> Result<(), Failure> {

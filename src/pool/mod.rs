@@ -10,17 +10,21 @@ mod manager;
 mod session;
 mod statements;
 
+use std::time::Instant;
+
 use tokio::sync::watch;
 
 use crate::config::Dsn;
 use crate::connect::{Connector, Identity};
 use crate::error::Kind;
+use crate::observe;
 use crate::shard::InstanceName;
 use crate::{Error, Result};
 use gate::Gate;
 use manager::{Failures, Manager};
 
 pub(crate) use lent::Lent;
+pub(crate) use session::Params;
 
 /// The connections to one instance.
 #[derive(Debug)]
@@ -80,6 +84,13 @@ impl Pool {
     /// When the queue is full or the wait too long; when a connection is needed and cannot be made, at once and
     /// with the reason. Nothing was executed.
     pub(crate) async fn lend(&self) -> Result<Lent> {
+        let asked = Instant::now();
+        let lent = self.wait().await;
+        observe::checkout(self.instance(), asked.elapsed(), &lent);
+        lent
+    }
+
+    async fn wait(&self) -> Result<Lent> {
         let at = |error: Error| error.at(self.instance());
         let permit = self.gate.enter().await.map_err(at)?;
         let mut failures = self.failures.clone();

@@ -39,7 +39,7 @@ impl MakeTlsConnect<Socket> for Tls {
 /// # Errors
 ///
 /// When a file named in the configuration cannot be read or holds no certificate or key.
-pub(super) fn connector(auth: &Auth) -> Result<Tls> {
+pub(in crate::connect) fn connector(auth: &Auth) -> Result<Tls> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = RootCertStore::empty();
     if let Some(path) = &auth.sslrootcert {

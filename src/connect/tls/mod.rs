@@ -5,32 +5,17 @@
 
 #[cfg(feature = "tls")]
 mod encrypted;
+#[cfg(not(feature = "tls"))]
+mod plain;
 #[cfg(feature = "tls")]
 mod verifier;
 
-use crate::Result;
-use crate::config::{Auth, SslMode};
-
-/// What makes a connection's stream, whichever mode is on.
 #[cfg(feature = "tls")]
-pub(super) type Tls = encrypted::Tls;
-/// What makes a connection's stream: without the feature `tls`, there are plain ones alone.
+pub(super) use encrypted::{Tls, connector};
 #[cfg(not(feature = "tls"))]
-pub(super) type Tls = tokio_postgres::NoTls;
+pub(super) use plain::{Tls, connector};
 
-#[cfg(feature = "tls")]
-pub(super) fn connector(auth: &Auth) -> Result<Tls> {
-    encrypted::connector(auth)
-}
-
-#[cfg(not(feature = "tls"))]
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "with the feature `tls`, certificates may be unreadable"
-)]
-pub(super) fn connector(_: &Auth) -> Result<Tls> {
-    Ok(tokio_postgres::NoTls)
-}
+use crate::config::SslMode;
 
 /// What the driver has to be told: it encrypts or not, and the rest is the stream's.
 pub(super) fn driver_mode(mode: SslMode) -> tokio_postgres::config::SslMode {

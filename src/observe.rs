@@ -1,0 +1,108 @@
+//! What happens, told to whoever wants to know: the features `tracing` and `metrics`. Without them, nothing is done.
+//!
+//! Labels name instances and never shards, of which there are thousands. Neither SQL text nor parameters are told.
+//!
+//! | metric | kind | labels |
+//! | --- | --- | --- |
+//! | `howdah_checkout_seconds` | histogram: waiting for a connection | `instance` |
+//! | `howdah_checkout_failures_total` | counter | `instance` |
+//! | `howdah_connects_total` | counter: connections made | `instance` |
+//! | `howdah_connect_failures_total` | counter | `instance` |
+//! | `howdah_statement_seconds` | histogram: from sending to the last row | `instance` |
+//! | `howdah_statement_failures_total` | counter | `instance`, `sqlstate` |
+//! | `howdah_stale_homes_total` | counter: statements that found their shard gone | `instance` |
+//! | `howdah_map_version` | gauge | |
+
+#![cfg_attr(
+    not(feature = "tracing"),
+    expect(unused_variables, reason = "who is not there is not told")
+)]
+
+use std::time::Duration;
+
+use crate::Error;
+use crate::shard::{InstanceName, MapVersion, ShardId};
+
+/// A task got a connection, or none, after a wait.
+pub(crate) fn checkout<T>(instance: &InstanceName, wait: Duration, got: &Result<T, Error>) {
+    #[cfg(feature = "metrics")]
+    {
+        metrics::histogram!("howdah_checkout_seconds", "instance" => instance.to_string())
+            .record(wait);
+        if got.is_err() {
+            metrics::counter!("howdah_checkout_failures_total", "instance" => instance.to_string())
+                .increment(1);
+        }
+    }
+    #[cfg(feature = "tracing")]
+    match got {
+        Ok(_) => tracing::trace!(%instance, ?wait, "checked out a connection"),
+        Err(error) => tracing::warn!(%instance, ?wait, %error, "got no connection"),
+    }
+}
+
+/// A connection was made, or not.
+pub(crate) fn connect<T>(instance: &InstanceName, took: Duration, made: &Result<T, Error>) {
+    #[cfg(feature = "metrics")]
+    {
+        let name =
+            if made.is_ok() { "howdah_connects_total" } else { "howdah_connect_failures_total" };
+        metrics::counter!(name, "instance" => instance.to_string()).increment(1);
+    }
+    #[cfg(feature = "tracing")]
+    match made {
+        Ok(_) => tracing::debug!(%instance, ?took, "connected"),
+        Err(error) => tracing::warn!(%instance, ?took, %error, "cannot connect"),
+    }
+}
+
+/// A statement was answered.
+pub(crate) fn statement<T>(
+    instance: &InstanceName,
+    shard: ShardId,
+    took: Duration,
+    answer: &Result<T, Error>,
+) {
+    #[cfg(feature = "metrics")]
+    {
+        metrics::histogram!("howdah_statement_seconds", "instance" => instance.to_string())
+            .record(took);
+        if let Err(error) = answer {
+            let sqlstate = error.code().map_or("none", |code| code.code()).to_owned();
+            let labels = [("instance", instance.to_string()), ("sqlstate", sqlstate)];
+            metrics::counter!("howdah_statement_failures_total", &labels).increment(1);
+        }
+    }
+    #[cfg(feature = "tracing")]
+    match answer {
+        Ok(_) => tracing::trace!(%instance, %shard, ?took, "executed a statement"),
+        // Whether it matters is the caller's to say, who gets the error.
+        Err(error) => tracing::debug!(%instance, %shard, ?took, %error, "a statement failed"),
+    }
+}
+
+/// A statement did not find its shard where the map said.
+pub(crate) fn stale_home(instance: &InstanceName, shard: ShardId, version: MapVersion) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!("howdah_stale_homes_total", "instance" => instance.to_string()).increment(1);
+    #[cfg(feature = "tracing")]
+    tracing::info!(%instance, %shard, %version, "the shard has moved");
+}
+
+/// The map was read for the first time, or has changed.
+pub(crate) fn map(version: MapVersion) {
+    #[cfg(feature = "metrics")]
+    {
+        #[expect(clippy::cast_precision_loss, reason = "gauges are floating; versions are small")]
+        let version = version.get() as f64;
+        metrics::gauge!("howdah_map_version").set(version);
+    }
+    #[cfg(feature = "tracing")]
+    tracing::info!(%version, "the shard map is known");
+}
+
+/// The catalog could not be asked, or the copy of the map not be written; the application goes on with what it knows.
+pub(crate) fn catalog_trouble(error: &Error) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(%error, "the catalog is out of reach");
+}
