@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::header::{HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post, put};
@@ -18,7 +19,8 @@ use crate::health::Draining;
 use crate::picture::Limits;
 use crate::store::Store;
 use crate::{
-    comments, feed, follows, health, input, likes, media, openapi, photos, problem, sessions, users,
+    comments, feed, follows, health, input, likes, media, openapi, photos, problem, sessions,
+    users, web,
 };
 
 /// Uploads that are read or worked on at a time: with at most 25 MiB each, they take 400 MiB.
@@ -69,14 +71,17 @@ impl App {
 /// Every route. A test holds them against `/openapi.json`, in both directions.
 #[must_use]
 pub fn routes() -> Vec<(&'static str, MethodRouter<App>)> {
-    let upload_limit = DefaultBodyLimit::max(Limits::default().bytes + FORM_BYTES);
+    [of_the_api(), of_the_pages()].into_iter().flatten().collect()
+}
+
+fn of_the_api() -> Vec<(&'static str, MethodRouter<App>)> {
     vec![
         ("/api/users", post(users::create)),
         ("/api/users/{name}", get(users::show)),
         ("/api/users/{name}/photos", get(photos::of_user)),
         ("/api/users/{name}/follow", put(follows::add).delete(follows::delete)),
         ("/api/sessions", post(sessions::create).delete(sessions::delete)),
-        ("/api/photos", post(photos::create).layer(upload_limit)),
+        ("/api/photos", post(photos::create).layer(upload_limit())),
         ("/api/photos/{id}", get(photos::show).delete(photos::delete)),
         ("/api/photos/{id}/like", put(likes::add).delete(likes::delete)),
         ("/api/photos/{id}/comments", get(comments::of_photo).post(comments::create)),
@@ -89,18 +94,47 @@ pub fn routes() -> Vec<(&'static str, MethodRouter<App>)> {
     ]
 }
 
+fn of_the_pages() -> Vec<(&'static str, MethodRouter<App>)> {
+    vec![
+        ("/", get(web::home)),
+        ("/signup", get(web::sign_up_form).post(web::sign_up)),
+        ("/login", get(web::log_in_form).post(web::log_in)),
+        ("/logout", post(web::log_out)),
+        ("/upload", get(web::upload_form).post(web::upload).layer(upload_limit())),
+        ("/u", get(web::find_user)),
+        ("/u/{name}", get(web::profile)),
+        ("/u/{name}/follow", post(web::follow)),
+        ("/u/{name}/unfollow", post(web::unfollow)),
+        ("/p/{code}", get(web::photo)),
+        ("/p/{code}/like", post(web::like)),
+        ("/p/{code}/unlike", post(web::unlike)),
+        ("/p/{code}/comments", post(web::comment)),
+        ("/p/{code}/delete", post(web::delete)),
+        ("/assets/{name}", get(web::asset)),
+    ]
+}
+
+fn upload_limit() -> DefaultBodyLimit {
+    DefaultBodyLimit::max(Limits::default().bytes + FORM_BYTES)
+}
+
 /// The whole service; a test calls it without a socket.
 pub fn app(app: App) -> Router {
-    let router =
-        routes().into_iter().fold(Router::new(), |all, (path, methods)| all.route(path, methods));
-    router
+    let router = |routes: Vec<(&'static str, MethodRouter<App>)>| {
+        routes.into_iter().fold(Router::new(), |all, (path, methods)| all.route(path, methods))
+    };
+    let pages = router(of_the_pages())
+        .fallback(web::not_found)
+        .layer(middleware::from_fn_with_state(app.clone(), web::in_html));
+    router(of_the_api())
+        .merge(pages)
         .with_state(app)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn(from_our_own_pages))
         .layer(CatchPanicLayer::new())
-        .layer(TimeoutLayer::with_status_code(axum::http::StatusCode::REQUEST_TIMEOUT, TIMEOUT))
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, TIMEOUT))
         .layer(middleware::map_response(problem::in_one_form))
-        .layer(middleware::map_response(taken_as_labelled))
+        .layer(middleware::map_response(taken_as_meant))
         .layer(TraceLayer::new_for_http())
 }
 
@@ -111,9 +145,10 @@ async fn from_our_own_pages(request: Request, next: Next) -> Response {
     }
 }
 
-/// Browsers do not guess what a response is.
-async fn taken_as_labelled(mut response: Response) -> Response {
+/// Browsers do not guess what a response is, and keep none that may be one viewer's alone.
+async fn taken_as_meant(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("private, no-cache"));
     response
 }

@@ -16,7 +16,7 @@ use crate::problem::{Kind, Problem};
 use crate::sessions::Viewer;
 use crate::users::Person;
 
-const MAX_TEXT_CHARS: usize = 2200;
+const MAX_TEXT_CHARS: usize = 2000;
 
 /// One comment on a photo.
 #[derive(Debug, Clone, Serialize)]

@@ -52,11 +52,31 @@ pub(crate) async fn list(app: &App, viewer: &Person, range: Range) -> Result<Lis
         return Ok(List::EMPTY);
     }
 
-    let statement = PHOTOS;
-    let mut photos = app.cluster.scatter(&statement);
+    let mut photos = app.cluster.scatter(&PHOTOS);
     for (shard, users) in &by_shard {
         photos = photos.shard(*shard, &[users, &viewer.id]);
     }
     let page = photos.partial().page("id", range.before.as_ref(), range.limit).await?;
     Ok(List::new(page, |row| Photo::from_row(row, layout)))
+}
+
+/// Names of people who posted lately, for a feed that is still empty.
+pub(crate) async fn recently_posting(app: &App, viewer: &Person) -> Result<Vec<String>, Problem> {
+    const NEWEST: Statement = Statement::new(
+        "SELECT id, user_name FROM {shard}.photos
+         WHERE user_id <> $1 AND id < $2 ORDER BY id DESC LIMIT $3",
+    );
+    const PHOTOS: usize = 50;
+    const NAMES: usize = 8;
+
+    let page = app.cluster.scatter(&NEWEST).all(&[&viewer.id]).partial();
+    let page = page.page("id", None, PHOTOS).await?;
+    let mut names = Vec::with_capacity(NAMES);
+    for row in &page.rows {
+        let name = row.get("user_name");
+        if names.len() < NAMES && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }

@@ -40,6 +40,24 @@ impl<T: Serialize> IntoResponse for Json<T> {
     }
 }
 
+/// The fields of a form.
+pub(crate) struct Form<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        match axum::Form::from_request(request, state).await {
+            Ok(axum::Form(fields)) => Ok(Self(fields)),
+            Err(rejection) => Err(match rejection.status() {
+                StatusCode::UNSUPPORTED_MEDIA_TYPE => Kind::UnsupportedMediaType.into(),
+                StatusCode::PAYLOAD_TOO_LARGE => Kind::TooLarge.into(),
+                _ => Problem::invalid(rejection.body_text()),
+            }),
+        }
+    }
+}
+
 /// The one part of the path that varies.
 async fn segment<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<String, Problem> {
     let path = <Path<String> as FromRequestParts<S>>::from_request_parts(parts, state).await;

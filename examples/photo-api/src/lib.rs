@@ -11,6 +11,7 @@
 //! | `migrations/` | the tables of a shard |
 //! | [`app`](fn@app) | every route |
 //! | `users`, `sessions`, `photos`, `follows`, `feed`, `likes`, `comments`, `media`, `health` | one file a resource: its SQL, its handlers, and nothing between them and the library |
+//! | `web`, [`pages`] | the same for people: forms, and the HTML |
 //! | `problem`, `input`, `list`, `idempotency`, `gate` | what the resources share: errors, checked input, pages of lists, repeated requests, bounds |
 //! | [`picture`], [`store`] | what becomes of an uploaded picture, and where it lies |
 //! | [`pages`] | what people see |
@@ -33,6 +34,7 @@ mod input;
 mod likes;
 mod list;
 mod media;
+mod migrations;
 mod openapi;
 pub mod pages;
 mod photos;
@@ -41,7 +43,9 @@ mod problem;
 mod sessions;
 pub mod store;
 mod users;
+mod web;
 
 pub use app::{App, app, routes};
+pub use migrations::migrations;
 pub use openapi::DOCUMENT;
 pub use problem::Problem;

@@ -18,6 +18,9 @@ pub(crate) struct Range {
 impl Range {
     const DEFAULT_LIMIT: usize = 20;
     const MAX_LIMIT: usize = 100;
+
+    /// The first page, of the usual length.
+    pub(crate) const FIRST: Self = Self { before: None, limit: Self::DEFAULT_LIMIT };
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Range {

@@ -11,7 +11,8 @@ use crate::App;
 use crate::problem::Problem;
 use crate::store::MediaKey;
 
-const FOR_GOOD: &str = "public, max-age=31536000, immutable";
+/// For whatever never changes.
+pub(crate) const FOR_GOOD: &str = "public, max-age=31536000, immutable";
 
 /// `GET /media/{key}`
 pub(crate) async fn show(

@@ -96,7 +96,7 @@ impl Photo {
 /// The body of an upload, read whole. It holds one of a few places, which bounds the memory of all uploads.
 pub(crate) struct Upload {
     image: Bytes,
-    caption: String,
+    pub(crate) caption: String,
     position: Option<(f64, f64)>,
     _place: OwnedSemaphorePermit,
 }

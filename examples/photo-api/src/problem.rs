@@ -5,13 +5,13 @@
 
 use std::fmt;
 
-use axum::Json;
 use axum::extract::Path;
 use axum::http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use howdah::Outcome;
 use serde_json::json;
 
@@ -116,7 +116,8 @@ impl Kind {
         }
     }
 
-    fn of_status(status: StatusCode) -> Self {
+    /// For what axum and the layers around it refuse.
+    pub(crate) fn of_status(status: StatusCode) -> Self {
         match status {
             StatusCode::UNAUTHORIZED => Self::NotLoggedIn,
             StatusCode::NOT_FOUND => Self::NotFound,
@@ -132,7 +133,7 @@ impl Kind {
 }
 
 /// One thing that went wrong.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Problem {
     kind: Kind,
     detail: Option<String>,
@@ -160,12 +161,24 @@ impl Problem {
     pub(crate) fn kind(&self) -> Kind {
         self.kind
     }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        self.kind.parts().1
+    }
+
+    pub(crate) fn title(&self) -> &'static str {
+        self.kind.parts().2
+    }
+
+    pub(crate) fn detail(&self) -> Option<&str> {
+        self.detail.as_deref()
+    }
 }
 
 /// What a person reads of it: the detail where there is one, else the title.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.detail.as_deref().unwrap_or(self.kind.parts().2))
+        f.write_str(self.detail().unwrap_or(self.title()))
     }
 }
 
@@ -200,7 +213,7 @@ impl IntoResponse for Problem {
             "title": title,
             "status": status.as_u16(),
         });
-        if let Some(detail) = self.detail {
+        if let Some(detail) = self.detail() {
             document["detail"] = detail.into();
         }
         let mut headers = HeaderMap::new();
@@ -212,7 +225,8 @@ impl IntoResponse for Problem {
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        (status, headers, document.to_string()).into_response()
+        // The problem itself goes along for the pages, which show it in their own way.
+        (status, headers, Extension(self), document.to_string()).into_response()
     }
 }
 

@@ -56,6 +56,20 @@ pub(crate) async fn create(
 pub(crate) async fn log_in(app: &App, credentials: Credentials) -> Result<Session, Problem> {
     const BY_NAME: Statement =
         Statement::new("SELECT id, name, password_hash FROM {shard}.users WHERE name = $1");
+
+    let shard = app.cluster.shard_for_key(credentials.name.as_str());
+    let user = shard.query_opt(&BY_NAME, &[&credentials.name.as_str()]).await?;
+    let hash = user.as_ref().map(|user| user.get("password_hash"));
+    match (password_matches(app, credentials.password, hash).await?, user) {
+        (true, Some(user)) => {
+            open(app, Person { id: user.get("id"), name: user.get("name") }).await
+        }
+        _ => Err(Kind::WrongPassword.into()),
+    }
+}
+
+/// A session for whoever has shown who they are.
+pub(crate) async fn open(app: &App, user: Person) -> Result<Session, Problem> {
     // At most 50 for each user: whoever logs in again and again pushes their own oldest out.
     const TIDY: Statement = Statement::new(
         "DELETE FROM {shard}.sessions WHERE token_hash IN (
@@ -67,21 +81,13 @@ pub(crate) async fn log_in(app: &App, credentials: Credentials) -> Result<Sessio
          VALUES ($1, $2, now() + make_interval(secs => $3))",
     );
 
-    let shard = app.cluster.shard_for_key(credentials.name.as_str());
-    let user = shard.query_opt(&BY_NAME, &[&credentials.name.as_str()]).await?;
-    let hash = user.as_ref().map(|user| user.get("password_hash"));
-    if !password_matches(app, credentials.password, hash).await? {
-        return Err(Kind::WrongPassword.into());
-    }
-    let user = user.ok_or(Kind::WrongPassword)?;
-    let user = Person { id: user.get("id"), name: user.get("name") };
-
     let token = Token::random(user.id)?;
-    let (user_id, hash) = (user.id, token.hash());
-    shard
+    let hash = token.hash();
+    app.cluster
+        .shard_of_id(user.id)?
         .transaction(async |tx| {
-            tx.execute(&TIDY, &[&user_id]).await?;
-            tx.execute(&ADD, &[&hash, &user_id, &f64::from(LIFETIME_SECONDS)]).await
+            tx.execute(&TIDY, &[&user.id]).await?;
+            tx.execute(&ADD, &[&hash, &user.id, &f64::from(LIFETIME_SECONDS)]).await
         })
         .await?;
     Ok(Session { token: token.to_string(), user })
@@ -128,9 +134,8 @@ impl FromRequestParts<App> for Viewer {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let viewer =
-            <Self as OptionalFromRequestParts<App>>::from_request_parts(parts, app).await?;
-        viewer.ok_or_else(|| Kind::NotLoggedIn.into())
+        let viewer = viewer(app, &parts.headers).await?;
+        viewer.map(Self).ok_or_else(|| Kind::NotLoggedIn.into())
     }
 }
 
@@ -138,21 +143,25 @@ impl OptionalFromRequestParts<App> for Viewer {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Option<Self>, Problem> {
-        const BY_TOKEN: Statement = Statement::new(
-            "SELECT u.id, u.name FROM {shard}.sessions s JOIN {shard}.users u ON u.id = s.user_id
-             WHERE s.token_hash = $1 AND s.user_id = $2 AND s.expires_at > now()",
-        );
+        Ok(viewer(app, &parts.headers).await?.map(Self))
+    }
+}
 
-        let Some(token) = Token::of(&parts.headers)? else { return Ok(None) };
-        let row = match app.cluster.shard_of_id(token.user) {
-            Ok(shard) => shard.query_opt(&BY_TOKEN, &[&token.hash(), &token.user]).await?,
-            Err(_) => None,
-        };
-        match row {
-            Some(row) => Ok(Some(Self(Person { id: row.get("id"), name: row.get("name") }))),
-            None if parts.headers.contains_key(AUTHORIZATION) => Err(Kind::NotLoggedIn.into()),
-            None => Ok(None),
-        }
+pub(crate) async fn viewer(app: &App, headers: &HeaderMap) -> Result<Option<Person>, Problem> {
+    const BY_TOKEN: Statement = Statement::new(
+        "SELECT u.id, u.name FROM {shard}.sessions s JOIN {shard}.users u ON u.id = s.user_id
+         WHERE s.token_hash = $1 AND s.user_id = $2 AND s.expires_at > now()",
+    );
+
+    let Some(token) = Token::of(headers)? else { return Ok(None) };
+    let row = match app.cluster.shard_of_id(token.user) {
+        Ok(shard) => shard.query_opt(&BY_TOKEN, &[&token.hash(), &token.user]).await?,
+        Err(_) => None,
+    };
+    match row {
+        Some(row) => Ok(Some(Person { id: row.get("id"), name: row.get("name") })),
+        None if headers.contains_key(AUTHORIZATION) => Err(Kind::NotLoggedIn.into()),
+        None => Ok(None),
     }
 }
 
