@@ -84,7 +84,8 @@ pub mod testing;
 
 pub use catalog::InstanceState;
 pub use cluster::{
-    Client, Cluster, Cursor, Gathered, Instance, Page, Scatter, Shard, Transaction, Tx,
+    Client, Cluster, ClusterStatus, Cursor, Exec, Gathered, HostRole, HostStatus, Instance,
+    InstanceStatus, Page, Scatter, Shard, ShardAnswer, TextRows, Transaction, Tx,
 };
 pub use config::{Config, Dsn, SslMode};
 pub use error::{Error, Outcome, Result};

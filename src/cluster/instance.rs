@@ -48,6 +48,10 @@ impl Instance {
         self.cluster.snapshot().map.shards_on(&self.name).collect()
     }
 
+    pub(super) fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
     /// A connection of one's own, out of the pool: the raw client of tokio-postgres.
     ///
     /// Whatever was set on it ends with it: it is closed when dropped, and the pool makes a new one. Nothing here knows of

@@ -1,6 +1,7 @@
 //! What an application holds: the cluster, and handles of its shards and instances.
 
 mod deadline;
+mod exec;
 mod instance;
 mod page;
 mod pools;
@@ -8,6 +9,7 @@ mod retry;
 mod rows;
 mod scatter;
 mod shard;
+mod status;
 mod transaction;
 
 use std::fmt;
@@ -15,10 +17,12 @@ use std::sync::Arc;
 
 use tokio::task::AbortHandle;
 
+pub use exec::{Exec, ShardAnswer, TextRows};
 pub use instance::{Client, Instance};
 pub use page::{Cursor, Page};
 pub use scatter::{Gathered, Scatter};
 pub use shard::Shard;
+pub use status::{ClusterStatus, HostRole, HostStatus, InstanceStatus};
 pub use transaction::{Transaction, Tx};
 
 use crate::catalog::{Snapshot, Watch};

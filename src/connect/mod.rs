@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use bb8::ManageConnection;
 use bb8_postgres::PostgresConnectionManager;
+use futures_util::future::join_all;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::{AsyncMessage, Client, Socket};
@@ -70,6 +71,22 @@ impl Connector {
             }
         }
         Err(failure.unwrap_or_else(|| no_host(dsn)))
+    }
+
+    /// Logs in to each host of an address, primary or not, all at once.
+    pub(crate) async fn connect_each(&self, dsn: &Dsn) -> Vec<(String, u16, Result<Client>)> {
+        let connect = async |host: String, port: u16| {
+            let connected = async {
+                let target = dsn.with_host(&host, port)?;
+                let mut driver = self.driver_config(&target, &host, port)?;
+                driver.target_session_attrs(TargetSessionAttrs::Any);
+                let manager = PostgresConnectionManager::new(driver, self.tls.clone());
+                self.in_time(&target, manager.connect()).await
+            };
+            let connected = connected.await;
+            (host, port, connected)
+        };
+        join_all(dsn.hosts().map(|(host, port)| connect(host, port))).await
     }
 
     /// Logs in and listens on a channel until the connection ends, which is the error returned. `heard` is

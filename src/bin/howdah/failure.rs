@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use howdah::Error;
+use howdah::{Error, ShardId};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -43,14 +43,7 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let status = if error.is_config() || error.is_invalid_input() {
-            USAGE
-        } else if error.is_refused() || error.is_wrong_server() {
-            REFUSED
-        } else {
-            FAILED
-        };
-        Self::Said { message: error.to_string(), status }
+        Self::Said { message: error.to_string(), status: status_of(&error) }
     }
 }
 
@@ -87,4 +80,38 @@ fn say(message: &str) {
     let line = message.replace('\n', " ");
     // Without a stderr there is nobody to tell.
     let _ = writeln!(io::stderr(), "error: {line}");
+}
+
+/// The failures of single shards that are told one by one.
+const TOLD: usize = 10;
+
+/// Names the shards that failed. The exit status is what all failures have in common, if they have that.
+pub(crate) fn some_shards_failed<'a>(
+    failed: impl Iterator<Item = (ShardId, &'a Error)>,
+    total: usize,
+) -> Result<()> {
+    let failed: Vec<_> = failed.collect();
+    let Some((_, first)) = failed.first() else { return Ok(()) };
+    for (shard, error) in failed.iter().take(TOLD) {
+        say(&format!("shard {shard}: {error}"));
+    }
+    let of_all = failed.len() == total;
+    let alike = failed.iter().all(|(_, error)| status_of(error) == status_of(first));
+    let status = if of_all && alike { status_of(first) } else { FAILED };
+    let shown = if failed.len() > TOLD { format!(" ({TOLD} shown)") } else { String::new() };
+    let message = format!(
+        "{} of {total} shards failed{shown}; run it again when that is mended",
+        failed.len()
+    );
+    Err(Failure::Said { message, status })
+}
+
+fn status_of(error: &Error) -> u8 {
+    if error.is_config() || error.is_invalid_input() {
+        USAGE
+    } else if error.is_refused() || error.is_wrong_server() {
+        REFUSED
+    } else {
+        FAILED
+    }
 }

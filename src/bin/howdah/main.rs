@@ -3,15 +3,21 @@
 //! Each file is a command. A command parses its arguments, calls the library, and shows what came back; it decides
 //! nothing of its own. Results go to stdout, everything else to stderr.
 
+mod exec;
 mod failure;
 mod id;
+mod init;
+mod local;
+mod locate;
+mod migrate;
 mod output;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use howdah::{Config, Layout};
+use howdah::{Cluster, Config, Layout};
 
 use failure::{Failure, Result};
 use output::Output;
@@ -51,9 +57,23 @@ struct Global {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run PostgreSQL servers on this machine, for development
+    #[command(subcommand)]
+    Local(local::Command),
+    /// Make a cluster of empty databases; again: finish it, or upgrade what is older
+    Init(init::Init),
+    /// Show the instances, their servers and their shards
+    Status(status::Status),
+    /// Tell where an id, a key or a shard lives
+    Locate(locate::Locate),
     /// Take ids apart and put them together
     #[command(subcommand)]
     Id(id::Command),
+    /// Bring every shard's schema to the newest version
+    #[command(subcommand)]
+    Migrate(migrate::Command),
+    /// Run one statement on many shards
+    Exec(exec::Exec),
 }
 
 /// What every command needs: how to reach the cluster, and how to show things.
@@ -73,9 +93,23 @@ impl Context {
         Ok(config)
     }
 
-    /// The layout of the cluster where one can be asked, else the default.
+    async fn cluster(&self) -> Result<Cluster> {
+        Ok(Cluster::connect(self.config()?).await?)
+    }
+
+    /// The layout of the cluster, else the default. A cluster that was not named need not be there.
     async fn layout(&self) -> Result<Layout> {
-        Ok(Layout::default())
+        if self.config.is_some() {
+            return Ok(self.cluster().await?.layout());
+        }
+        let Some(config) = Config::find()? else { return Ok(Layout::default()) };
+        match Cluster::connect(config).await {
+            Ok(cluster) => Ok(cluster.layout()),
+            Err(error) => {
+                self.output.say(format_args!("note: the default layout is used: {error}"));
+                Ok(Layout::default())
+            }
+        }
     }
 }
 
@@ -100,6 +134,12 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 
 async fn run(command: Command, context: &Context) -> Result<()> {
     match command {
+        Command::Local(command) => local::run(command, context).await,
+        Command::Init(command) => init::run(command, context).await,
+        Command::Status(command) => status::run(command, context).await,
+        Command::Locate(command) => locate::run(command, context).await,
         Command::Id(command) => id::run(command, context).await,
+        Command::Migrate(command) => migrate::run(command, context).await,
+        Command::Exec(command) => exec::run(command, context).await,
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
+use howdah::ShardId;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
@@ -35,11 +36,6 @@ impl Output {
         Self { json, progress, verbose, colour: io::stdout().is_terminal() && !unwanted }
     }
 
-    /// Whether a program reads this.
-    pub(crate) fn is_json(&self) -> bool {
-        self.json
-    }
-
     /// Shows a result: as JSON if that was asked for, else as text.
     pub(crate) fn show(&self, document: &impl Serialize, text: impl fmt::Display) -> Result<()> {
         let mut stdout = io::stdout().lock();
@@ -49,7 +45,10 @@ impl Output {
             })?;
             writeln!(stdout, "{json}")?;
         } else {
-            writeln!(stdout, "{}", text.to_string().trim_end())?;
+            let text = text.to_string();
+            if !text.is_empty() {
+                writeln!(stdout, "{}", text.trim_end())?;
+            }
         }
         Ok(stdout.flush()?)
     }
@@ -102,4 +101,15 @@ impl Output {
         };
         if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
     }
+}
+
+/// Shards in order, as short as can be: `0-7, 12`.
+pub(crate) fn shard_ranges(shards: &[ShardId]) -> String {
+    let runs = shards.chunk_by(|a, b| a.get() + 1 == b.get());
+    let run = |run: &[ShardId]| match run {
+        [first, .., last] => format!("{first}-{last}"),
+        [one] => one.to_string(),
+        [] => String::new(),
+    };
+    runs.map(run).collect::<Vec<_>>().join(", ")
 }

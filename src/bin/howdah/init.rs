@@ -1,0 +1,86 @@
+//! `howdah init`: makes a cluster, finishes one that is half made, upgrades one that is older.
+
+use clap::Args;
+use howdah::{Dsn, InstanceName, Layout, ShardCount};
+use serde::Serialize;
+
+use crate::Context;
+use crate::failure::Result;
+
+#[derive(Args)]
+#[command(
+    after_help = "The catalog goes into the database that the configuration names. Running it again is safe: it \
+finishes and upgrades, and refuses what was decided otherwise.
+
+Example:
+  howdah init --shards 1024 --instance pg1=postgres://howdah_app@db1/app \\
+                            --instance pg2=postgres://howdah_app@db2,db2-standby/app"
+)]
+pub(crate) struct Init {
+    /// The number of shards, for good: from 1 to 8192
+    #[arg(long, value_name = "N")]
+    shards: u16,
+    /// An instance and how applications reach it; once for each
+    #[arg(long = "instance", value_name = "NAME=URL", value_parser = read_instance)]
+    instances: Vec<(InstanceName, Dsn)>,
+    /// The layout of ids, for good: when they begin, and how many bits are the shard's and the sequence's
+    #[arg(long, value_name = "EPOCH_MS,SHARD_BITS,SEQUENCE_BITS", value_parser = read_layout)]
+    layout: Option<Layout>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    cluster: String,
+    created: bool,
+    shards: u16,
+    instances: usize,
+}
+
+pub(crate) async fn run(command: Init, context: &Context) -> Result<()> {
+    let config = context.config()?;
+    let mut init = howdah::Init::new(ShardCount::new(command.shards)?);
+    if let Some(layout) = command.layout {
+        init = init.layout(layout);
+    }
+    for (name, dsn) in command.instances {
+        init = init.instance(name, dsn);
+    }
+    let bar = context.output.bar(command.shards.into(), "shards");
+    let seen = bar.clone();
+    let made = init.on_progress(move |done, _| seen.set_position(done as u64)).run(&config).await;
+    bar.finish_and_clear();
+    let made = made?;
+    let report = Report {
+        cluster: made.cluster,
+        created: made.created,
+        shards: made.shards.get(),
+        instances: made.instances,
+    };
+    let did = if report.created { "made" } else { "checked" };
+    let text = format!(
+        "{did} cluster {}: {} shards on {} instances",
+        report.cluster, report.shards, report.instances
+    );
+    context.output.show(&report, text)
+}
+
+fn read_instance(text: &str) -> Result<(InstanceName, Dsn), String> {
+    let (name, dsn) =
+        text.split_once('=').ok_or("write it as NAME=postgres://user@host/database")?;
+    let name = InstanceName::new(name).map_err(|error| error.to_string())?;
+    Ok((name, dsn.parse::<Dsn>().map_err(|error| error.to_string())?))
+}
+
+fn read_layout(text: &str) -> Result<Layout, String> {
+    let form = "write it as 1314220021721,13,10";
+    let mut parts = text.split(',');
+    let mut next = || parts.next().ok_or(form);
+    let (epoch, shard, sequence) = (next()?, next()?, next()?);
+    if next().is_ok() {
+        return Err(form.into());
+    }
+    let epoch = epoch.trim().parse().map_err(|_| form)?;
+    let shard = shard.trim().parse().map_err(|_| form)?;
+    let sequence = sequence.trim().parse().map_err(|_| form)?;
+    Layout::new(epoch, shard, sequence).map_err(|error| error.to_string())
+}

@@ -1,0 +1,305 @@
+//! `howdah local`: PostgreSQL servers on this machine, made into one cluster.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use howdah::local::{LocalCluster, Server, ServerRole, UpOptions};
+use howdah::{Cluster, Config, Dsn, Init, InstanceName, ShardCount};
+use serde::Serialize;
+
+use crate::Context;
+use crate::failure::{Failure, Result};
+use crate::output::{Output, Tone};
+
+/// The first line of a configuration that is ours to write again and to delete.
+const OURS: &str =
+    "# Written by `howdah local up`, which writes it again as long as this line is here.";
+
+const DEFAULT_SHARDS: u16 = 64;
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Make servers, start them, and make them one cluster; again: start what does not run
+    #[command(after_help = "Examples:
+  howdah local up
+  howdah local up --instances 3 --replicas 1 --shards 256
+  howdah local up --pg-bin /usr/lib/postgresql/15/bin")]
+    Up(Up),
+    /// Make one more server; it is not yet an instance of the cluster
+    #[command(after_help = "Example:
+  howdah local add pg3")]
+    Add(Add),
+    /// Show the servers
+    Status(Place),
+    /// Stop all servers; their data stays
+    Stop(Place),
+    /// Start all servers, or one
+    #[command(after_help = "Example:
+  howdah local start pg2")]
+    Start(Start),
+    /// End a server with SIGKILL, as a power failure would
+    #[command(after_help = "Example:
+  howdah local kill pg2")]
+    Kill(Named),
+    /// Make a replica a primary
+    #[command(after_help = "Example:
+  howdah local kill pg1; howdah local promote pg1-r1")]
+    Promote(Named),
+    /// Stop all servers and delete their data
+    Destroy(Place),
+}
+
+#[derive(Args)]
+pub(crate) struct Place {
+    /// The folder of the servers
+    #[arg(long, value_name = "DIR", default_value = ".howdah")]
+    dir: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct Up {
+    /// Primaries, pg1 on
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    instances: usize,
+    /// Streaming replicas of each primary, pg1-r1 on
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    replicas: usize,
+    /// Shards, for good [default: 64]
+    #[arg(long, value_name = "N")]
+    shards: Option<u16>,
+    /// The folder of PostgreSQL's programs, for servers that are still to be made
+    #[arg(long, value_name = "DIR")]
+    pg_bin: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Args)]
+pub(crate) struct Add {
+    /// The name of the server
+    name: String,
+    /// The folder of PostgreSQL's programs
+    #[arg(long, value_name = "DIR")]
+    pg_bin: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Args)]
+pub(crate) struct Start {
+    /// The name of the server
+    name: Option<String>,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Args)]
+pub(crate) struct Named {
+    /// The name of the server
+    name: String,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Serialize)]
+struct Document {
+    dir: String,
+    config: Option<String>,
+    servers: Vec<ServerDocument>,
+}
+
+#[derive(Serialize)]
+struct ServerDocument {
+    name: String,
+    role: &'static str,
+    upstream: Option<String>,
+    port: u16,
+    version: Option<u32>,
+    running: bool,
+    pid: Option<u32>,
+    dsn: String,
+}
+
+pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
+    let output = &context.output;
+    match command {
+        Command::Up(up) => make(up, output).await,
+        Command::Add(Add { name, pg_bin, place }) => {
+            let mut local = LocalCluster::open(place.dir)?;
+            busy(output, "making a server", local.add(&name, pg_bin.as_deref())).await?;
+            show(&local, output)
+        }
+        Command::Status(place) => {
+            let local = LocalCluster::open(place.dir)?;
+            if local.servers().is_empty() {
+                return Err(Failure::usage(format!(
+                    "there is no local cluster in {}; `howdah local up` makes one",
+                    local.dir().display()
+                )));
+            }
+            show(&local, output)
+        }
+        Command::Stop(place) => {
+            let mut local = LocalCluster::open(place.dir)?;
+            busy(output, "stopping", local.stop()).await?;
+            show(&local, output)
+        }
+        Command::Start(Start { name, place }) => {
+            let mut local = LocalCluster::open(place.dir)?;
+            busy(output, "starting", local.start(name.as_deref())).await?;
+            show(&local, output)
+        }
+        Command::Kill(Named { name, place }) => {
+            let mut local = LocalCluster::open(place.dir)?;
+            local.kill(&name).await?;
+            show(&local, output)
+        }
+        Command::Promote(Named { name, place }) => {
+            let mut local = LocalCluster::open(place.dir)?;
+            busy(output, "promoting", local.promote(&name)).await?;
+            show(&local, output)
+        }
+        Command::Destroy(place) => {
+            let local = LocalCluster::open(place.dir)?;
+            let dir = local.dir().to_owned();
+            let config = config_file(&dir);
+            if is_ours(&config) {
+                fs::remove_file(&config).map_err(|error| cannot("delete", &config, &error))?;
+            }
+            busy(output, "deleting", local.destroy()).await?;
+            let gone =
+                Document { dir: dir.display().to_string(), config: None, servers: Vec::new() };
+            output.show(&gone, format_args!("{} is gone", dir.display()))
+        }
+    }
+}
+
+/// Servers, then a configuration that leads to them, then a cluster on them.
+async fn make(up: Up, output: &Output) -> Result<()> {
+    let mut options = UpOptions::default().instances(up.instances).replicas(up.replicas);
+    if let Some(folder) = &up.pg_bin {
+        options = options.pg_bin(folder);
+    }
+    let mut local = LocalCluster::open(&up.place.dir)?;
+    busy(output, "starting servers", local.up(&options)).await?;
+
+    let file = config_file(local.dir());
+    if is_ours(&file) || !file.exists() {
+        let dsn = address(&local, "pg1")?;
+        let toml = format!(
+            "{OURS}\n[catalog]\ndsn = \"{dsn}\"\n\n[auth]\nsslmode = \"disable\"\nowner = \"howdah_owner\"\n\
+             mover = \"howdah_mover\"\n"
+        );
+        fs::write(&file, toml).map_err(|error| cannot("write", &file, &error))?;
+    }
+    let config = Config::from_file(&file)?;
+    let init = cluster_of(&up, &local, &config).await?;
+    let bar = output.bar(0, "shards");
+    let seen = bar.clone();
+    let made = init
+        .on_progress(move |done, total| {
+            seen.set_length(total as u64);
+            seen.set_position(done as u64);
+        })
+        .run(&config)
+        .await;
+    bar.finish_and_clear();
+    made?;
+    show(&local, output)
+}
+
+/// What is to be initialised: what is there already, else what was asked for.
+async fn cluster_of(up: &Up, local: &LocalCluster, config: &Config) -> Result<Init> {
+    if let Ok(cluster) = Cluster::connect(config.clone()).await {
+        let there = cluster.map().count();
+        return Ok(
+            Init::new(up.shards.map_or(Ok(there), ShardCount::new)?).layout(cluster.layout())
+        );
+    }
+    let mut init = Init::new(ShardCount::new(up.shards.unwrap_or(DEFAULT_SHARDS))?);
+    for number in 1..=up.instances {
+        let name = format!("pg{number}");
+        init = init.instance(InstanceName::new(&name)?, address(local, &name)?);
+    }
+    Ok(init)
+}
+
+/// How applications reach an instance: its primary, or else a replica that was promoted.
+fn address(local: &LocalCluster, name: &str) -> Result<Dsn> {
+    let primary = local.server(name)?;
+    let replicas = local.servers().iter().filter(|server| server.upstream() == Some(name));
+    let hosts: Vec<_> = [primary]
+        .into_iter()
+        .chain(replicas)
+        .map(|server| format!("127.0.0.1:{}", server.port()))
+        .collect();
+    let dsn = primary.dsn("howdah_app");
+    Ok(dsn.replacen(&hosts[0], &hosts.join(","), 1).parse()?)
+}
+
+fn config_file(dir: &Path) -> PathBuf {
+    dir.join("howdah.toml")
+}
+
+fn is_ours(file: &Path) -> bool {
+    fs::read_to_string(file).is_ok_and(|text| text.starts_with(OURS))
+}
+
+fn cannot(what: &str, path: &Path, error: &std::io::Error) -> Failure {
+    Failure::failed(format!("cannot {what} {}: {error}", path.display()))
+}
+
+/// Shows that something goes on for as long as it does.
+async fn busy<T>(output: &Output, what: &'static str, work: impl Future<Output = T>) -> T {
+    let spinner = output.spinner(what);
+    let done = work.await;
+    spinner.finish_and_clear();
+    done
+}
+
+fn show(local: &LocalCluster, output: &Output) -> Result<()> {
+    let config = Some(config_file(local.dir())).filter(|file| file.exists());
+    let document = Document {
+        dir: local.dir().display().to_string(),
+        config: config.map(|file| file.display().to_string()),
+        servers: local.servers().iter().map(ServerDocument::new).collect(),
+    };
+    output.show(&document, document.as_text(output))
+}
+
+impl ServerDocument {
+    fn new(server: &Server) -> Self {
+        let role = match server.role() {
+            ServerRole::Primary => "primary",
+            ServerRole::Replica => "replica",
+        };
+        Self {
+            name: server.name().to_owned(),
+            role,
+            upstream: server.upstream().map(str::to_owned),
+            port: server.port(),
+            version: server.version(),
+            running: server.is_running(),
+            pid: server.pid(),
+            dsn: server.dsn("howdah_app"),
+        }
+    }
+}
+
+impl Document {
+    fn as_text(&self, output: &Output) -> String {
+        let width = self.servers.iter().map(|server| server.name.len()).max().unwrap_or(0);
+        let line = |server: &ServerDocument| {
+            let ServerDocument { name, role, dsn, .. } = server;
+            let state = if server.running {
+                output.paint(Tone::Good, "running")
+            } else {
+                output.paint(Tone::Bad, "stopped")
+            };
+            let version = server.version.map_or("?".to_owned(), |version| version.to_string());
+            format!("{name:width$}  {state}  {role}  PostgreSQL {version}  {dsn}")
+        };
+        self.servers.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+}

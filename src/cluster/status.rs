@@ -1,0 +1,182 @@
+//! What is where, and how it is: the answer to `howdah status`.
+
+use futures_util::future::join_all;
+use tokio_postgres::Client;
+
+use super::{Cluster, Instance};
+use crate::catalog::InstanceState;
+use crate::config::Dsn;
+use crate::connect::{Identity, statement_failure};
+use crate::shard::{InstanceName, MapVersion, ShardCount, ShardId};
+use crate::{Error, Result};
+
+/// A cluster at one moment; made by [`Cluster::status`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ClusterStatus {
+    /// The cluster's identity, a UUID.
+    pub cluster: String,
+    /// The version of the shard map.
+    pub map_version: MapVersion,
+    /// How many shards there are.
+    pub shards: ShardCount,
+    /// Its instances, by name.
+    pub instances: Vec<InstanceStatus>,
+}
+
+/// An instance at one moment.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct InstanceStatus {
+    /// Its name.
+    pub name: InstanceName,
+    /// How applications reach it.
+    pub dsn: Dsn,
+    /// Whether it takes new shards.
+    pub state: InstanceState,
+    /// The primary's version of PostgreSQL, such as `18.1`; `None` where no primary answers.
+    pub server_version: Option<String>,
+    /// The shards that live there, in order.
+    pub shards: Vec<ShardId>,
+    /// The size on disk of its database; `None` where no primary answers.
+    pub bytes: Option<u64>,
+    /// Its hosts, in the order of the address.
+    pub hosts: Vec<HostStatus>,
+}
+
+/// One server of an instance.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct HostStatus {
+    /// Its name or address; the folder of a Unix socket.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// What it does there.
+    pub role: HostRole,
+    /// How many bytes of WAL it has still to replay; 0 for the primary, `None` where it cannot be told.
+    pub lag_bytes: Option<u64>,
+    /// Why it is not reached.
+    pub error: Option<Error>,
+}
+
+/// What a server does in its instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum HostRole {
+    /// It takes writes.
+    Primary,
+    /// It follows the primary.
+    Replica,
+    /// It does not answer, or is not who it should be.
+    Unreachable,
+}
+
+impl HostRole {
+    /// The word that the command-line tool uses.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
+/// What a server says of itself.
+struct Facts {
+    is_replica: bool,
+    /// The end of its WAL, written or replayed, as bytes since the beginning of time.
+    position: Option<i64>,
+    version_number: i32,
+    bytes: i64,
+}
+
+impl Cluster {
+    /// Asks every server of every instance how it is. One that does not answer in time is part of the answer.
+    pub async fn status(&self) -> ClusterStatus {
+        let snapshot = self.snapshot();
+        let instances = self.instances();
+        let instances = instances.iter().map(|instance| instance.status());
+        ClusterStatus {
+            cluster: snapshot.cluster.to_string(),
+            map_version: snapshot.map.version(),
+            shards: snapshot.map.count(),
+            instances: join_all(instances).await,
+        }
+    }
+}
+
+impl Instance {
+    async fn status(&self) -> InstanceStatus {
+        let snapshot = self.cluster().snapshot();
+        let identity = snapshot.instances.get(self.name());
+        let identity = identity.map(|record| snapshot.identity(self.name(), record));
+        let reached = self.cluster().connector().connect_each(self.dsn()).await;
+        let facts = reached.into_iter().map(|(host, port, client)| {
+            let identity = identity.as_ref();
+            async move { (host, port, Facts::ask(client, identity).await) }
+        });
+        let facts = join_all(facts).await;
+
+        let primary = facts
+            .iter()
+            .find_map(|(_, _, facts)| facts.as_ref().ok().filter(|facts| !facts.is_replica));
+        let written = primary.and_then(|facts| facts.position);
+        InstanceStatus {
+            name: self.name().clone(),
+            dsn: self.dsn().clone(),
+            state: self.state(),
+            server_version: primary.map(Facts::version),
+            shards: self.shards(),
+            bytes: primary.and_then(|facts| u64::try_from(facts.bytes).ok()),
+            hosts: facts
+                .iter()
+                .map(|(host, port, facts)| HostStatus::new(host, *port, facts, written))
+                .collect(),
+        }
+    }
+}
+
+impl HostStatus {
+    fn new(host: &str, port: u16, facts: &Result<Facts>, written: Option<i64>) -> Self {
+        let (role, lag_bytes, error) = match facts {
+            Ok(facts) if facts.is_replica => {
+                // A replica that was asked after the primary may have come further.
+                let lag = written.zip(facts.position).map(|(written, replayed)| written - replayed);
+                (HostRole::Replica, lag.map(|lag| u64::try_from(lag).unwrap_or(0)), None)
+            }
+            Ok(_) => (HostRole::Primary, Some(0), None),
+            Err(error) => (HostRole::Unreachable, None, Some(error.clone())),
+        };
+        Self { host: host.to_owned(), port, role, lag_bytes, error }
+    }
+}
+
+impl Facts {
+    async fn ask(client: Result<Client>, identity: Option<&Identity>) -> Result<Self> {
+        const FACTS: &str = "SELECT pg_is_in_recovery(),
+            (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END
+                - '0/0'::pg_lsn)::bigint,
+            current_setting('server_version_num')::int,
+            pg_database_size(current_database())";
+
+        let client = client?;
+        if let Some(identity) = identity {
+            identity.greet(&client, "SET statement_timeout = '5s'; ").await?;
+        }
+        let row = client.query_one(FACTS, &[]).await;
+        let row = row.map_err(|error| statement_failure(error, "cannot ask the server"))?;
+        Ok(Self {
+            is_replica: row.get(0),
+            position: row.get(1),
+            version_number: row.get(2),
+            bytes: row.get(3),
+        })
+    }
+
+    fn version(&self) -> String {
+        format!("{}.{}", self.version_number / 10_000, self.version_number % 10_000)
+    }
+}
