@@ -251,7 +251,7 @@ mod tests {
     fn a_token_is_found_in_the_header_or_the_cookie() {
         let user: Id = "2715604631366879010".parse().unwrap();
         let token = Token::random(user).unwrap().to_string();
-        assert!(token.starts_with("CWvs5T8A1Mi."));
+        assert!(token.starts_with("CWvxAY7B0ci."));
         let found = |name: &'static str, value: String| {
             let mut headers = HeaderMap::new();
             headers.insert(name, value.parse().unwrap());

@@ -13,7 +13,7 @@ pub(crate) enum Command {
     /// What an id says: its shard, sequence and time
     #[command(after_help = "Examples:
   howdah id decode 2715604631366879010
-  howdah id decode CWvs5T8A1Mi --json
+  howdah id decode CWvxAY7B0ci --json
 
 Digits alone are read as the decimal form, anything else as the short one.")]
     Decode(Decode),
