@@ -13,7 +13,7 @@ use crate::shard::{InstanceName, ShardId};
 /// One instance: a PostgreSQL primary and its replicas.
 #[derive(Clone)]
 pub struct Instance {
-    cluster: Cluster,
+    pub(super) cluster: Cluster,
     name: InstanceName,
     dsn: Dsn,
     state: InstanceState,
@@ -46,10 +46,6 @@ impl Instance {
     #[must_use]
     pub fn shards(&self) -> Vec<ShardId> {
         self.cluster.snapshot().map.shards_on(&self.name).collect()
-    }
-
-    pub(super) fn cluster(&self) -> &Cluster {
-        &self.cluster
     }
 
     /// A connection of one's own, out of the pool: the raw client of tokio-postgres.

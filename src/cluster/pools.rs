@@ -25,6 +25,11 @@ impl Pools {
         Self { connector, by_name: ArcSwap::default(), changing: Mutex::new(()) }
     }
 
+    /// Makes connections that are no pool's.
+    pub(super) fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
     /// The pool of an instance that the snapshot names.
     pub(super) fn get(&self, name: &InstanceName, snapshot: &Snapshot) -> Result<Arc<Pool>> {
         if let Some(pool) = self.by_name.load().get(name) {

@@ -110,10 +110,10 @@ impl Cluster {
 
 impl Instance {
     async fn status(&self) -> InstanceStatus {
-        let snapshot = self.cluster().snapshot();
+        let snapshot = self.cluster.snapshot();
         let identity = snapshot.instances.get(self.name());
         let identity = identity.map(|record| snapshot.identity(self.name(), record));
-        let reached = self.cluster().connector().connect_each(self.dsn()).await;
+        let reached = self.cluster.0.pools.connector().connect_each(self.dsn()).await;
         let facts = reached.into_iter().map(|(host, port, client)| {
             let identity = identity.as_ref();
             async move { (host, port, Facts::ask(client, identity).await) }
