@@ -10,22 +10,24 @@ mod ticks;
 use ticks::Ticks;
 
 /// Each thread draws by clocks of its own, which stand, step on or step back.
-fn draw_in_threads<const DRAWS: usize>(clocks: &'static [[u64; DRAWS]]) {
+fn draw_in_threads<const DRAWS: usize, const THREADS: usize>(clocks: [[u64; DRAWS]; THREADS]) {
     loom::model(move || {
         let ticks = Arc::new(Ticks::after(4));
-        let threads: Vec<_> = clocks
+        let draw = |ticks: &Ticks, clocks: [u64; DRAWS]| {
+            let drawn = clocks.map(|clock| ticks.draw(clock, u64::MAX).unwrap());
+            assert!(drawn.is_sorted_by(|a, b| a < b), "a thread's own increase: {drawn:?}");
+            drawn
+        };
+        let [here, elsewhere @ ..] = &clocks[..] else { return };
+        let threads: Vec<_> = elsewhere
             .iter()
             .map(|&clocks| {
                 let ticks = Arc::clone(&ticks);
-                thread::spawn(move || clocks.map(|clock| ticks.draw(clock, u64::MAX).unwrap()))
+                thread::spawn(move || draw(&ticks, clocks))
             })
             .collect();
-        let mut drawn = Vec::new();
-        for thread in threads {
-            let mine = thread.join().unwrap();
-            assert!(mine.is_sorted_by(|a, b| a < b), "a thread's own increase: {mine:?}");
-            drawn.extend(mine);
-        }
+        let mut drawn = draw(&ticks, *here).to_vec();
+        drawn.extend(threads.into_iter().flat_map(|thread| thread.join().unwrap()));
         drawn.sort_unstable();
         assert!(drawn.is_sorted_by(|a, b| a < b), "none is drawn twice: {drawn:?}");
         assert!(drawn[0] > 4, "none is before the start: {drawn:?}");
@@ -35,13 +37,13 @@ fn draw_in_threads<const DRAWS: usize>(clocks: &'static [[u64; DRAWS]]) {
 
 #[test]
 fn two_threads_draw_different_ticks() {
-    draw_in_threads(&[[7, 7], [7, 8]]);
-    draw_in_threads(&[[9, 3], [0, 9]]);
+    draw_in_threads([[7, 7], [7, 8]]);
+    draw_in_threads([[9, 3], [0, 9]]);
 }
 
 #[test]
 fn three_threads_draw_different_ticks() {
-    draw_in_threads(&[[7], [6], [7]]);
+    draw_in_threads([[7], [6], [7]]);
 }
 
 #[test]
