@@ -1,0 +1,152 @@
+//! The clock's accuracy: how far ids run ahead of the time or behind it, and what they do when it is set.
+
+mod clock;
+
+use std::time::{Duration, Instant};
+
+use clock::{
+    CLOCK, SCHEMA, app, lead_ms, next_id, number, one_instance, set_the_clock, take_the_clock,
+};
+use futures_util::future::join_all;
+use howdah::postgres::Client;
+
+const HOUR_MS: i64 = 3_600_000;
+
+/// How many sessions hold the lock of a jump.
+const LOCKS: &str = "SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database
+                     WHERE locktype = 'advisory' AND classid = 1752135524 AND datname = current_database()";
+
+async fn lead(client: &Client) -> i64 {
+    number(client, &format!("SELECT howdah.clock_lead_ms({CLOCK})")).await
+}
+
+#[tokio::test]
+async fn ids_follow_a_clock_that_is_set_forward() {
+    let test = one_instance().start().await.unwrap();
+    let admin = test.admin("pg1").await.unwrap();
+    take_the_clock(&admin).await;
+    let client = app(&test).await;
+    next_id(&client).await;
+    set_the_clock(&admin, HOUR_MS).await;
+    let ahead = lead_ms(next_id(&client).await);
+    assert!((HOUR_MS - 2000..=HOUR_MS).contains(&ahead), "{ahead}");
+}
+
+/// Far ahead of a clock that was set back, ids flow on at full speed, in order, and it is told how far ahead they are.
+#[tokio::test]
+async fn ids_go_on_when_the_clock_is_set_back_by_an_hour() {
+    let test = one_instance().start().await.unwrap();
+    let admin = test.admin("pg1").await.unwrap();
+    take_the_clock(&admin).await;
+    let client = app(&test).await;
+    let before = next_id(&client).await;
+    set_the_clock(&admin, -HOUR_MS).await;
+    let started = Instant::now();
+    let first =
+        number(&client, &format!("SELECT min({SCHEMA}.next_id()) FROM generate_series(1, 20000)"))
+            .await;
+    assert!(first > before.get());
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    let ahead = lead(&admin).await;
+    assert!((HOUR_MS - 10_000..=HOUR_MS + 2000).contains(&ahead), "{ahead}");
+
+    // The clock comes back, and so do the ids to it.
+    set_the_clock(&admin, 5000).await;
+    assert!(lead_ms(next_id(&client).await) > 3000);
+}
+
+/// A burst is slowed to the clock's pace once it is a second ahead. The test makes one by a clock set back by as much:
+/// no machine of a few cores draws faster than 1,024 ids a millisecond.
+#[tokio::test]
+async fn a_burst_waits_for_the_clock_a_second_ahead() {
+    let test = one_instance().start().await.unwrap();
+    let admin = test.admin("pg1").await.unwrap();
+    take_the_clock(&admin).await;
+    let client = app(&test).await;
+    next_id(&client).await;
+    set_the_clock(&admin, -2000).await;
+    let started = Instant::now();
+    number(&client, &format!("SELECT max({SCHEMA}.next_id()) FROM generate_series(1, 100)")).await;
+    assert!(
+        started.elapsed() > Duration::from_millis(100),
+        "each waits a millisecond: {:?}",
+        started.elapsed()
+    );
+    assert!(lead(&admin).await < 2000, "and gets no further ahead");
+
+    // Within the second nobody waits.
+    set_the_clock(&admin, -300).await;
+    let started = Instant::now();
+    number(&client, &format!("SELECT max({SCHEMA}.next_id()) FROM generate_series(1, 1000)")).await;
+    assert!(started.elapsed() < Duration::from_millis(900), "{:?}", started.elapsed());
+}
+
+/// Nobody waits for whoever holds the lock of the jump, be it an application that took our key by mistake: ids lag behind
+/// the clock until it is free, and then catch up.
+#[tokio::test]
+async fn a_lock_that_is_never_given_back_stops_no_ids() {
+    let test = one_instance().start().await.unwrap();
+    let squatter = app(&test).await;
+    let oid =
+        number(&squatter, &format!("SELECT '{SCHEMA}.howdah_jumps'::regclass::oid::bigint")).await;
+    squatter
+        .query_one(&format!("SELECT pg_advisory_lock(1752135524, {oid})::text"), &[])
+        .await
+        .unwrap();
+
+    let client = app(&test).await;
+    let first = next_id(&client).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let second = next_id(&client).await;
+    assert!(second > first);
+    assert!(lead_ms(second) <= -250, "{}", lead_ms(second));
+
+    drop(squatter);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(lead_ms(next_id(&client).await) > -150);
+}
+
+/// An open transaction that has jumped holds up no other: neither its ids nor their time.
+#[tokio::test]
+async fn an_open_transaction_keeps_no_lock() {
+    let test = one_instance().start().await.unwrap();
+    let (one, other) = (app(&test).await, app(&test).await);
+    one.batch_execute(&format!("BEGIN; SELECT {SCHEMA}.next_id()")).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(lead_ms(next_id(&other).await) > -200);
+    assert_eq!(number(&other, LOCKS).await, 0);
+    one.batch_execute("COMMIT").await.unwrap();
+}
+
+/// Cancelled at any point, a caller leaves the clock as good as it was.
+#[tokio::test]
+async fn a_cancel_leaks_nothing() {
+    let test = one_instance().start().await.unwrap();
+    let admin = test.admin("pg1").await.unwrap();
+    take_the_clock(&admin).await;
+    let sessions = join_all((0..3).map(|_| app(&test))).await;
+    let until = Instant::now() + Duration::from_secs(3);
+    let draw = async |client: &Client| {
+        // Every statement jumps anew: each moves the clock on for the others.
+        let sql =
+            format!("SELECT {SCHEMA}.next_id(), pg_sleep(0.0002) FROM generate_series(1, 200)");
+        let mut cancelled = 0;
+        while Instant::now() < until {
+            cancelled += u32::from(client.query(&sql, &[]).await.is_err());
+        }
+        cancelled
+    };
+    let cancel = async {
+        while Instant::now() < until {
+            let sql = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity
+                       WHERE usename = 'howdah_app' AND state = 'active' AND datname = current_database()";
+            number(&admin, sql).await;
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+    };
+    let (cancelled, ()) = tokio::join!(join_all(sessions.iter().map(draw)), cancel);
+    assert!(cancelled.iter().sum::<u32>() > 100, "{cancelled:?}");
+    assert_eq!(number(&admin, LOCKS).await, 0);
+    set_the_clock(&admin, HOUR_MS).await;
+    assert!(lead_ms(next_id(&sessions[0]).await) > HOUR_MS - 2000, "the clock still jumps");
+}
