@@ -64,7 +64,7 @@ impl Account {
 
     /// Makes a folder that belongs to the account and that others may pass through but, unless they are to
     /// find a socket in it, not list.
-    pub(super) fn make_folder(&self, folder: &Path, mode: u32) -> Result<()> {
+    pub(crate) fn make_folder(&self, folder: &Path, mode: u32) -> Result<()> {
         match fs::DirBuilder::new().mode(mode).create(folder) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             _ => fs::set_permissions(folder, fs::Permissions::from_mode(mode))

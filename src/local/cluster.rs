@@ -21,11 +21,12 @@ pub struct UpOptions {
     replicas: usize,
     pg_bin: Option<PathBuf>,
     durable: bool,
+    templates: Option<PathBuf>,
 }
 
 impl Default for UpOptions {
     fn default() -> Self {
-        Self { instances: 2, replicas: 0, pg_bin: None, durable: true }
+        Self { instances: 2, replicas: 0, pg_bin: None, durable: true, templates: None }
     }
 }
 
@@ -57,6 +58,12 @@ impl UpOptions {
     #[must_use]
     pub fn durable(mut self, durable: bool) -> Self {
         self.durable = durable;
+        self
+    }
+
+    /// A folder in which data folders are kept to be copied, and from which they are copied.
+    pub(crate) fn templates(mut self, folder: PathBuf) -> Self {
+        self.templates = Some(folder);
         self
     }
 }
@@ -119,6 +126,12 @@ impl LocalCluster {
         &self.dir
     }
 
+    /// Whether there is a cluster in the folder.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.made.is_some()
+    }
+
     /// The servers, in the order in which they were made.
     #[must_use]
     pub fn servers(&self) -> &[Server] {
@@ -160,7 +173,7 @@ impl LocalCluster {
         }
 
         let wanted = (1..=options.instances).map(|n| format!("pg{n}"));
-        self.make_primaries(wanted.collect(), options.pg_bin.as_deref()).await?;
+        self.make_primaries(wanted.collect(), options).await?;
         self.start_these(|_| true).await?;
 
         for instance in 1..=options.instances {
@@ -183,7 +196,8 @@ impl LocalCluster {
         if self.server(name).is_ok() {
             return Err(Error::refused("there is a server of this name already").at(name));
         }
-        self.make_primaries(vec![name.to_owned()], pg_bin).await?;
+        let options = UpOptions { pg_bin: pg_bin.map(Path::to_owned), ..UpOptions::default() };
+        self.make_primaries(vec![name.to_owned()], &options).await?;
         self.start_these(|server| server.name == name).await
     }
 
@@ -345,14 +359,14 @@ impl LocalCluster {
     }
 
     /// Makes those of the named primaries that are missing.
-    async fn make_primaries(&mut self, names: Vec<String>, pg_bin: Option<&Path>) -> Result<()> {
+    async fn make_primaries(&mut self, names: Vec<String>, options: &UpOptions) -> Result<()> {
         let missing: Vec<_> = names.into_iter().filter(|name| self.server(name).is_err()).collect();
         if missing.is_empty() {
             return Ok(());
         }
         let Some(Made { place, durable, .. }) = &self.made else { return Ok(()) };
         place.prepare(&self.account)?;
-        let found = Binaries::find(pg_bin, &self.dir).await?;
+        let found = Binaries::find(options.pg_bin.as_deref(), &self.dir).await?;
         let major = found.major();
         let bin = found.within_reach(&self.account, &place.binaries(major)).await?;
         let mut servers = Vec::new();
@@ -362,7 +376,8 @@ impl LocalCluster {
             server.port = self.free_port(&servers)?;
             servers.push(server);
         }
-        try_join_all(servers.iter().map(|server| server.make_primary(major))).await?;
+        let templates = options.templates.as_deref();
+        try_join_all(servers.iter().map(|server| server.make_primary(major, templates))).await?;
         self.remember(servers)
     }
 

@@ -28,10 +28,22 @@ const PORT_ATTEMPTS: usize = 10;
 
 impl Server {
     /// Makes a primary with the roles and an empty database.
-    pub(super) async fn make_primary(&self, major: u32) -> Result<()> {
+    pub(super) async fn make_primary(&self, major: u32, templates: Option<&Path>) -> Result<()> {
         let making = self.begin_making().await?;
+        match templates {
+            Some(templates) if self.copy_template(templates, major, &making).await => {}
+            Some(templates) => {
+                self.make_data(&making, major).await?;
+                self.keep_template(templates, major, &making).await;
+            }
+            None => self.make_data(&making, major).await?,
+        }
+        self.finish_making(&making)
+    }
+
+    async fn make_data(&self, making: &Path, major: u32) -> Result<()> {
         let mut initdb = self.account.command(self.program("initdb"), &self.folder);
-        initdb.arg("--pgdata").arg(&making);
+        initdb.arg("--pgdata").arg(making);
         initdb.args(["--username", SUPERUSER, "--auth=trust", "--encoding=UTF8", "--locale=C"]);
         if !self.durable {
             initdb.arg("--no-sync");
@@ -43,9 +55,8 @@ impl Server {
             .open(making.join("postgresql.conf"))
             .and_then(|mut file| writeln!(file, "\ninclude '{FILE}'"))
             .map_err(|error| self.failed("cannot write postgresql.conf", error))?;
-        self.write_settings(&making, major, None)?;
-        self.create_roles(&making).await?;
-        self.finish_making(&making)
+        self.write_settings(making, major, None)?;
+        self.create_roles(making).await
     }
 
     /// Makes a streaming replica of a running primary.

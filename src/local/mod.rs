@@ -20,6 +20,7 @@ mod process;
 mod server;
 mod settings;
 mod state;
+mod template;
 
 pub(crate) use account::Account;
 pub use binaries::Binaries;

@@ -128,8 +128,10 @@ pub(super) fn make_dir(dir: &Path) -> Result<PathBuf> {
     make_if_missing(dir)?;
     let dir = dir.canonicalize().map_err(failed)?;
     match dir.to_str() {
-        Some(text) if !text.contains(char::is_control) => Ok(dir),
-        _ => Err(Error::config(format!("{} cannot stand in PostgreSQL's settings", dir.display()))
-            .hint("choose a folder whose path is UTF-8 without control characters")),
+        // The path stands in settings files, and in a command line that pg_ctl hands to a shell.
+        Some(text) if !text.contains(|c: char| c.is_control() || "\"$`\\".contains(c)) => Ok(dir),
+        _ => Err(Error::config(format!("PostgreSQL cannot live in {}", dir.display())).hint(
+            "choose a folder whose path is UTF-8 without control characters, \", $, ` and \\",
+        )),
     }
 }

@@ -21,15 +21,13 @@ done
 gone=$folder.gone.$$
 mv "$folder" "$gone" || exit
 
-for file in "$gone"/*/servers/*/data/postmaster.pid; do
+find "$gone" -name postmaster.pid | while read -r file; do
     read -r pid <"$file" || continue
     # The number in the file may be left from a server that was killed.
     [ ! -e /proc/self/cmdline ] || grep -qF "$folder/" "/proc/$pid/cmdline" || continue
     kill -QUIT "$pid"
-done
-for file in "$gone"/*/servers/*/data/postmaster.pid; do
     tries=100
-    while [ -e "$file" ] && read -r pid <"$file" && kill -0 "$pid" && [ $((tries -= 1)) -gt 0 ]; do
+    while [ -e "$file" ] && kill -0 "$pid" && [ $((tries -= 1)) -gt 0 ]; do
         sleep 0.1 </dev/null
     done
 done

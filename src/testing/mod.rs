@@ -5,9 +5,12 @@
 //! started once in a run.
 
 mod cluster;
+mod dir;
+mod finish;
 mod postgres;
 mod servers;
 mod shared;
 
 pub use cluster::{TestCluster, TestClusterBuilder};
+pub use dir::TestDir;
 pub use servers::{TestServers, TestServersBuilder};

@@ -1,12 +1,11 @@
 //! Real servers with fresh databases.
 
-use std::future::Future;
-
 use tokio_postgres::{Client, NoTls};
 
+use super::finish::finish;
 use super::postgres::programs;
 use super::shared::{Shared, unique_name};
-use crate::local::{LocalCluster, Server, UpOptions};
+use crate::local::{LocalCluster, Server};
 use crate::{Error, Result};
 
 /// The version that tests run on when they ask for none: the newest that howdah supports.
@@ -96,8 +95,7 @@ impl TestServersBuilder {
         let unique = unique_name();
         let folder = if self.own { format!("own-{unique}") } else { format!("pg{}", self.version) };
         let mut cluster = LocalCluster::open(shared.folder().join(folder))?;
-        let mut options =
-            UpOptions::default().instances(self.count).replicas(self.replicas).durable(false);
+        let mut options = shared.up_options().instances(self.count).replicas(self.replicas);
         if cluster.servers().len() < self.count {
             options = options.pg_bin(programs(self.version, shared.folder()).await?);
         }
@@ -268,17 +266,6 @@ impl Drop for TestServers {
             }
         });
     }
-}
-
-/// Runs a future to its end from where nothing can be awaited.
-fn finish(work: impl Future<Output = ()> + Send + 'static) {
-    // On a thread of its own, because the one we are on may belong to a runtime.
-    let thread = std::thread::spawn(|| {
-        if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            runtime.block_on(work);
-        }
-    });
-    let _ = thread.join();
 }
 
 async fn connect(dsn: &str) -> Result<Client> {

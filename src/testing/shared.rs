@@ -21,10 +21,13 @@ use nix::unistd::{geteuid, mkfifo};
 use tokio::sync::OnceCell;
 use tokio::time::sleep;
 
-use crate::local::{LocalCluster, Lock, is_at};
+use crate::local::{Account, LocalCluster, Lock, UpOptions, is_at};
 use crate::{Error, Result};
 
 const GUARDIAN: &str = include_str!("guardian.sh");
+
+/// The folder of data folders to copy; it belongs to the servers' account.
+const TEMPLATES: &str = "templates";
 
 /// How long the servers wait for another test process.
 const GRACE_SECONDS: &str = "3";
@@ -50,6 +53,11 @@ impl Shared {
     /// The folder, which belongs to us and which the servers' account can enter.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// How servers are made in the folder: quickly, for they do not outlive it.
+    pub(super) fn up_options(&self) -> UpOptions {
+        UpOptions::default().durable(false).templates(self.folder.join(TEMPLATES))
     }
 
     async fn join_at(folder: PathBuf) -> Result<Self> {
@@ -157,6 +165,9 @@ fn begin(folder: &Path) -> io::Result<File> {
         Err(error) => return Err(error.into()),
     }
     fs::create_dir_all(folder.join("joined"))?;
+    Account::for_servers()
+        .and_then(|account| account.make_folder(&folder.join(TEMPLATES), 0o755))
+        .map_err(io::Error::other)?;
     // Open both ways first, neither end waits for the other; and the guardian has its end before it begins, so
     // it cannot miss that we are gone.
     let both = OpenOptions::new().read(true).write(true).open(&users)?;

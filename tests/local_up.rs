@@ -1,0 +1,164 @@
+//! `LocalCluster::up`: again, at once, side by side, and after every interruption.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic wherever it likes")]
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::Duration;
+
+use howdah::local::{LocalCluster, ServerRole, UpOptions};
+use howdah::testing::TestDir;
+use tokio_postgres::{Client, NoTls};
+
+async fn connect(cluster: &LocalCluster, name: &str) -> Client {
+    let dsn = cluster.server(name).unwrap().dsn("howdah_owner");
+    let (client, connection) = tokio_postgres::connect(&dsn, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+fn pids(cluster: &LocalCluster) -> Vec<Option<u32>> {
+    cluster.servers().iter().map(|server| server.pid()).collect()
+}
+
+fn ports(cluster: &LocalCluster) -> Vec<u16> {
+    cluster.servers().iter().map(|server| server.port()).collect()
+}
+
+#[tokio::test]
+async fn again_it_changes_nothing_and_grows_when_asked() {
+    let dir = TestDir::new().await.unwrap();
+    let mut cluster = LocalCluster::open(dir.path()).unwrap();
+    assert!(!cluster.exists());
+    cluster.up(&dir.up_options().instances(1)).await.unwrap();
+    let before = pids(&cluster);
+    assert!(before[0].is_some());
+
+    let mut other = LocalCluster::open(dir.path()).unwrap();
+    other.up(&dir.up_options().instances(1)).await.unwrap();
+    assert_eq!(pids(&other), before);
+
+    other.up(&dir.up_options().instances(2)).await.unwrap();
+    assert_eq!(pids(&other)[0], before[0]);
+    let names: Vec<_> = other.servers().iter().map(|server| server.name()).collect();
+    assert_eq!(names, ["pg1", "pg2"]);
+    connect(&other, "pg2").await.batch_execute("CREATE SCHEMA s").await.unwrap();
+}
+
+#[tokio::test]
+async fn started_twice_at_once_it_makes_one_cluster() {
+    let dir = TestDir::new().await.unwrap();
+    let mut one = LocalCluster::open(dir.path()).unwrap();
+    let mut other = LocalCluster::open(dir.path()).unwrap();
+    let options = dir.up_options().instances(1);
+    let (first, second) = tokio::join!(one.up(&options), other.up(&options));
+    first.unwrap();
+    second.unwrap();
+    assert_eq!(pids(&one), pids(&other));
+    assert_eq!(ports(&one), ports(&other));
+}
+
+#[tokio::test]
+async fn interrupted_anywhere_it_is_finished_by_the_next() {
+    let dir = TestDir::new().await.unwrap();
+    // Not from a template: that would be over before it can be interrupted.
+    let options = UpOptions::default().instances(1).replicas(1).durable(false);
+    for patience_ms in [1, 5, 20, 60, 120, 250, 500, 800, 1100, 1400, 1700] {
+        let mut cluster = LocalCluster::open(dir.path()).unwrap();
+        let _ =
+            tokio::time::timeout(Duration::from_millis(patience_ms), cluster.up(&options)).await;
+    }
+    let mut cluster = LocalCluster::open(dir.path()).unwrap();
+    cluster.up(&options).await.unwrap();
+    let roles: Vec<_> = cluster.servers().iter().map(|server| server.role()).collect();
+    assert_eq!(roles, [ServerRole::Primary, ServerRole::Replica]);
+    connect(&cluster, "pg1").await.batch_execute("CREATE SCHEMA s").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_half_made_data_folder_is_made_anew() {
+    let dir = TestDir::new().await.unwrap();
+    for half in ["servers/pg1/data", "servers/pg1/data.new"] {
+        fs::create_dir_all(dir.path().join(half)).unwrap();
+        fs::write(dir.path().join(half).join("PG_VERSION"), "18\n").unwrap();
+    }
+    let mut cluster = LocalCluster::open(dir.path()).unwrap();
+    cluster.up(&dir.up_options().instances(1)).await.unwrap();
+    connect(&cluster, "pg1").await.batch_execute("CREATE SCHEMA s").await.unwrap();
+}
+
+#[tokio::test]
+async fn two_clusters_run_side_by_side() {
+    let dir = TestDir::new().await.unwrap();
+    let mut one = LocalCluster::open(dir.path().join("one")).unwrap();
+    let mut other = LocalCluster::open(dir.path().join("other")).unwrap();
+    one.up(&dir.up_options().instances(1)).await.unwrap();
+    other.up(&dir.up_options().instances(1)).await.unwrap();
+    assert_ne!(ports(&one), ports(&other));
+    one.destroy().await.unwrap();
+    assert!(!dir.path().join("one").exists());
+    connect(&other, "pg1").await.batch_execute("SELECT 1").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_port_that_somebody_took_is_replaced_for_good() {
+    let dir = TestDir::new().await.unwrap();
+    let mut cluster = LocalCluster::open(dir.path()).unwrap();
+    cluster.up(&dir.up_options().instances(1).replicas(1)).await.unwrap();
+    let before = ports(&cluster);
+    cluster.stop().await.unwrap();
+    let thief = TcpListener::bind(("127.0.0.1", before[0])).unwrap();
+
+    cluster.start(None).await.unwrap();
+    drop(thief);
+    let after = ports(&cluster);
+    assert_ne!(after[0], before[0]);
+    assert_eq!(after[1], before[1]);
+    assert_eq!(ports(&LocalCluster::open(dir.path()).unwrap()), after);
+
+    // The replica finds its primary where it is now.
+    connect(&cluster, "pg1").await.batch_execute("CREATE SCHEMA found").await.unwrap();
+    let replica = connect(&cluster, "pg1-r1").await;
+    for _ in 0..500 {
+        if replica.batch_execute("SELECT 'found'::regnamespace").await.is_ok() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the replica has lost its primary");
+}
+
+#[tokio::test]
+async fn a_path_too_long_for_a_socket_will_do() {
+    let dir = TestDir::new().await.unwrap();
+    let long = dir.path().join("a-folder-with-quite-a-long-name".repeat(3)).join("it's here, too");
+    let mut cluster = LocalCluster::open(&long).unwrap();
+    cluster.up(&dir.up_options().instances(1).replicas(1)).await.unwrap();
+    let server = cluster.server("pg1").unwrap();
+    assert!(server.data_dir().starts_with(&long));
+    let sockets = server.socket_dir().to_owned();
+    assert!(!sockets.starts_with(&long));
+    assert!(sockets.join(format!(".s.PGSQL.{}", server.port())).exists());
+    cluster.destroy().await.unwrap();
+    assert!(!long.exists());
+    assert!(!sockets.exists());
+}
+
+#[tokio::test]
+async fn destroy_leaves_alone_what_it_did_not_make() {
+    let dir = TestDir::new().await.unwrap();
+    let precious = dir.path().join("precious");
+    fs::write(&precious, "").unwrap();
+    let foreign = LocalCluster::open(dir.path()).unwrap();
+    let error = foreign.destroy().await.unwrap_err();
+    assert!(error.to_string().contains("no local cluster"), "{error}");
+
+    let mut cluster = LocalCluster::open(dir.path()).unwrap();
+    cluster.up(&dir.up_options().instances(1)).await.unwrap();
+    let pid = cluster.servers()[0].pid().unwrap();
+    cluster.destroy().await.unwrap();
+    assert!(!Path::new(&format!("/proc/{pid}/cwd")).exists());
+    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!(left, [precious]);
+}
