@@ -63,7 +63,6 @@ pub struct Cluster(Arc<Inner>);
 struct Inner {
     watch: Arc<Watch>,
     pools: Arc<Pools>,
-    connector: Connector,
     following: AbortHandle,
 }
 
@@ -82,7 +81,7 @@ impl Cluster {
     pub async fn connect(config: Config) -> Result<Self> {
         let connector = Connector::new(Arc::new(config.settings()?))?;
         let watch = Arc::new(Watch::start(connector.clone()).await?);
-        let pools = Arc::new(Pools::new(connector.clone()));
+        let pools = Arc::new(Pools::new(connector));
         pools.follow(&watch.current())?;
         let following = tokio::spawn({
             let (watch, pools) = (watch.clone(), pools.clone());
@@ -96,7 +95,7 @@ impl Cluster {
             }
         })
         .abort_handle();
-        Ok(Self(Arc::new(Inner { watch, pools, connector, following })))
+        Ok(Self(Arc::new(Inner { watch, pools, following })))
     }
 
     /// The layout of the cluster's ids.
@@ -166,10 +165,6 @@ impl Cluster {
     /// A read over many shards; says which by [`Scatter::all`] or [`Scatter::shard`].
     pub fn scatter<'a>(&self, statement: &Statement) -> Scatter<'a> {
         Scatter::new(self.clone(), statement.clone())
-    }
-
-    pub(crate) fn connector(&self) -> &Connector {
-        &self.0.connector
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
