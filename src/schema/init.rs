@@ -7,8 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::try_join_all;
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
-use super::preflight::{CATALOG_LOCK, create_roles, lock, problems_of, refuse_foreign_schema};
+use super::preflight::{
+    CATALOG_LOCK, create_roles, foreign_schema, lock, problems_of, refuse_foreign_schema,
+};
 use crate::catalog::{CATALOG_VERSION, CHANNEL, is_absent, layout};
 use crate::config::{Config, Dsn};
 use crate::connect::{ClusterId, Connector, Role, statement_failure};
@@ -143,6 +146,9 @@ impl Init {
             Err(error) if is_absent(&error) => {
                 refuse_foreign_schema(catalog).await?;
                 None
+            }
+            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+                return Err(foreign_schema());
             }
             Err(error) => return Err(statement_failure(error, "cannot read the catalog")),
         };

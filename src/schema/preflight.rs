@@ -30,18 +30,13 @@ pub(super) async fn problems_of(
 
     let failed = |error| statement_failure(error, "cannot look at the server");
     let mut problems = Vec::new();
-    match Identity::read(client).await? {
-        Some(found) if Some(&found.cluster) != plan.cluster.as_ref() => problems
-            .push(format!("is instance {} of another cluster, {}", found.instance, found.cluster)),
-        Some(found) if found.instance != *name => {
-            problems.push(format!("is instance {} of this cluster", found.instance));
+    match Identity::read(client).await {
+        // A schema that the owner may not even read is another's.
+        Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+            problems.push(foreign_schema().to_string());
         }
-        Some(_) => {}
-        None => {
-            if let Err(error) = refuse_foreign_schema(client).await {
-                problems.push(error.to_string());
-            }
-        }
+        Err(error) => return Err(error),
+        Ok(found) => problems.extend(problem_of_identity(client, found, name, plan).await?),
     }
     if !lock(client, INSTANCE_LOCK).await? {
         problems.push("is the same database as another instance, or another init is at it".into());
@@ -62,6 +57,24 @@ pub(super) async fn problems_of(
         );
     }
     Ok(problems)
+}
+
+async fn problem_of_identity(
+    client: &Client,
+    found: Option<Identity>,
+    name: &InstanceName,
+    plan: &Plan,
+) -> Result<Option<String>> {
+    Ok(match found {
+        Some(found) if Some(&found.cluster) != plan.cluster.as_ref() => {
+            Some(format!("is instance {} of another cluster, {}", found.instance, found.cluster))
+        }
+        Some(found) if found.instance != *name => {
+            Some(format!("is instance {} of this cluster", found.instance))
+        }
+        Some(_) => None,
+        None => refuse_foreign_schema(client).await.err().map(|error| error.to_string()),
+    })
 }
 
 /// The roles that the SQL of an instance grants rights to and that are not there, with their attributes.
@@ -103,10 +116,14 @@ pub(super) async fn refuse_foreign_schema(client: &Client) -> Result<()> {
     let foreign = client.query_one(FOREIGN, &[]).await;
     let foreign = foreign.map_err(|error| statement_failure(error, "cannot look at the server"))?;
     if foreign.get(0) {
-        return Err(Error::refused("the database has a schema named howdah that is not ours")
-            .hint("rename it, or use another database"));
+        return Err(foreign_schema());
     }
     Ok(())
+}
+
+pub(super) fn foreign_schema() -> Error {
+    Error::refused("the database has a schema named howdah that is not ours")
+        .hint("rename it, or use another database")
 }
 
 pub(super) async fn lock(client: &Client, key: i32) -> Result<bool> {

@@ -1,0 +1,164 @@
+//! Transactions commit or leave nothing, and never leave anything to the next borrower of a connection.
+#![cfg(test)]
+
+use howdah::testing::TestCluster;
+use howdah::{Cluster, Id, Migrations, Outcome, Result, Shard, ShardId, Statement};
+
+const NOTES: &str = "CREATE TABLE notes (id bigint PRIMARY KEY DEFAULT next_id(), text text UNIQUE, n int DEFAULT 0)";
+const ADD: Statement = Statement::new("INSERT INTO {shard}.notes (text) VALUES ($1) RETURNING id");
+const COUNT: Statement = Statement::new("SELECT count(*) FROM {shard}.notes WHERE text = $1");
+const RAISE: Statement = Statement::new("UPDATE {shard}.notes SET n = n + 1 WHERE text = $1");
+
+async fn shard_with_notes() -> Result<(TestCluster, Cluster, Shard)> {
+    let notes = Migrations::new([("0001_notes.sql", NOTES)])?;
+    let test = TestCluster::builder().instances(1).shards(2).migrations(notes).start().await?;
+    let cluster = test.cluster().await?;
+    let shard = cluster.shard(ShardId::new(0)?)?;
+    Ok((test, cluster, shard))
+}
+
+async fn count(shard: &Shard, text: &str) -> Result<i64> {
+    Ok(shard.query_one(&COUNT, &[&text]).await?.get(0))
+}
+
+#[tokio::test]
+async fn ok_commits_and_err_rolls_back() -> Result<()> {
+    let (_test, _, shard) = shard_with_notes().await?;
+    shard.transaction(async |tx| tx.execute(&ADD, &[&"kept"]).await).await?;
+    let error = shard
+        .transaction(async |tx| {
+            tx.execute(&ADD, &[&"dropped"]).await?;
+            tx.execute(&ADD, &[&"kept"]).await
+        })
+        .await
+        .unwrap_err();
+    assert!(error.is_unique_violation(), "{error}");
+    assert_eq!(error.outcome(), Outcome::Failed);
+    assert_eq!((count(&shard, "kept").await?, count(&shard, "dropped").await?), (1, 0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_error_that_the_closure_swallows_still_fails_the_commit() -> Result<()> {
+    let (_test, _, shard) = shard_with_notes().await?;
+    shard.execute(&ADD, &[&"taken"]).await?;
+    let error = shard
+        .transaction(async |tx| {
+            tx.execute(&ADD, &[&"beside"]).await?;
+            let _ = tx.execute(&ADD, &[&"taken"]).await;
+            Ok(())
+        })
+        .await
+        .unwrap_err();
+    assert!(error.is_unique_violation(), "{error}");
+    assert_eq!(count(&shard, "beside").await?, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_dropped_guard_is_rolled_back_and_its_connection_lent_again() -> Result<()> {
+    let (test, _, _) = shard_with_notes().await?;
+    // With one connection, whoever comes next gets the one that the guard had.
+    let cluster = Cluster::connect(test.config().max_size(1).pipelines(0)).await?;
+    let shard = cluster.shard(ShardId::new(0)?)?;
+    for round in 0..5 {
+        let tx = shard.begin().await?;
+        tx.execute(&ADD, &[&format!("{round}")]).await?;
+        drop(tx);
+        assert_eq!(count(&shard, &format!("{round}")).await?, 0);
+    }
+    let tx = shard.begin().await?;
+    tx.execute(&ADD, &[&"kept"]).await?;
+    tx.commit().await?;
+    assert_eq!(count(&shard, "kept").await?, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_handle_is_of_no_use_after_its_transaction() -> Result<()> {
+    let (_test, _, shard) = shard_with_notes().await?;
+    let escaped = shard.transaction(async |tx| Ok(tx)).await?;
+    let error = escaped.execute(&ADD, &[&"late"]).await.unwrap_err();
+    assert!(error.is_invalid_input(), "{error}");
+    assert_eq!(count(&shard, "late").await?, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn two_that_deadlock_both_end_well() -> Result<()> {
+    let (_test, _, shard) = shard_with_notes().await?;
+    for text in ["a", "b"] {
+        shard.execute(&ADD, &[&text]).await?;
+    }
+    let barrier = tokio::sync::Barrier::new(2);
+    let both_in = std::sync::atomic::AtomicU32::new(0);
+    let raise = async |first: &str, second: &str| {
+        shard
+            .transaction(async |tx| {
+                tx.execute(&RAISE, &[&first]).await?;
+                // The first run of each meets the other here; a run after the deadlock goes on alone.
+                if both_in.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 2 {
+                    barrier.wait().await;
+                }
+                tx.execute(&RAISE, &[&second]).await
+            })
+            .await
+    };
+    let (one, other) = tokio::join!(raise("a", "b"), raise("b", "a"));
+    assert_eq!((one?, other?), (1, 1));
+    const SUM: Statement = Statement::new("SELECT sum(n) FROM {shard}.notes");
+    assert_eq!(shard.query_one(&SUM, &[]).await?.get::<_, i64>(0), 4);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_runs_in_a_spawned_task() -> Result<()> {
+    let (_test, cluster, _) = shard_with_notes().await?;
+    let name = String::from("alice");
+    let id = tokio::spawn(async move {
+        let shard = cluster.shard_for_key(&name);
+        let text: &str = &name;
+        shard.transaction(async |tx| Ok(tx.query_one(&ADD, &[&text]).await?.get::<_, Id>(0))).await
+    })
+    .await
+    .unwrap()?;
+    assert!(id.get() > 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_connection_lost_in_a_transaction_leaves_nothing() -> Result<()> {
+    let (test, _, shard) = shard_with_notes().await?;
+    const ME: Statement = Statement::new("SELECT pg_backend_pid() FROM {shard}.notes");
+    let tx = shard.begin().await?;
+    tx.execute(&ADD, &[&"lost"]).await?;
+    let backend: i32 = tx.query_one(&ME, &[]).await?.get(0);
+    let kill = "SELECT pg_terminate_backend($1, 5000)";
+    test.admin("pg1").await?.execute(kill, &[&backend]).await.unwrap();
+    let error = tx.execute(&ADD, &[&"lost too"]).await.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Failed, "{error}");
+    assert!(tx.commit().await.is_err());
+    assert_eq!(count(&shard, "lost").await?, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_write_whose_connection_is_lost_has_an_unknown_outcome() -> Result<()> {
+    const SLOW: Statement =
+        Statement::new("INSERT INTO {shard}.notes (text) SELECT pg_sleep(60)::text");
+
+    let (test, _, shard) = shard_with_notes().await?;
+    let admin = test.admin("pg1").await?;
+    let killer = async {
+        let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                    WHERE datname = current_database() AND wait_event = 'PgSleep'";
+        while admin.query(kill, &[]).await.unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let (written, ()) = tokio::join!(async { shard.execute(&SLOW, &[]).await }, killer);
+    let error = written.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
+    assert!(error.to_string().contains("unknown"), "{error}");
+    Ok(())
+}
