@@ -1,4 +1,5 @@
 //! `howdah.toml` as users write it, right and wrong.
+#![cfg(test)]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
