@@ -14,7 +14,7 @@ use crate::schema::lock::{lock, unlock};
 use crate::shard::Home;
 use crate::{Error, Result};
 
-/// Undoes whatever the migrations of another shard have set, and takes away the limits that are for requests.
+/// Undoes whatever earlier migrations have set, and takes away the limits that are for requests.
 const FRESH: &str = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; DISCARD TEMP; \
     SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0";
 
@@ -47,7 +47,7 @@ impl Job<'_> {
 async fn up(client: &Client, home: Home, set: &Migrations) -> ShardMigration {
     let mut outcome = ShardMigration::new(home.clone());
     let done = async {
-        client.batch_execute(FRESH).await.map_err(|error| failure(error, "cannot begin"))?;
+        freshen(client).await?;
         lock(client, home.shard()).await?;
         apply_all(client, &home, set, &mut outcome).await?;
         unlock(client, home.shard()).await
@@ -82,6 +82,7 @@ async fn apply_all(
         ledger.create(client, home).await?;
     }
     for migration in missing {
+        freshen(client).await?;
         if migration.in_transaction {
             apply_patiently(client, home, migration).await?;
         } else {
@@ -181,6 +182,10 @@ async fn enter(client: &Client, home: &Home, migration: &Migration, whole: &str)
     let entered =
         client.execute(&sql, &[&version, &migration.name, &&migration.checksum[..]]).await;
     entered.map(|_| ()).map_err(|error| failure(error, "cannot write the ledger"))
+}
+
+async fn freshen(client: &Client) -> Result<()> {
+    client.batch_execute(FRESH).await.map_err(|error| failure(error, "cannot begin"))
 }
 
 async fn roll_back(client: &Client) -> Result<()> {
