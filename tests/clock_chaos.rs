@@ -2,6 +2,8 @@
 //! killed, and the server too. Committed ids are distinct, increase in each session, and are later than whatever was
 //! handed out before they were asked for; and at the end they still flow.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic wherever it likes")]
+
 mod clock;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::SeqCst};

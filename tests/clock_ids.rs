@@ -1,6 +1,8 @@
 //! The ids that the database makes: unique and increasing in bulk and from many sessions, accurate, and of the
 //! shard whose schema makes them.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic wherever it likes")]
+
 mod clock;
 
 use clock::{

@@ -7,6 +7,8 @@
 //! A model that cannot fail proves nothing. So each line of the argument is taken away in a test of its own,
 //! and the model must then find a repeated or a belated id.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic wherever it likes")]
+
 use stateright::{Checker, Model, Property};
 
 const CALLERS: usize = 3;

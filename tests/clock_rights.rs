@@ -1,6 +1,8 @@
 //! Who may do what to a clock: applications draw, and nothing else; whoever has no right gets an error, never an
 //! id from a clock that stands.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic wherever it likes")]
+
 mod clock;
 
 use clock::{CLOCK, SCHEMA, VERSIONS, app, next_id, number, one_instance, refusal};

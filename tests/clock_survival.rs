@@ -1,6 +1,8 @@
 //! What ids survive: a dump and its return, whole or of the schema alone; the promotion of a standby whose clock is
 //! behind; another name for the schema. None is repeated, and none is earlier than those before.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic wherever it likes")]
+
 mod clock;
 
 use std::process::{Command, Stdio};

@@ -1,5 +1,7 @@
 //! The clock's accuracy: how far ids run ahead of the time or behind it, and what they do when it is set.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic wherever it likes")]
+
 mod clock;
 
 use std::time::{Duration, Instant};

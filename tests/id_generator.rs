@@ -1,5 +1,7 @@
 //! The generator of this process: unique and increasing, whatever the clock and the threads do.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic wherever it likes")]
+
 use std::collections::HashSet;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -1,5 +1,7 @@
 //! The permanent formats of ids, held against values that were computed apart from the crate.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic wherever it likes")]
+
 use howdah::{Id, IdParts, Layout, ShardId};
 
 #[test]

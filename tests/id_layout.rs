@@ -1,5 +1,7 @@
 //! Layouts: whatever the split, ids are taken apart into what they were made of, and order follows time.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic wherever it likes")]
+
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
 use howdah::{IdParts, Layout, ShardId};
 use proptest::prelude::*;

@@ -1,5 +1,7 @@
 //! Every interleaving of threads that share a generator's state, by loom, on the very file that ships.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic wherever it likes")]
+
 use loom::sync::Arc;
 use loom::sync::atomic::AtomicU64;
 use loom::thread;

@@ -1,5 +1,7 @@
 //! The text forms of ids and layouts: whatever is written is read back, and nothing else is read.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic wherever it likes")]
+
 use howdah::{Id, Layout};
 use proptest::prelude::*;
 
