@@ -1,0 +1,235 @@
+//! The pool: in order, bounded, and never lending a connection that was left in the middle of something.
+#![cfg(test)]
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use howdah::testing::TestCluster;
+use howdah::{Cluster, Migrations, Outcome, Result, Shard, ShardId, Statement};
+
+const NOTES: &str = "CREATE TABLE notes (id bigint PRIMARY KEY DEFAULT next_id(), text text)";
+const ADD: Statement = Statement::new("INSERT INTO {shard}.notes (text) VALUES ($1)");
+const ALL: Statement = Statement::new("SELECT * FROM {shard}.notes");
+const SLEEP: Statement = Statement::new("SELECT pg_sleep(60), count(*) FROM {shard}.notes");
+const BACKEND: Statement = Statement::new("SELECT pg_backend_pid(), count(*) FROM {shard}.notes");
+
+async fn cluster_of_one(shards: u16) -> Result<TestCluster> {
+    let notes = Migrations::new([("0001_notes.sql", NOTES)])?;
+    TestCluster::builder().instances(1).shards(shards).migrations(notes).start().await
+}
+
+fn first(cluster: &Cluster) -> Result<Shard> {
+    cluster.shard(ShardId::new(0)?)
+}
+
+/// Sessions of the application on the test's own database, by what they do.
+async fn sessions(test: &TestCluster, which: &str) -> Result<i64> {
+    let count = format!(
+        "SELECT count(*) FROM pg_stat_activity \
+         WHERE datname = current_database() AND usename = 'howdah_app' AND {which}"
+    );
+    Ok(test.admin("pg1").await?.query_one(&count, &[]).await.unwrap().get(0))
+}
+
+#[tokio::test]
+async fn dropped_at_any_await_a_call_leaves_the_pool_as_it_was() -> Result<()> {
+    let test = cluster_of_one(1).await?;
+    let cluster = Cluster::connect(test.config().max_size(1).pipelines(0)).await?;
+    let shard = first(&cluster)?;
+    // Polled so often and no more, then dropped: each number is another await to stop at.
+    for polls in 1..12 {
+        drop_after(polls, shard.query(&ALL, &[])).await;
+        drop_after(polls, async {
+            let tx = shard.begin().await?;
+            tx.execute(&ADD, &[&"never"]).await?;
+            tx.query(&ALL, &[]).await?;
+            tx.rollback().await
+        })
+        .await;
+        drop_after(
+            polls,
+            shard.transaction(async |tx| {
+                tx.execute(&ADD, &[&"never"]).await?;
+                Err::<(), _>("no id".parse::<howdah::Id>().unwrap_err())
+            }),
+        )
+        .await;
+        // The one connection is lent, empty-handed and in no transaction.
+        assert!(shard.query(&ALL, &[]).await?.is_empty());
+        assert_eq!(sessions(&test, "state LIKE 'idle in transaction%'").await?, 0);
+    }
+    Ok(())
+}
+
+/// Polls a future so many times, letting the runtime work in between, and drops it.
+async fn drop_after(polls: usize, future: impl Future) {
+    let mut future = pin!(future);
+    for _ in 0..polls {
+        if future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+            return;
+        }
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_statement_that_nobody_waits_for_is_cancelled() -> Result<()> {
+    let test = cluster_of_one(1).await?;
+    let cluster = Cluster::connect(test.config().max_size(1).pipelines(0)).await?;
+    let shard = first(&cluster)?;
+    let error =
+        shard.clone().timeout(Duration::from_millis(300)).query(&SLEEP, &[]).await.unwrap_err();
+    assert!(error.is_timeout(), "{error:?}");
+    assert_eq!(error.outcome(), Outcome::Unknown);
+    while sessions(&test, "wait_event = 'PgSleep'").await? > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(shard.query(&ALL, &[]).await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_waits_too_long_is_told_that_it_was_the_queue() -> Result<()> {
+    let test = cluster_of_one(1).await?;
+    let config = test.config().max_size(1).pipelines(0).queue_timeout(Duration::from_millis(200));
+    let cluster = Cluster::connect(config).await?;
+    let shard = first(&cluster)?;
+    let held = shard.begin().await?;
+    let error = shard.query(&ALL, &[]).await.unwrap_err();
+    assert!(error.is_timeout() && error.to_string().contains("in use"), "{error:?}");
+    assert_eq!(error.outcome(), Outcome::NotExecuted);
+    held.rollback().await?;
+    shard.query(&ALL, &[]).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_tasks_share_few_connections() -> Result<()> {
+    let test = cluster_of_one(4).await?;
+    let config = test.config().max_size(3).queue_timeout(Duration::from_secs(60));
+    let cluster = Cluster::connect(config).await?;
+    let tasks: Vec<_> = (0..500_u16)
+        .map(|task| {
+            let cluster = cluster.clone();
+            tokio::spawn(async move {
+                cluster.shard(ShardId::new(task % 4)?)?.execute(&ADD, &[&task.to_string()]).await
+            })
+        })
+        .collect();
+    for task in tasks {
+        assert_eq!(task.await.unwrap()?, 1);
+    }
+    // Three of the pool's, and those that read and watch the map.
+    assert!(sessions(&test, "true").await? <= 3 + 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_connection_keeps_no_more_statements_than_its_cap() -> Result<()> {
+    const KEPT: Statement =
+        Statement::new("SELECT count(*) FROM pg_prepared_statements, {shard}.notes");
+
+    let test = cluster_of_one(8).await?;
+    let config = test.config().max_size(1).pipelines(0).statement_cache(20, 1 << 20);
+    let cluster = Cluster::connect(config).await?;
+    let statements: Vec<_> = (0..10)
+        .map(|n| Statement::parse(format!("SELECT text, {n} FROM {{shard}}.notes")))
+        .collect::<Result<_>>()?;
+    first(&cluster)?.execute(&ADD, &[&"one row"]).await?;
+    for shard in cluster.map().count().iter() {
+        for statement in &statements {
+            cluster.shard(shard)?.query(statement, &[]).await?;
+        }
+    }
+    let kept: i64 = first(&cluster)?.query_one(&KEPT, &[]).await?.get(0);
+    assert!(kept <= 20 + 1, "{kept} statements are kept");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_changed_table_goes_unnoticed() -> Result<()> {
+    let test = cluster_of_one(1).await?;
+    let cluster = Cluster::connect(test.config().max_size(1).pipelines(0)).await?;
+    let shard = first(&cluster)?;
+    shard.execute(&ADD, &[&"before"]).await?;
+    assert_eq!(shard.query_one(&ALL, &[]).await?.len(), 2);
+    let owner = test.admin("pg1").await?;
+    owner.batch_execute("ALTER TABLE shard_0000_e1.notes ADD likes int DEFAULT 7").await.unwrap();
+    // "cached plan must not change result type" is what a kept statement is answered now.
+    assert_eq!(shard.query_one(&ALL, &[]).await?.get::<_, i32>("likes"), 7);
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_prepared_statements_none_is_left_on_the_server() -> Result<()> {
+    const KEPT: Statement = Statement::new(
+        "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%{shard}%'",
+    );
+
+    let test = cluster_of_one(2).await?;
+    let config = test.config().max_size(1).pipelines(0).prepared(false);
+    let cluster = Cluster::connect(config).await?;
+    for shard in cluster.map().count().iter() {
+        let shard = cluster.shard(shard)?;
+        for _ in 0..3 {
+            assert_eq!(shard.execute(&ADD, &[&"note"]).await?, 1);
+        }
+        shard.transaction(async |tx| tx.execute(&ADD, &[&"note"]).await).await?;
+        assert_eq!(shard.query(&ALL, &[]).await?.len(), 4);
+        assert_eq!(shard.query_one(&KEPT, &[]).await?.get::<_, i64>(0), 0);
+        let wrong = shard.execute(&ADD, &[&1_i32]).await.unwrap_err();
+        assert!(wrong.is_invalid_input(), "{wrong:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_raw_client_leaves_nothing_of_its_settings() -> Result<()> {
+    let test = cluster_of_one(1).await?;
+    let cluster = Cluster::connect(test.config().max_size(1).pipelines(0)).await?;
+    let instance = cluster.instances().pop().unwrap();
+    let client = instance.client().await?;
+    client.batch_execute("SET search_path = nowhere; BEGIN").await.unwrap();
+    drop(client);
+    const PATH: Statement =
+        Statement::new("SELECT current_setting('search_path') <> 'nowhere', '{shard}'");
+    assert!(first(&cluster)?.query_one(&PATH, &[]).await?.get::<_, bool>(0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_parameter_of_the_wrong_type_is_the_callers_and_costs_no_connection() -> Result<()> {
+    let test = cluster_of_one(1).await?;
+    let cluster = Cluster::connect(test.config().max_size(1).pipelines(0)).await?;
+    let shard = first(&cluster)?;
+    let backend: i32 = shard.query_one(&BACKEND, &[]).await?.get(0);
+    let wrong = shard.execute(&ADD, &[&1_i32]).await.unwrap_err();
+    assert!(wrong.is_invalid_input(), "{wrong:?}");
+    assert_eq!(wrong.outcome(), Outcome::NotExecuted);
+    let missing = shard.execute(&ADD, &[]).await.unwrap_err();
+    assert!(missing.is_invalid_input(), "{missing:?}");
+    assert_eq!(shard.query_one(&BACKEND, &[]).await?.get::<_, i32>(0), backend);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_without_room_says_so_at_once() -> Result<()> {
+    let notes = Migrations::new([("0001_notes.sql", NOTES)])?;
+    let test = TestCluster::builder().instances(1).shards(1).migrations(notes).start().await?;
+    let cluster = test.cluster().await?;
+    let admin = test.admin("pg1").await?;
+    let limit =
+        |n: i32| format!("ALTER DATABASE {} CONNECTION LIMIT {n}", test.servers().database());
+    admin.batch_execute(&limit(0)).await.unwrap();
+    let error = first(&cluster)?.query(&ALL, &[]).await.unwrap_err();
+    assert!(error.is_unavailable() && !error.is_timeout(), "{error:?}");
+    assert_eq!(error.code().map(|code| code.code()), Some("53300"), "{error:?}");
+    assert_eq!(error.outcome(), Outcome::NotExecuted);
+    admin.batch_execute(&limit(-1)).await.unwrap();
+    first(&cluster)?.query(&ALL, &[]).await?;
+    Ok(())
+}
