@@ -72,8 +72,24 @@ pub(crate) fn of_usage(error: &clap::Error) -> ExitCode {
     }
     let told = text.split("\n\nUsage:").next().unwrap_or(&text);
     let told = told.split("\n\nFor more information").next().unwrap_or(told);
-    let line = told.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = told.split_whitespace().map(without_password).collect::<Vec<_>>().join(" ");
     Failure::usage(format!("{}; see --help", line.trim_start_matches("error: "))).report()
+}
+
+/// A word of the command line that clap repeats may be an address with the password that it should not have.
+fn without_password(word: &str) -> String {
+    let shown = word.split("password=").next().unwrap_or(word);
+    let hidden = if shown.len() < word.len() { "password=(hidden)" } else { "" };
+    let start = shown.find("://").map(|scheme| scheme + 3);
+    let secret = start.and_then(|start| {
+        let at = start + shown[start..].rfind('@')?;
+        let colon = start + shown[start..at].find(':')?;
+        Some((colon, at))
+    });
+    match secret {
+        Some((colon, at)) => format!("{}:(hidden){}{hidden}", &shown[..colon], &shown[at..]),
+        None => format!("{shown}{hidden}"),
+    }
 }
 
 fn say(message: &str) {

@@ -1,0 +1,111 @@
+//! `howdah local`: servers on this machine, from nothing to nothing.
+
+use std::path::PathBuf;
+
+use howdah::testing::TestServers;
+use serde_json::json;
+
+use crate::program::Folder;
+
+/// A folder with a cluster that is destroyed whatever becomes of the test.
+struct Local {
+    folder: Folder,
+    programs: PathBuf,
+}
+
+impl Local {
+    /// The tests' programs, which a machine without PostgreSQL has too.
+    async fn new() -> Self {
+        let servers = TestServers::start(1).await.unwrap();
+        let programs = servers.server("pg1").unwrap().bin_dir().to_owned();
+        Self { folder: Folder::empty(), programs }
+    }
+
+    fn up(&self, args: &[&str]) -> serde_json::Value {
+        let mut all = vec!["local", "up", "--pg-bin", self.programs.to_str().unwrap()];
+        all.extend(args);
+        self.folder.json(all)
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        // There is nothing left to destroy when the test itself did so.
+        self.folder.run(["local", "destroy"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_become_a_cluster_and_live_through_everything() {
+    let local = Local::new().await;
+    let folder = &local.folder;
+    let made = local.up(&["--instances", "2", "--shards", "4"]);
+    let servers = made["servers"].as_array().unwrap();
+    assert_eq!(servers.len(), 2);
+    assert!(servers.iter().all(|server| server["running"] == true && server["role"] == "primary"));
+    let toml = std::fs::read_to_string(folder.path().join(".howdah/howdah.toml")).unwrap();
+    assert!(toml.contains("howdah_app@127.0.0.1") && toml.contains("sslmode = \"disable\""));
+
+    let status = folder.json(["status"]);
+    assert_eq!((&status["shards"], &status["instances"][1]["shards"]), (&json!(4), &json!(2)));
+
+    assert_eq!(local.up(&[])["servers"], made["servers"], "again it changes nothing");
+    assert_eq!(folder.json(["status"])["cluster"], status["cluster"]);
+    let refused = folder.run(["local", "up", "--shards", "8"]);
+    assert_eq!(refused.status, 3, "{}", refused.stderr);
+
+    let killed = folder.json(["local", "kill", "pg2"]);
+    assert_eq!(killed["servers"][1]["running"], false);
+    let status = folder.json(["status"]);
+    assert_eq!(status["instances"][1]["hosts"][0]["role"], "unreachable");
+    assert_eq!(status["instances"][1]["bytes"], json!(null));
+    let half = folder.run(["exec", "SELECT {shard}.is_local(1)"]);
+    assert_eq!(half.status, 1);
+    assert!(half.stderr.contains("2 of 4 shards failed"), "{}", half.stderr);
+
+    folder.json(["local", "start", "pg2"]);
+    assert_eq!(folder.json(["status"])["instances"][1]["hosts"][0]["role"], "primary");
+
+    let added = folder.json(["local", "add", "pg3", "--pg-bin", local.programs.to_str().unwrap()]);
+    assert_eq!(added["servers"][2]["name"], "pg3");
+    assert_eq!(folder.json(["status"])["instances"].as_array().unwrap().len(), 2);
+
+    let stopped = folder.json(["local", "stop"]);
+    assert!(stopped["servers"].as_array().unwrap().iter().all(|server| server["running"] == false));
+    assert_eq!(folder.run(["status"]).status, 1);
+    assert_eq!(folder.run(["local", "start"]).status, 0);
+
+    assert_eq!(folder.run(["local", "destroy"]).status, 0);
+    assert!(!folder.path().join(".howdah").exists());
+    for command in ["status", "stop", "start", "destroy"] {
+        let ran = folder.run(["local", command]);
+        assert_eq!(ran.status, 2, "{command}: {}", ran.stderr);
+        assert!(ran.error().contains("local up"), "{}", ran.stderr);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promoted_replica_is_found_without_a_change() {
+    let local = Local::new().await;
+    let folder = &local.folder;
+    local.up(&["--instances", "1", "--replicas", "1", "--shards", "2"]);
+    let roles = || {
+        let hosts = folder.json(["status"])["instances"][0]["hosts"].clone();
+        [hosts[0]["role"].clone(), hosts[1]["role"].clone()]
+    };
+    assert_eq!(roles(), ["primary", "replica"]);
+    folder.json(["local", "kill", "pg1"]);
+    folder.json(["local", "promote", "pg1-r1"]);
+    assert_eq!(roles(), ["unreachable", "primary"]);
+    assert_eq!(folder.run(["exec", "SELECT {shard}.is_local(1)"]).status, 0);
+}
+
+#[test]
+fn what_is_not_there_cannot_be_done() {
+    let folder = Folder::empty();
+    let ran = folder.run(["local", "up", "--pg-bin", "nowhere"]);
+    assert_eq!(ran.status, 2, "{}", ran.stderr);
+    assert!(ran.error().contains("nowhere"), "{}", ran.stderr);
+    assert_eq!(folder.run(["local", "up", "--instances", "0"]).status, 2);
+    assert_eq!(folder.run(["local", "kill", "pg1"]).status, 2);
+}

@@ -1,0 +1,10 @@
+//! The command-line tool as people and scripts meet it: the real program, run in a folder of its own.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod configuration;
+mod exec;
+mod ids;
+mod local;
+mod migrate;
+mod program;
+mod status;
