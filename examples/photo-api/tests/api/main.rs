@@ -1,0 +1,16 @@
+//! The application on real servers, without a socket: every reply that a test gets is also held against
+//! `/openapi.json`.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic wherever it likes")]
+
+mod accounts;
+mod bad_input;
+mod client;
+mod description;
+mod feed;
+mod gaps;
+mod handlers;
+mod pages;
+mod photos;
+mod repeated;
+mod routes;
