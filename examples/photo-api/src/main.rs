@@ -25,6 +25,7 @@ const PARALLEL: usize = 8;
 #[derive(Parser)]
 #[command(
     args_conflicts_with_subcommands = true,
+    args_override_self = true,
     after_help = "Example: photo-api serve --config howdah.toml --media pictures --migrate"
 )]
 struct Cli {
@@ -37,6 +38,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Serve the API and the pages (what happens without a command, too)
+    #[command(args_override_self = true)]
     Serve(Serve),
 }
 

@@ -1,7 +1,6 @@
 //! The application on real servers, without a socket: every reply that a test gets is also held against
 //! `/openapi.json`.
-
-#![expect(clippy::unwrap_used, reason = "a test may panic wherever it likes")]
+#![cfg(test)]
 
 mod accounts;
 mod bad_input;
