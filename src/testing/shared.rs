@@ -30,7 +30,7 @@ const GUARDIAN: &str = include_str!("guardian.sh");
 const TEMPLATES: &str = "templates";
 
 /// How long the servers wait for another test process.
-const GRACE_SECONDS: &str = "3";
+const GRACE: Duration = Duration::from_secs(3);
 
 /// How long the guardian may take to answer on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -47,7 +47,7 @@ impl Shared {
     /// Joins, once in a process.
     pub(super) async fn join() -> Result<&'static Self> {
         static JOINED: OnceCell<Shared> = OnceCell::const_new();
-        JOINED.get_or_try_init(|| Self::join_at(shared_folder())).await
+        JOINED.get_or_try_init(|| Self::join_at(shared_folder(), GRACE)).await
     }
 
     /// The folder, which belongs to us and which the servers' account can enter.
@@ -60,7 +60,7 @@ impl Shared {
         UpOptions::default().durable(false).templates(self.folder.join(TEMPLATES))
     }
 
-    async fn join_at(folder: PathBuf) -> Result<Self> {
+    async fn join_at(folder: PathBuf, grace: Duration) -> Result<Self> {
         let failed = |error| {
             Error::system(format!("cannot share servers in {}", folder.display())).because(error)
         };
@@ -75,8 +75,10 @@ impl Shared {
             };
             let joined = match open_for_writing(&folder.join("users")) {
                 Ok(user) => be_admitted(user, &folder).await,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => begin(&folder).map(Some),
-                Err(error) if is(&error, Errno::ENXIO) => begin(&folder).map(Some),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    begin(&folder, grace).map(Some)
+                }
+                Err(error) if is(&error, Errno::ENXIO) => begin(&folder, grace).map(Some),
                 Err(error) => Err(error),
             };
             if let Some(user) = joined.map_err(failed)? {
@@ -153,7 +155,7 @@ async fn be_admitted(mut user: File, folder: &Path) -> io::Result<Option<File>> 
 }
 
 /// Starts a guardian, and joins as the first.
-fn begin(folder: &Path) -> io::Result<File> {
+fn begin(folder: &Path, grace: Duration) -> io::Result<File> {
     // Servers that run without a guardian may still have users, who hold the same FIFO open. If none runs, all
     // that is there is left from a run that was ended altogether, or from before the machine's last start.
     if !any_server_runs(folder) {
@@ -178,7 +180,7 @@ fn begin(folder: &Path) -> io::Result<File> {
     Command::new("sh")
         .args(["-c", GUARDIAN, "howdah-guardian"])
         .arg(folder)
-        .arg(GRACE_SECONDS)
+        .arg(grace.as_secs_f32().to_string())
         .stdin(read)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -211,3 +213,6 @@ fn clear(folder: &Path) -> io::Result<()> {
 fn is(error: &io::Error, number: Errno) -> bool {
     error.raw_os_error() == Some(number as i32)
 }
+
+#[cfg(test)]
+mod tests;
