@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -143,6 +144,32 @@ async fn a_path_too_long_for_a_socket_will_do() {
     cluster.destroy().await.unwrap();
     assert!(!long.exists());
     assert!(!sockets.exists());
+}
+
+#[tokio::test]
+async fn a_folder_that_the_servers_account_cannot_enter_will_do() {
+    // Below the closed home of root, that is; an ordinary user's servers are his own.
+    let dir = TestDir::new().await.unwrap();
+    let home = dir.path().join("home");
+    fs::create_dir(&home).unwrap();
+    fs::set_permissions(&home, fs::Permissions::from_mode(0o700)).unwrap();
+    let folder = home.join(".howdah");
+    let options = dir.up_options().instances(1);
+    let mut cluster = LocalCluster::open(&folder).unwrap();
+    cluster.up(&options).await.unwrap();
+    let pid = cluster.servers()[0].pid().unwrap();
+    let data = cluster.servers()[0].data_dir();
+
+    // Somebody deletes the folder without a word, and begins anew.
+    fs::remove_dir_all(&folder).unwrap();
+    let mut cluster = LocalCluster::open(&folder).unwrap();
+    cluster.up(&options).await.unwrap();
+    assert_ne!(cluster.servers()[0].pid().unwrap(), pid);
+    connect(&cluster, "pg1").await.batch_execute("CREATE SCHEMA s").await.unwrap();
+
+    cluster.destroy().await.unwrap();
+    assert!(!folder.exists());
+    assert!(!data.exists());
 }
 
 #[tokio::test]

@@ -91,7 +91,8 @@ impl Binaries {
         self.major
     }
 
-    /// The same programs where the servers' account can run them: here, or in a copy made at `copy`.
+    /// The same programs where the servers' account can run them: here, or in a copy made at `copy`. Whoever
+    /// calls it holds a lock.
     pub(crate) async fn within_reach(self, account: &Account, copy: &Path) -> Result<Self> {
         if account.enters(&self.folder).await {
             return Ok(self);

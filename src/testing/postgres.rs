@@ -6,7 +6,7 @@ use std::process::Stdio;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use crate::local::{Account, Binaries, SUPPORTED};
+use crate::local::{Account, Binaries, Lock, SUPPORTED};
 use crate::{Error, Result};
 
 /// The tool that brings them, as this crate ships it.
@@ -17,6 +17,8 @@ pub(super) async fn programs(major: u32, shared: &Path) -> Result<PathBuf> {
     if !SUPPORTED.contains(&major) {
         return Err(Error::input(format!("howdah does not support PostgreSQL {major}")));
     }
+    // Several tests at once want them first.
+    let _lock = Lock::take(&shared.join("binaries.lock")).await?;
     let brought = build_folder().unwrap_or_else(|| shared.to_owned()).join("postgres");
     let brought = brought.join(major.to_string());
     let first = [brought.join("bin")];
