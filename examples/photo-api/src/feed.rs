@@ -60,6 +60,19 @@ pub(crate) async fn list(app: &App, viewer: &Person, range: Range) -> Result<Lis
     Ok(List::new(page, |row| Photo::from_row(row, layout)))
 }
 
+/// The newest photos of all, for those who do not know anybody yet. It takes what can be reached.
+pub(crate) async fn newest(app: &App, count: usize) -> Result<Vec<Photo>, Problem> {
+    const NEWEST: Statement = Statement::new(
+        "SELECT id, user_id, user_name, caption, taken_at, lat, lon, width, height,
+                original, small, large, likes, comments, false AS liked
+         FROM {shard}.photos WHERE id < $1 ORDER BY id DESC LIMIT $2",
+    );
+
+    let layout = app.cluster.layout();
+    let page = app.cluster.scatter(&NEWEST).all(&[]).partial().page("id", None, count).await?;
+    Ok(page.rows.iter().map(|row| Photo::from_row(row, layout)).collect())
+}
+
 /// Names of people who posted lately, for a feed that is still empty.
 pub(crate) async fn recently_posting(app: &App, viewer: &Person) -> Result<Vec<String>, Problem> {
     const NEWEST: Statement = Statement::new(

@@ -1,7 +1,7 @@
 //! `Idempotency-Key`: a POST that is sent again, because its answer was lost, makes nothing twice.
 //!
 //! The key is claimed in the same transaction that makes the photo or the comment, on the same shard, and kept
-//! for a day. The same key with another request is refused.
+//! for a day (an import's for good). The same key with another request is refused.
 
 use howdah::{Id, Result, Shard, Statement, Tx};
 use sha2::{Digest, Sha256};
@@ -14,6 +14,7 @@ pub(crate) struct Claim {
     target: Id,
     key: String,
     request: Vec<u8>,
+    for_good: bool,
 }
 
 /// What a key says about a request.
@@ -35,7 +36,12 @@ impl Claim {
             hash.update(part.len().to_be_bytes());
             hash.update(part);
         }
-        Self { user, target, key: key.0, request: hash.finalize().to_vec() }
+        Self { user, target, key: key.0, request: hash.finalize().to_vec(), for_good: false }
+    }
+
+    /// Remembered for as long as the user is, for what may be sent again in a year.
+    pub(crate) fn for_good(self) -> Self {
+        Self { for_good: true, ..self }
     }
 
     /// What an earlier request with this key made, before any work is put into this one.
@@ -51,12 +57,16 @@ impl Claim {
              WHERE user_id = $1 AND created_at < now() - interval '1 day'",
         );
         const TAKE: Statement = Statement::new(
-            "INSERT INTO {shard}.idempotency_keys (user_id, target, key, request)
-             VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+            "INSERT INTO {shard}.idempotency_keys (user_id, target, key, request, created_at)
+             VALUES ($1, $2, $3, $4, CASE WHEN $5 THEN 'infinity' ELSE now() END)
+             ON CONFLICT DO NOTHING",
         );
 
         tx.execute(&FORGET, &[&self.user]).await?;
-        match tx.execute(&TAKE, &[&self.user, &self.target, &self.key, &self.request]).await? {
+        match tx
+            .execute(&TAKE, &[&self.user, &self.target, &self.key, &self.request, &self.for_good])
+            .await?
+        {
             0 => {
                 let row = tx.query_one(&FIND, &[&self.user, &self.target, &self.key]).await?;
                 Ok(self.compare(row.get("request"), row.get("made")))

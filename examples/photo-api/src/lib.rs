@@ -14,7 +14,7 @@
 //! | `web`, [`pages`] | the same for people: forms, and the HTML |
 //! | `problem`, `input`, `list`, `idempotency`, `gate` | what the resources share: errors, checked input, pages of lists, repeated requests, bounds |
 //! | [`picture`], [`store`] | what becomes of an uploaded picture, and where it lies |
-//! | [`pages`] | what people see |
+//! | [`import`], [`gallery`] | filling an empty house: from a folder, or with pictures that the program draws |
 //!
 //! # Where things live
 //!
@@ -27,9 +27,11 @@ mod app;
 mod comments;
 mod feed;
 mod follows;
+pub mod gallery;
 mod gate;
 mod health;
 mod idempotency;
+pub mod import;
 mod input;
 mod likes;
 mod list;

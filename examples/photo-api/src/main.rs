@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use howdah::{Cluster, Config};
 use photo_api::store::Store;
-use photo_api::{App, app, migrations};
+use photo_api::{App, app, import, migrations};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -40,6 +40,9 @@ enum Command {
     /// Serve the API and the pages (what happens without a command, too)
     #[command(args_override_self = true)]
     Serve(Serve),
+    /// Bring in a folder of pictures, a person for each of its folders; again adds only what is new
+    #[command(after_help = "Example: photo-api import ~/Pictures --password 'long enough'")]
+    Import(Import),
 }
 
 /// Where the data lies.
@@ -73,6 +76,26 @@ struct Serve {
     /// How long /readyz says 503 before the server stops listening, in seconds
     #[arg(long, default_value_t = 0, value_name = "S")]
     drain_s: u64,
+    /// Fill it with pictures that this program draws, and with people who post them (their password: howdah-demo)
+    #[arg(long)]
+    demo: bool,
+}
+
+#[derive(Args)]
+struct Import {
+    /// The folder of pictures
+    folder: PathBuf,
+    #[command(flatten)]
+    place: Place,
+    /// What new people log in with; without it nobody can log in as them
+    #[arg(long, value_name = "PASSWORD")]
+    password: Option<String>,
+    /// Tell where the pictures were taken, where the camera wrote it down
+    #[arg(long)]
+    positions: bool,
+    /// Let the people not follow one another, nor like and comment on what is new
+    #[arg(long)]
+    strangers: bool,
 }
 
 #[tokio::main]
@@ -83,6 +106,7 @@ async fn main() -> ExitCode {
 
     let done = match cli.command {
         Some(Command::Serve(serve)) => run(serve).await,
+        Some(Command::Import(import)) => bring_in(import).await,
         None => run(cli.serve).await,
     };
     match done {
@@ -122,10 +146,48 @@ async fn migrate(config: &Config) -> Result<()> {
     }
 }
 
+async fn bring_in(import: Import) -> Result<()> {
+    let Import { folder, place, password, positions, strangers } = import;
+    let app = place.open(place.config()?).await?;
+    let options = import::Options { password, positions, strangers };
+    tell(import::folder(&app, &folder, &options).await?)
+}
+
+async fn fill(app: &App) -> Result<()> {
+    let password = Some("howdah-demo".to_owned());
+    let options = import::Options { password, ..import::Options::default() };
+    tell(import::gallery(app, &options).await?)
+}
+
+/// Says what came of an import; what is worth another try is an error.
+fn tell(report: import::Report) -> Result<()> {
+    let import::Report { added, known, refused, failed } = report;
+    for (name, why) in &refused {
+        tracing::warn!("{name} is left out: {why}");
+    }
+    for (name, why) in &failed {
+        tracing::error!("{name} did not come in: {why}");
+    }
+    tracing::info!("{added} pictures added, {known} were there, {} left out", refused.len());
+    match failed.len() {
+        0 => Ok(()),
+        failed => {
+            Err(format!("{failed} pictures did not come in; run it again to add them").into())
+        }
+    }
+}
+
 async fn run(serve: Serve) -> Result<()> {
     let patience = Duration::from_millis(serve.patience_ms);
     let config = serve.place.config()?.queue_timeout(patience).connect_timeout(patience);
     let state = serve.place.open(config).await?;
+
+    if serve.demo {
+        // A house half empty is better than none.
+        if let Err(error) = fill(&state).await {
+            tracing::error!("{error}");
+        }
+    }
 
     let address = SocketAddr::new(serve.host, serve.port);
     let listener = TcpListener::bind(address)

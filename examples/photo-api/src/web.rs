@@ -29,6 +29,9 @@ use crate::sessions::{self, Credentials, Token};
 use crate::users::{self, NewUser, Person};
 use crate::{App, feed, follows, likes};
 
+/// How many photos the home page shows to visitors: whole rows of three or of five.
+const NEWEST: usize = 15;
+
 /// Who looks at a page. While the viewer's own shard is away, public pages are shown as to anybody.
 pub(crate) struct Visitor {
     person: Option<Person>,
@@ -103,7 +106,11 @@ pub(crate) async fn home(
         let view = FeedView { missing: 1, ..FeedView::default() };
         return Ok(match visitor.away {
             true => pages::feed(&visitor.frame(), &view),
-            false => pages::home(&visitor.frame()),
+            false => {
+                let newest = feed::newest(&app, NEWEST).await?;
+                let newest: Vec<_> = newest.into_iter().map(PhotoView::from).collect();
+                pages::home(&visitor.frame(), &newest)
+            }
         });
     };
     let List { items, next, incomplete } = feed::list(&app, person, range).await?;

@@ -4,12 +4,12 @@ use maud::{Markup, html};
 
 use super::assets;
 use super::layout::{Here, page, pager, person};
-use super::photo::card;
-use super::views::{FeedView, Frame};
+use super::photo::{card, grid};
+use super::views::{FeedView, Frame, PhotoView};
 
-/// The home page of those who are not logged in.
+/// The home page of those who are not logged in, with the newest photos to look at.
 #[must_use]
-pub fn home(frame: &Frame) -> Markup {
+pub fn home(frame: &Frame, newest: &[PhotoView]) -> Markup {
     let content = html! {
         section.hero {
             img src=(assets::hero()) alt="" width="1200" height="675";
@@ -20,6 +20,12 @@ pub fn home(frame: &Frame) -> Markup {
                     a.button href="/signup" { "Sign up" }
                     a.button.quiet href="/login" { "Log in" }
                 }
+            }
+        }
+        @if !newest.is_empty() {
+            section.newest {
+                h2 { "Just posted" }
+                (grid(newest))
             }
         }
         section.points {

@@ -24,8 +24,23 @@ pub(super) fn card(frame: &Frame, photo: &PhotoView, here: &str, at_once: bool) 
     }
 }
 
+/// Photos as small squares that lead to their pages.
+pub(super) fn grid(photos: &[PhotoView]) -> Markup {
+    html! {
+        ul.grid {
+            @for photo in photos {
+                li {
+                    a href={ "/p/" (photo.code) } {
+                        img src=(photo.small) alt=(alt(photo)) width="320" height="320" loading="lazy";
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// What tells a photo to those who do not see it.
-pub(super) fn alt(photo: &PhotoView) -> String {
+fn alt(photo: &PhotoView) -> String {
     match photo.caption.trim() {
         "" => format!("Photo by {}", photo.owner),
         caption => format!("Photo by {}: {caption}", photo.owner),

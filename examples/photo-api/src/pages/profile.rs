@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::layout::{Here, avatar, page, pager};
-use super::photo::alt;
+use super::photo::grid;
 use super::views::{Frame, ProfileView, Relation};
 use super::words;
 
@@ -39,15 +39,7 @@ pub fn profile(frame: &Frame, view: &ProfileView) -> Markup {
                 }
             }
         } @else {
-            ul.grid {
-                @for photo in &view.pictures {
-                    li {
-                        a href={ "/p/" (photo.code) } {
-                            img src=(photo.small) alt=(alt(photo)) width="320" height="320" loading="lazy";
-                        }
-                    }
-                }
-            }
+            (grid(&view.pictures))
         }
         (pager(&link, view.before.as_deref(), view.next.as_deref(), "Older photos"))
     };
