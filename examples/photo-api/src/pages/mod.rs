@@ -30,6 +30,8 @@ mod layout;
 mod photo;
 mod problem;
 mod profile;
+#[cfg(test)]
+mod tests;
 mod upload;
 pub mod views;
 mod words;
