@@ -62,6 +62,24 @@ pub(super) struct Visit {
 }
 
 impl Cluster {
+    /// Runs a read on a connection shared with others, where that is possible and goes well.
+    pub(super) async fn read_along(
+        &self,
+        shard: ShardId,
+        statement: &Statement,
+        params: Params<'_>,
+    ) -> Result<Option<(Vec<Row>, u64)>> {
+        let snapshot = self.snapshot();
+        let home = snapshot.map.home(shard)?;
+        let pool = self.0.pools.get(home.instance(), &snapshot)?;
+        let began = Instant::now();
+        let answer = pool.read(statement, home, params).await;
+        if let Some(answer) = &answer {
+            observe::statement(home.instance(), shard, began.elapsed(), &Ok(answer));
+        }
+        Ok(answer)
+    }
+
     /// Goes where the map says that the shard lives.
     pub(super) async fn visit(&self, shard: ShardId) -> Result<Visit> {
         let snapshot = self.snapshot();

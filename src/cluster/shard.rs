@@ -11,9 +11,9 @@ use super::deadline::Deadline;
 use super::retry::Patience;
 use super::rows;
 use super::transaction::{Transaction, Tx};
-use crate::Result;
 use crate::shard::{Home, ShardId};
 use crate::statement::Statement;
+use crate::{Outcome, Result};
 
 /// One logical shard, wherever it lives at the moment.
 ///
@@ -186,13 +186,23 @@ impl Shard {
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<(Vec<Row>, u64)> {
         let deadline = self.deadline();
+        if statement.is_single_read() {
+            let read = self.cluster.read_along(self.id, statement, params);
+            if let Some(answer) = deadline.before_sending(read).await? {
+                return Ok(answer);
+            }
+        }
         let mut patience = Patience::new();
         loop {
             let visit = deadline.before_sending(self.cluster.visit(self.id)).await?;
             let sent = visit.send(statement, params);
             match deadline.after_sending(sent).await {
                 Ok(answer) => return Ok(answer),
-                Err(error) => {
+                Err(mut error) => {
+                    if statement.is_single_read() && error.outcome() == Outcome::Unknown {
+                        // Whether a read happened makes no difference.
+                        error = error.with_outcome(Outcome::NotExecuted);
+                    }
                     self.cluster.reconsider(error, Some(visit), &mut patience).await?;
                 }
             }

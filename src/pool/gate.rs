@@ -26,13 +26,23 @@ impl Gate {
         Self { slots, waiting: AtomicUsize::new(0), queue_length, queue_timeout }
     }
 
+    /// Takes a slot that is free, and that nobody waits for.
+    pub(super) fn try_enter(&self) -> Option<OwnedSemaphorePermit> {
+        self.slots.clone().try_acquire_owned().ok()
+    }
+
+    /// Whether whoever comes now has to wait.
+    pub(super) fn is_full(&self) -> bool {
+        self.slots.available_permits() == 0
+    }
+
     /// Waits for a slot, which is free again when the permit is dropped.
     ///
     /// # Errors
     ///
     /// When as many wait already as the queue may hold, or the wait takes longer than the queue's timeout.
     pub(super) async fn enter(&self) -> Result<OwnedSemaphorePermit> {
-        if let Ok(permit) = self.slots.clone().try_acquire_owned() {
+        if let Some(permit) = self.try_enter() {
             return Ok(permit);
         }
         let _place = Place::take(self)?;

@@ -2,26 +2,30 @@
 //!
 //! A FIFO [`gate`] in front lets in as many tasks as there are connections, so nobody is overtaken and the
 //! queue has a bound; bb8 behind it keeps, checks and replaces the connections. A connection whose state is
-//! in doubt is never lent again.
+//! in doubt is never lent again. Some of the connections serve as [`pipelines`] for single reads.
 
 mod gate;
 mod lent;
 mod manager;
+mod pipelines;
 mod session;
 mod statements;
 
 use std::time::Instant;
 
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio_postgres::Row;
 
 use crate::config::Dsn;
 use crate::connect::{Connector, Identity};
 use crate::error::Kind;
 use crate::observe;
-use crate::shard::InstanceName;
+use crate::shard::{Home, InstanceName};
+use crate::statement::Statement;
 use crate::{Error, Result};
 use gate::Gate;
 use manager::{Failures, Manager};
+use pipelines::Pipelines;
 
 pub(crate) use lent::Lent;
 pub(crate) use session::Params;
@@ -33,6 +37,7 @@ pub(crate) struct Pool {
     dsn: Dsn,
     gate: Gate,
     connections: bb8::Pool<Manager>,
+    pipelines: Pipelines,
     failures: watch::Receiver<Option<Error>>,
 }
 
@@ -60,7 +65,10 @@ impl Pool {
             .error_sink(Box::new(Failures::new(failed)))
             .build_unchecked(manager);
         let gate = Gate::new(size as usize, settings.queue_length as usize, settings.queue_timeout);
-        Self { identity, dsn, gate, connections, failures }
+        // A pooler in transaction mode does not keep a session's settings; one connection must be left to lend.
+        let count = if settings.prepared { settings.pipelines.min(size - 1) } else { 0 };
+        let pipelines = Pipelines::new(count, settings.max_lifetime);
+        Self { identity, dsn, gate, connections, pipelines, failures }
     }
 
     pub(crate) fn instance(&self) -> &InstanceName {
@@ -90,9 +98,29 @@ impl Pool {
         lent
     }
 
+    /// Reads on a connection that others read on too. `None` when that is not possible, or did not succeed: the
+    /// statement must then be run on a lent connection, which tells why.
+    pub(crate) async fn read(
+        &self,
+        statement: &Statement,
+        home: &Home,
+        params: Params<'_>,
+    ) -> Option<(Vec<Row>, u64)> {
+        let open = async { self.connect(self.gate.try_enter()?).await.ok() };
+        self.pipelines.read(statement, home, params, open).await
+    }
+
     async fn wait(&self) -> Result<Lent> {
+        if self.gate.is_full() {
+            self.pipelines.give_up_an_idle_one();
+        }
+        let permit = self.gate.enter().await.map_err(|error| error.at(self.instance()))?;
+        self.connect(permit).await
+    }
+
+    /// Takes a connection from bb8, or waits for the one that it makes.
+    async fn connect(&self, permit: OwnedSemaphorePermit) -> Result<Lent> {
         let at = |error: Error| error.at(self.instance());
-        let permit = self.gate.enter().await.map_err(at)?;
         let mut failures = self.failures.clone();
         failures.mark_unchanged();
         let connection = tokio::select! {

@@ -1,5 +1,7 @@
 //! SQL that is written for any shard: `{shard}` stands for the schema of the one it runs on.
 
+mod classify;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
@@ -31,6 +33,7 @@ const PLACEHOLDER: &str = "{shard}";
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Statement {
     text: Text,
+    read: bool,
 }
 
 #[derive(Clone)]
@@ -48,7 +51,7 @@ impl Statement {
     #[must_use]
     pub const fn new(text: &'static str) -> Self {
         assert!(has_placeholder(text.as_bytes()), "a statement for a shard must contain {{shard}}");
-        Self { text: Text::Static(text) }
+        Self { text: Text::Static(text), read: classify::is_single_read(text) }
     }
 
     /// A statement made at run time. Never build one from the values of a user: pass those as parameters.
@@ -63,6 +66,7 @@ impl Statement {
                 .hint("name tables as {shard}.table, or use the instance's raw client"));
         }
         Ok(Self {
+            read: classify::is_single_read(&text),
             text: match text {
                 Cow::Borrowed(text) => Text::Static(text),
                 Cow::Owned(text) => Text::Shared(text.into()),
@@ -74,6 +78,12 @@ impl Statement {
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.text.as_str()
+    }
+
+    /// Whether it provably reads and does nothing else: it may be sent on a connection that others read on too, and be
+    /// done again.
+    pub(crate) const fn is_single_read(&self) -> bool {
+        self.read
     }
 
     /// The SQL for one home.

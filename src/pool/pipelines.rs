@@ -1,0 +1,205 @@
+//! Pipelines: connections that carry many reads at once.
+//!
+//! A single read needs no connection of its own: its request can follow others on the same connection without waiting
+//! for their answers. A few connections so carry what would take many, and a shard that keeps to its own pipeline has
+//! its statements prepared once and its tables known to one server process.
+//!
+//! What makes it safe is that a pipeline only ever answers, or does not: whatever fails here is done again on a connection of
+//! its own, which has the last word. So only statements go here that are [provably single
+//! reads](Statement::is_single_read), and the server holds the session to that: it is read only. A read that is slow or
+//! waits for a lock would hold up those behind it, so it is ended after a short time, and its statement is kept
+//! off the pipelines for a while.
+
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use lru::LruCache;
+use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
+
+use super::{Lent, Params};
+use crate::shard::Home;
+use crate::statement::Statement;
+
+/// What a pipeline's session is told. A read holds up those behind it for a second at most, and for 100 ms if it waits
+/// for a lock.
+const GREETING: &str =
+    "SET statement_timeout = 1000; SET lock_timeout = 100; SET default_transaction_read_only = on";
+/// How long a statement that was too slow is kept off the pipelines.
+const SLOW_FOR: Duration = Duration::from_secs(60);
+/// How many slow statements are remembered; an application has few.
+const SLOW_STATEMENTS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+/// From this depth on a read looks for a pipeline that is less deep: past it, company costs more than a cold cache.
+const SPILL: usize = 64;
+/// A pipeline is no deeper; what is more queues for a connection of its own, under that queue's bound.
+const MAX_DEPTH: usize = 512;
+/// A pipeline that was not used for so long gives up its connection to whoever waits for one.
+const IDLE_MS: u64 = 100;
+
+#[derive(Debug)]
+pub(super) struct Pipelines {
+    slots: Box<[Slot]>,
+    slow: Mutex<LruCache<Statement, Instant>>,
+    max_lifetime: Duration,
+    started: Instant,
+}
+
+/// The place of one pipeline, which may have to be opened.
+#[derive(Debug, Default)]
+struct Slot {
+    line: ArcSwapOption<Line>,
+    opening: AtomicBool,
+    depth: AtomicUsize,
+    /// When it was last used, in milliseconds since the pipelines were made.
+    used: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Line {
+    lent: Lent,
+    opened: Instant,
+}
+
+impl Pipelines {
+    pub(super) fn new(count: u32, max_lifetime: Duration) -> Self {
+        Self {
+            slots: (0..count).map(|_| Slot::default()).collect(),
+            slow: Mutex::new(LruCache::new(SLOW_STATEMENTS)),
+            max_lifetime,
+            started: Instant::now(),
+        }
+    }
+
+    /// Reads on a pipeline; `None` when it has to be done on a connection of its own. `open` gives a connection for a new
+    /// pipeline if one is free.
+    pub(super) async fn read(
+        &self,
+        statement: &Statement,
+        home: &Home,
+        params: Params<'_>,
+        open: impl Future<Output = Option<Lent>>,
+    ) -> Option<(Vec<Row>, u64)> {
+        if self.slots.is_empty() || self.is_slow(statement) {
+            return None;
+        }
+        let slot = self.slot(home)?;
+        let _place = Place::take(slot);
+        slot.used.store(self.now(), Ordering::Relaxed);
+        let line = match slot.line.load_full() {
+            Some(line) if line.is_usable(self.max_lifetime) => line,
+            _ => slot.open(open).await?,
+        };
+        match line.lent.send(statement, home, params).await {
+            Ok(answer) => Some(answer),
+            Err(error) => {
+                if matches!(
+                    error.code(),
+                    Some(&SqlState::QUERY_CANCELED | &SqlState::LOCK_NOT_AVAILABLE)
+                ) {
+                    self.slow().put(statement.clone(), Instant::now());
+                }
+                None
+            }
+        }
+    }
+
+    /// Closes a pipeline that nobody uses, so that its connection can be lent.
+    pub(super) fn give_up_an_idle_one(&self) {
+        let now = self.now();
+        let is_idle = |slot: &&Slot| {
+            let unused = now.saturating_sub(slot.used.load(Ordering::Relaxed));
+            slot.depth.load(Ordering::Relaxed) == 0
+                && unused > IDLE_MS
+                && slot.line.load().is_some()
+        };
+        if let Some(slot) = self.slots.iter().find(is_idle) {
+            slot.line.store(None);
+        }
+    }
+
+    /// The shard's own, or the least deep one where that is deep.
+    fn slot(&self, home: &Home) -> Option<&Slot> {
+        let own = &self.slots[home.shard().index() % self.slots.len()];
+        let depth = |slot: &&Slot| slot.depth.load(Ordering::Relaxed);
+        if depth(&own) < SPILL {
+            return Some(own);
+        }
+        self.slots.iter().min_by_key(depth).filter(|slot| depth(slot) < MAX_DEPTH)
+    }
+
+    fn is_slow(&self, statement: &Statement) -> bool {
+        let slow = self.slow();
+        !slow.is_empty() && slow.peek(statement).is_some_and(|since| since.elapsed() < SLOW_FOR)
+    }
+
+    fn slow(&self) -> std::sync::MutexGuard<'_, LruCache<Statement, Instant>> {
+        self.slow.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Milliseconds since the start.
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Slot {
+    /// Opens the pipeline, unless somebody is at it already.
+    async fn open(&self, open: impl Future<Output = Option<Lent>>) -> Option<Arc<Line>> {
+        let _opening = Opening::begin(&self.opening)?;
+        // The old one is closed when its last read is done.
+        self.line.store(None);
+        let lent = open.await?;
+        lent.client().batch_execute(GREETING).await.ok()?;
+        let line = Arc::new(Line { lent, opened: Instant::now() });
+        self.line.store(Some(line.clone()));
+        Some(line)
+    }
+}
+
+impl Line {
+    fn is_usable(&self, max_lifetime: Duration) -> bool {
+        !self.lent.client().is_closed() && self.opened.elapsed() < max_lifetime
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        // Its session is not like those that are lent.
+        self.lent.spend();
+    }
+}
+
+/// A read that counts to its pipeline's depth for as long as somebody waits for it.
+struct Place<'a>(&'a Slot);
+
+impl<'a> Place<'a> {
+    fn take(slot: &'a Slot) -> Self {
+        slot.depth.fetch_add(1, Ordering::Relaxed);
+        Self(slot)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.depth.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The right to open a pipeline, which ends however opening it does.
+struct Opening<'a>(&'a AtomicBool);
+
+impl<'a> Opening<'a> {
+    fn begin(flag: &'a AtomicBool) -> Option<Self> {
+        flag.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).ok()?;
+        Some(Self(flag))
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}

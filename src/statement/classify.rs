@@ -1,0 +1,549 @@
+//! Whether a statement is provably a single read, decided from its text when it is made.
+//!
+//! Such a read may share a connection with others, be given up without a trace, and be done again. So everything in
+//! doubt is no read: a word that could write, lock or change the session; a function that is not on the list
+//! of those known to be harmless; a second statement; text that cannot be taken apart. What is wrongly taken for no
+//! read is merely slower. PostgreSQL itself is the second guard: connections for reads are read only.
+//!
+//! Everything here is `const`, so that a constant of the program is classified when it is compiled.
+
+/// Words with which a read begins.
+const BEGINNINGS: &[&str] = &["select", "table", "values", "with"];
+
+/// Words that do not stand in a plain read, or may do more than read. `for` is FOR UPDATE; `into` makes a table.
+const FORBIDDEN: &[&str] = &[
+    "alter",
+    "analyze",
+    "begin",
+    "call",
+    "checkpoint",
+    "close",
+    "cluster",
+    "comment",
+    "commit",
+    "copy",
+    "create",
+    "deallocate",
+    "declare",
+    "delete",
+    "discard",
+    "do",
+    "drop",
+    "execute",
+    "explain",
+    "fetch",
+    "for",
+    "grant",
+    "import",
+    "insert",
+    "into",
+    "listen",
+    "load",
+    "lock",
+    "merge",
+    "move",
+    "notify",
+    "prepare",
+    "reassign",
+    "refresh",
+    "reindex",
+    "release",
+    "reset",
+    "revoke",
+    "rollback",
+    "savepoint",
+    "security",
+    "set",
+    "show",
+    "start",
+    "truncate",
+    "unlisten",
+    "update",
+    "vacuum",
+];
+
+/// Words before a parenthesis that call nothing.
+const SYNTAX: &[&str] = &[
+    "all",
+    "and",
+    "any",
+    "array",
+    "as",
+    "asc",
+    "between",
+    "by",
+    "case",
+    "cast",
+    "cube",
+    "desc",
+    "distinct",
+    "else",
+    "except",
+    "exists",
+    "extract",
+    "filter",
+    "from",
+    "group",
+    "having",
+    "in",
+    "intersect",
+    "interval",
+    "is",
+    "join",
+    "lateral",
+    "like",
+    "ilike",
+    "limit",
+    "materialized",
+    "not",
+    "offset",
+    "on",
+    "or",
+    "order",
+    "over",
+    "partition",
+    "recursive",
+    "rollup",
+    "row",
+    "select",
+    "sets",
+    "similar",
+    "some",
+    "then",
+    "to",
+    "union",
+    "using",
+    "values",
+    "when",
+    "where",
+    "within",
+    // Types with a length.
+    "bit",
+    "char",
+    "character",
+    "decimal",
+    "numeric",
+    "time",
+    "timestamp",
+    "timestamptz",
+    "varbit",
+    "varchar",
+    "varying",
+];
+
+/// Functions of PostgreSQL that read their arguments and nothing else.
+const FUNCTIONS: &[&str] = &[
+    "abs",
+    "age",
+    "array_agg",
+    "array_append",
+    "array_cat",
+    "array_length",
+    "array_position",
+    "array_remove",
+    "array_to_json",
+    "array_to_string",
+    "avg",
+    "bit_and",
+    "bit_or",
+    "bool_and",
+    "bool_or",
+    "btrim",
+    "cardinality",
+    "ceil",
+    "ceiling",
+    "char_length",
+    "coalesce",
+    "concat",
+    "concat_ws",
+    "corr",
+    "cos",
+    "count",
+    "cume_dist",
+    "date_bin",
+    "date_part",
+    "date_trunc",
+    "decode",
+    "degrees",
+    "dense_rank",
+    "div",
+    "encode",
+    "every",
+    "exp",
+    "first_value",
+    "floor",
+    "format",
+    "generate_series",
+    "greatest",
+    "hashint8extended",
+    "hashtextextended",
+    "initcap",
+    "json_agg",
+    "json_array_elements",
+    "json_array_length",
+    "json_build_array",
+    "json_build_object",
+    "json_object_agg",
+    "jsonb_agg",
+    "jsonb_array_elements",
+    "jsonb_array_elements_text",
+    "jsonb_array_length",
+    "jsonb_build_array",
+    "jsonb_build_object",
+    "jsonb_each",
+    "jsonb_each_text",
+    "jsonb_object_agg",
+    "jsonb_object_keys",
+    "jsonb_strip_nulls",
+    "jsonb_to_recordset",
+    "jsonb_typeof",
+    "lag",
+    "last_value",
+    "lead",
+    "least",
+    "left",
+    "length",
+    "ln",
+    "log",
+    "lower",
+    "lpad",
+    "ltrim",
+    "make_date",
+    "make_interval",
+    "make_timestamptz",
+    "max",
+    "md5",
+    "min",
+    "mod",
+    "mode",
+    "now",
+    "nth_value",
+    "ntile",
+    "nullif",
+    "num_nonnulls",
+    "num_nulls",
+    "numrange",
+    "octet_length",
+    "overlay",
+    "percent_rank",
+    "percentile_cont",
+    "percentile_disc",
+    "plainto_tsquery",
+    "point",
+    "position",
+    "power",
+    "radians",
+    "random",
+    "rank",
+    "regexp_match",
+    "regexp_replace",
+    "repeat",
+    "replace",
+    "reverse",
+    "right",
+    "round",
+    "row_number",
+    "row_to_json",
+    "rpad",
+    "rtrim",
+    "sha256",
+    "sign",
+    "sin",
+    "split_part",
+    "sqrt",
+    "starts_with",
+    "stddev",
+    "string_agg",
+    "string_to_array",
+    "strpos",
+    "substr",
+    "substring",
+    "sum",
+    "to_char",
+    "to_date",
+    "to_json",
+    "to_jsonb",
+    "to_number",
+    "to_timestamp",
+    "to_tsquery",
+    "to_tsvector",
+    "translate",
+    "trim",
+    "trunc",
+    "ts_headline",
+    "ts_rank",
+    "ts_rank_cd",
+    "unnest",
+    "upper",
+    "variance",
+    "websearch_to_tsquery",
+    "width_bucket",
+];
+
+/// Whether the text is provably one read.
+pub(super) const fn is_single_read(text: &str) -> bool {
+    let text = text.as_bytes();
+    let mut at = 0;
+    let mut words = 0;
+    // Whether the last token was a full stop: what follows is somebody's own name.
+    let mut qualified = false;
+    while at < text.len() {
+        match text[at] {
+            b' ' | b'\t' | b'\n' | b'\r' => {
+                at += 1;
+                continue;
+            }
+            b'-' if is(text, at + 1, b'-') => {
+                at = after_line(text, at);
+                continue;
+            }
+            b'/' if is(text, at + 1, b'*') => match after_comment(text, at) {
+                Some(end) => {
+                    at = end;
+                    continue;
+                }
+                None => return false,
+            },
+            // At the very end it separates nothing.
+            b';' => return words > 0 && is_blank(text, at + 1),
+            b'\'' => match after_quotes(text, at, b'\'', false) {
+                Some(end) => at = end,
+                None => return false,
+            },
+            b'"' => match after_quotes(text, at, b'"', false) {
+                // A quoted name before a parenthesis is a function of somebody's own.
+                Some(end) if is_call(text, end) => return false,
+                Some(end) => at = end,
+                None => return false,
+            },
+            // $1 is a parameter; $$ and $tag$ begin text that no plain read needs.
+            b'$' if at + 1 < text.len() && text[at + 1].is_ascii_digit() => at += 2,
+            b'$' => return false,
+            first if is_word(first) => {
+                let start = at;
+                while at < text.len() && (is_word(text[at]) || text[at] == b'$') {
+                    at += 1;
+                }
+                words += 1;
+                if words == 1 && !is_listed(text, start, at, BEGINNINGS) {
+                    return false;
+                }
+                if is_prefix_of_string(text, start, at) {
+                    let escapes = text[start].eq_ignore_ascii_case(&b'e');
+                    match after_quotes(text, at, text[at], escapes) {
+                        Some(end) => at = end,
+                        None => return false,
+                    }
+                } else if is_listed(text, start, at, FORBIDDEN)
+                    || is_call(text, at) && (qualified || !is_harmless(text, start, at))
+                {
+                    return false;
+                }
+                qualified = false;
+                continue;
+            }
+            _ => {
+                qualified = text[at] == b'.';
+                at += 1;
+                continue;
+            }
+        }
+        qualified = false;
+    }
+    words > 0
+}
+
+const fn is(text: &[u8], at: usize, byte: u8) -> bool {
+    at < text.len() && text[at] == byte
+}
+
+const fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
+}
+
+/// E'…', B'…', X'…', N'…': letters that belong to the string behind them. U&'…' is left to be no read.
+const fn is_prefix_of_string(text: &[u8], start: usize, end: usize) -> bool {
+    end == start + 1
+        && is(text, end, b'\'')
+        && matches!(text[start], b'e' | b'E' | b'b' | b'B' | b'x' | b'X' | b'n' | b'N')
+}
+
+/// Whether a parenthesis comes next, past blanks and comments.
+const fn is_call(text: &[u8], mut at: usize) -> bool {
+    while at < text.len() {
+        match text[at] {
+            b' ' | b'\t' | b'\n' | b'\r' => at += 1,
+            b'-' if is(text, at + 1, b'-') => at = after_line(text, at),
+            b'/' if is(text, at + 1, b'*') => match after_comment(text, at) {
+                Some(end) => at = end,
+                None => return true,
+            },
+            b'(' => return true,
+            _ => return false,
+        }
+    }
+    false
+}
+
+const fn is_blank(text: &[u8], mut at: usize) -> bool {
+    while at < text.len() {
+        if !text[at].is_ascii_whitespace() {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
+
+const fn after_line(text: &[u8], mut at: usize) -> usize {
+    while at < text.len() && text[at] != b'\n' {
+        at += 1;
+    }
+    at
+}
+
+/// PostgreSQL's comments nest.
+const fn after_comment(text: &[u8], mut at: usize) -> Option<usize> {
+    let mut depth = 0;
+    while at + 1 < text.len() {
+        if text[at] == b'/' && text[at + 1] == b'*' {
+            depth += 1;
+            at += 2;
+        } else if text[at] == b'*' && text[at + 1] == b'/' {
+            depth -= 1;
+            at += 2;
+            if depth == 0 {
+                return Some(at);
+            }
+        } else {
+            at += 1;
+        }
+    }
+    None
+}
+
+/// Past a quoted text that begins at `at`; a doubled quote stands for itself.
+const fn after_quotes(text: &[u8], mut at: usize, quote: u8, escapes: bool) -> Option<usize> {
+    at += 1;
+    while at < text.len() {
+        if escapes && text[at] == b'\\' {
+            at += 2;
+        } else if text[at] != quote {
+            at += 1;
+        } else if is(text, at + 1, quote) {
+            at += 2;
+        } else {
+            return Some(at + 1);
+        }
+    }
+    None
+}
+
+/// Whether a word before a parenthesis calls nothing, or a function that is known to be harmless.
+const fn is_harmless(text: &[u8], start: usize, end: usize) -> bool {
+    is_listed(text, start, end, SYNTAX) || is_listed(text, start, end, FUNCTIONS)
+}
+
+const fn is_listed(text: &[u8], start: usize, end: usize, list: &[&str]) -> bool {
+    let mut number = 0;
+    while number < list.len() {
+        let word = list[number].as_bytes();
+        if word.len() == end - start {
+            let mut same = 0;
+            while same < word.len() && text[start + same].to_ascii_lowercase() == word[same] {
+                same += 1;
+            }
+            if same == word.len() {
+                return true;
+            }
+        }
+        number += 1;
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_reads_are_reads() {
+        for text in [
+            "SELECT caption FROM {shard}.photos WHERE id = $1",
+            "select id, user_id from {shard}.photos where user_id = ANY($1) and id < $2 order by id desc limit $3",
+            "SELECT count(*), max(id), coalesce(sum(likes), 0)::int8 FROM {shard}.photos;",
+            "  -- a comment; with a semicolon\n SELECT /* and /* nested */ */ 1 FROM {shard}.t",
+            "WITH recent AS (SELECT * FROM {shard}.t) SELECT * FROM recent JOIN {shard}.u USING (id)",
+            "WITH RECURSIVE up AS (SELECT 1 AS id UNION ALL SELECT id + 1 FROM up) SELECT id FROM up, {shard}.t",
+            "TABLE {shard}.photos",
+            "(SELECT id FROM {shard}.a) UNION ALL (SELECT id FROM {shard}.b)",
+            "VALUES (1), (2)",
+            "SELECT 'insert into; update', E'it\\'s', \"update\" FROM {shard}.t",
+            "SELECT x::varchar(10), now() - interval '1 day' FROM {shard}.t WHERE a IN (1, 2)",
+            "SELECT EXISTS (SELECT FROM {shard}.follows WHERE who = $1)",
+            "SELECT row_number() OVER (PARTITION BY a ORDER BY b) FROM {shard}.t",
+            "SELECT count(*) FILTER (WHERE x) FROM {shard}.t",
+            "SELECT updated_at, set_id, intro FROM {shard}.t",
+        ] {
+            assert!(is_single_read(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn whatever_may_write_lock_or_change_the_session_is_none() {
+        for text in [
+            "INSERT INTO {shard}.t VALUES (1)",
+            "UPDATE {shard}.t SET a = 1",
+            "DELETE FROM {shard}.t",
+            "WITH gone AS (DELETE FROM {shard}.t RETURNING id) SELECT * FROM gone",
+            "WITH a AS (INSERT INTO {shard}.t DEFAULT VALUES RETURNING id) SELECT id FROM a",
+            "WITH a AS (MERGE INTO {shard}.t USING b ON true WHEN MATCHED THEN DELETE) SELECT 1",
+            "SELECT * FROM {shard}.t FOR UPDATE",
+            "SELECT * FROM {shard}.t for share",
+            "SELECT * FROM {shard}.t FOR/**/NO KEY UPDATE",
+            "SELECT * INTO {shard}.copy FROM {shard}.t",
+            "SELECT {shard}.next_id()",
+            "SELECT nextval('{shard}.s')",
+            "SELECT setval('{shard}.s', 1)",
+            "SELECT pg_advisory_lock(1), * FROM {shard}.t",
+            "SELECT pg_sleep(1), * FROM {shard}.t",
+            "SELECT set_config('a.b', 'c', false), * FROM {shard}.t",
+            "SELECT pg_notify('a', 'b'), * FROM {shard}.t",
+            "SELECT count (*) , \"myfunc\" (1) FROM {shard}.t",
+            "SELECT {shard}.count(1)",
+            "SELECT {shard} . count (1)",
+            "SELECT lower /* x */ (a), evil /* y */ (1) FROM {shard}.t",
+            "SELECT évil(1) FROM {shard}.t",
+            "SELECT 1 FROM {shard}.t; DELETE FROM {shard}.t",
+            "SELECT 1 FROM {shard}.t;;",
+            "SELECT 1; SELECT 2 FROM {shard}.t",
+            "SELECT 'unfinished FROM {shard}.t",
+            "SELECT 1 /* unfinished FROM {shard}.t",
+            "SELECT \"unfinished FROM {shard}.t",
+            "SELECT $$text$$ FROM {shard}.t",
+            "SELECT $a$ text $a$ FROM {shard}.t",
+            "SELECT E'\\'', evil(1) FROM {shard}.t",
+            "EXPLAIN ANALYZE DELETE FROM {shard}.t",
+            "BEGIN",
+            "SET search_path = {shard}",
+            "LISTEN {shard}",
+            "COPY {shard}.t TO STDOUT",
+            "CREATE TEMP TABLE a AS SELECT * FROM {shard}.t",
+            "DECLARE c CURSOR FOR SELECT * FROM {shard}.t",
+            "CALL {shard}.p()",
+            "DO 'x'",
+            "{shard}.",
+            "",
+            "-- nothing",
+        ] {
+            assert!(!is_single_read(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_constant_is_classified_when_it_is_compiled() {
+        const READ: bool = is_single_read("SELECT id FROM {shard}.photos WHERE id = $1");
+        const WRITE: bool = is_single_read("DELETE FROM {shard}.photos WHERE id = $1");
+        assert_eq!((READ, WRITE), (true, false));
+    }
+}

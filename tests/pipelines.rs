@@ -1,0 +1,167 @@
+//! Reads that share connections: each gets its own answer, and none can hold up the others for long.
+#![cfg(test)]
+
+use std::time::Duration;
+
+use howdah::testing::TestCluster;
+use howdah::{Cluster, Config, Migrations, Outcome, Result, Shard, ShardId, Statement};
+
+const NOTES: &str = "CREATE TABLE notes (id bigint PRIMARY KEY DEFAULT next_id(), n int)";
+const ADD: Statement = Statement::new("INSERT INTO {shard}.notes (n) VALUES ($1)");
+const READ: Statement = Statement::new("SELECT n, $2::int4 FROM {shard}.notes WHERE n = $1");
+const COUNT: Statement = Statement::new("SELECT count(*) FROM {shard}.notes");
+
+async fn test(shards: u16) -> Result<TestCluster> {
+    let notes = Migrations::new([("0001_notes.sql", NOTES)])?;
+    TestCluster::builder().instances(1).shards(shards).migrations(notes).start().await
+}
+
+/// One connection to lend, and one that carries reads.
+fn one_of_each(test: &TestCluster) -> Config {
+    test.config().max_size(2).pipelines(1).queue_timeout(Duration::from_secs(60))
+}
+
+fn shard(cluster: &Cluster, number: u16) -> Result<Shard> {
+    cluster.shard(ShardId::new(number)?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_reads_at_once_get_their_own_answers() -> Result<()> {
+    let test = test(4).await?;
+    let cluster = Cluster::connect(one_of_each(&test)).await?;
+    for number in 0..4 {
+        shard(&cluster, number)?.execute(&ADD, &[&i32::from(number)]).await?;
+    }
+    let reads: Vec<_> = (0..1000_i32)
+        .map(|read| {
+            let cluster = cluster.clone();
+            tokio::spawn(async move {
+                let number = (read % 4) as u16;
+                let row =
+                    shard(&cluster, number)?.query_one(&READ, &[&i32::from(number), &read]).await?;
+                Ok::<_, howdah::Error>((row.get::<_, i32>(0), row.get::<_, i32>(1)))
+            })
+        })
+        .collect();
+    for (read, answer) in (0..).zip(reads) {
+        assert_eq!(answer.await.unwrap()?, (read % 4, read));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_owner_of_a_transaction_reads_meanwhile() -> Result<()> {
+    let test = test(1).await?;
+    let cluster = Cluster::connect(one_of_each(&test)).await?;
+    let shard = shard(&cluster, 0)?;
+    shard.query(&COUNT, &[]).await?;
+    let tx = shard.begin().await?;
+    tx.execute(&ADD, &[&1_i32]).await?;
+    // The only connection to lend is in use; no read has to wait for it.
+    for _ in 0..10 {
+        assert_eq!(shard.query_one(&COUNT, &[]).await?.get::<_, i64>(0), 0);
+    }
+    tx.commit().await?;
+    assert_eq!(shard.query_one(&COUNT, &[]).await?.get::<_, i64>(0), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn writes_get_the_connections_that_reads_no_longer_need() -> Result<()> {
+    let test = test(1).await?;
+    let cluster = Cluster::connect(one_of_each(&test)).await?;
+    let shard = shard(&cluster, 0)?;
+    shard.query(&COUNT, &[]).await?;
+    let first = shard.begin().await?;
+    // Asks again and again: the pipeline is given up some time after its last read.
+    let second = loop {
+        let asked = shard.clone().timeout(Duration::from_millis(150)).begin().await;
+        if let Ok(second) = asked {
+            break second;
+        }
+    };
+    first.rollback().await?;
+    second.rollback().await
+}
+
+#[tokio::test]
+async fn a_read_that_waits_for_a_lock_holds_up_nobody_for_long() -> Result<()> {
+    let test = test(2).await?;
+    let cluster = Cluster::connect(one_of_each(&test)).await?;
+    let (blocked, free) = (shard(&cluster, 0)?, shard(&cluster, 1)?);
+    free.query(&COUNT, &[]).await?;
+    let owner = test.admin("pg1").await?;
+    owner.batch_execute("BEGIN; LOCK TABLE shard_0000_e1.notes").await.unwrap();
+    let waiting = tokio::spawn(async move { blocked.query_one(&COUNT, &[]).await });
+    // They follow it on the same pipeline.
+    for _ in 0..100 {
+        free.query(&COUNT, &[]).await?;
+    }
+    assert!(!waiting.is_finished());
+    owner.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(waiting.await.unwrap()?.get::<_, i64>(0), 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_slow_read_is_done_all_the_same() -> Result<()> {
+    const SLOW: Statement = Statement::new(
+        "SELECT count(*) FROM generate_series(1, 12000000) a LEFT JOIN {shard}.notes ON n = a",
+    );
+
+    let test = test(1).await?;
+    let cluster = Cluster::connect(one_of_each(&test)).await?;
+    let slow = shard(&cluster, 0)?.query_one(&SLOW, &[]).await?;
+    assert_eq!(slow.get::<_, i64>(0), 12_000_000);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_dies_under_a_full_pipeline_is_unavailable_and_comes_back() -> Result<()> {
+    let notes = Migrations::new([("0001_notes.sql", NOTES)])?;
+    let builder = TestCluster::builder().instances(1).shards(1).migrations(notes).own_servers();
+    let mut test = builder.start().await?;
+    let cluster = test.cluster().await?;
+    let shard = shard(&cluster, 0)?;
+    shard.query(&COUNT, &[]).await?;
+    let readers: Vec<_> = (0..50)
+        .map(|_| {
+            let shard = shard.clone();
+            tokio::spawn(async move {
+                loop {
+                    if let Err(error) = shard.query(&COUNT, &[]).await {
+                        return error;
+                    }
+                }
+            })
+        })
+        .collect();
+    test.kill("pg1").await?;
+    for reader in readers {
+        let error = reader.await.unwrap();
+        assert!(error.is_unavailable(), "{error:?}");
+        assert_eq!(error.outcome(), Outcome::NotExecuted, "{error:?}");
+    }
+    test.start_server("pg1").await?;
+    shard.query(&COUNT, &[]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_read_on_a_pipeline_cannot_write() -> Result<()> {
+    // A view looks like a table; what it calls is written nowhere in the statement.
+    const TRAP: &str = "CREATE FUNCTION add_one() RETURNS int LANGUAGE sql BEGIN ATOMIC \
+                        INSERT INTO notes (n) VALUES (1) RETURNING n; END; \
+                        CREATE VIEW trap AS SELECT add_one() AS n";
+    const SPRING: Statement = Statement::new("SELECT n FROM {shard}.trap");
+
+    let migrations = Migrations::new([("0001_notes.sql", NOTES), ("0002_trap.sql", TRAP)])?;
+    let builder = TestCluster::builder().instances(1).shards(1).migrations(migrations);
+    let test = builder.start().await?;
+    let cluster = Cluster::connect(one_of_each(&test)).await?;
+    let shard = shard(&cluster, 0)?;
+    // The pipeline refuses; the connection of its own has the last word, and it happens once.
+    shard.query_one(&SPRING, &[]).await?;
+    assert_eq!(shard.query_one(&COUNT, &[]).await?.get::<_, i64>(0), 1);
+    Ok(())
+}
