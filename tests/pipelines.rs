@@ -36,7 +36,7 @@ async fn a_thousand_reads_at_once_get_their_own_answers() -> Result<()> {
         .map(|read| {
             let cluster = cluster.clone();
             tokio::spawn(async move {
-                let number = (read % 4) as u16;
+                let number = u16::try_from(read % 4).unwrap();
                 let row =
                     shard(&cluster, number)?.query_one(&READ, &[&i32::from(number), &read]).await?;
                 Ok::<_, howdah::Error>((row.get::<_, i32>(0), row.get::<_, i32>(1)))
