@@ -85,7 +85,7 @@ pub mod testing;
 pub use catalog::InstanceState;
 pub use cluster::{
     Client, Cluster, ClusterStatus, Cursor, Exec, Gathered, HostRole, HostStatus, Instance,
-    InstanceStatus, Page, Scatter, Shard, ShardAnswer, TextRows, Transaction, Tx,
+    InstanceStatus, Page, ReservedIds, Scatter, Shard, ShardAnswer, TextRows, Transaction, Tx,
 };
 pub use config::{Config, Dsn, SslMode};
 pub use error::{Error, Outcome, Result};

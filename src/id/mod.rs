@@ -17,3 +17,8 @@ pub use generator::{Generator, NoId};
 pub use layout::{IdParts, Layout};
 pub(crate) use sql::{clock_sql, shard_sql};
 pub use types::Id;
+
+/// Holds the code of the page on ids to what it says.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/ids.md")]
+struct Page;
