@@ -233,3 +233,21 @@ async fn a_server_without_room_says_so_at_once() -> Result<()> {
     first(&cluster)?.query(&ALL, &[]).await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn a_call_is_small_enough_to_have_many() -> Result<()> {
+    let test = cluster_of_one(1).await?;
+    let cluster = test.cluster().await?;
+    let shard = first(&cluster)?;
+    let transaction = shard.transaction(async |tx| tx.execute(&ADD, &[&"note"]).await);
+    let scatter = cluster.scatter(&ALL).all(&[]).rows();
+    for (call, bytes) in [
+        ("query", size_of_val(&shard.query(&ALL, &[]))),
+        ("begin", size_of_val(&shard.begin())),
+        ("transaction", size_of_val(&transaction)),
+        ("scatter", size_of_val(&scatter)),
+    ] {
+        assert!(bytes < 8 << 10, "{call} takes {bytes} bytes while it waits");
+    }
+    Ok(())
+}

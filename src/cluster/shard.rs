@@ -176,7 +176,7 @@ impl Shard {
                 Ok(value) => return Ok(value),
                 Err(failed) => failed,
             };
-            self.cluster.reconsider(error, visit, &mut patience).await?;
+            Box::pin(self.cluster.reconsider(error, visit, &mut patience)).await?;
         }
     }
 
@@ -203,7 +203,7 @@ impl Shard {
                         // Whether a read happened makes no difference.
                         error = error.with_outcome(Outcome::NotExecuted);
                     }
-                    self.cluster.reconsider(error, Some(visit), &mut patience).await?;
+                    Box::pin(self.cluster.reconsider(error, Some(visit), &mut patience)).await?;
                 }
             }
         }

@@ -106,7 +106,7 @@ impl Pool {
         home: &Home,
         params: Params<'_>,
     ) -> Option<(Vec<Row>, u64)> {
-        let open = async { self.connect(self.gate.try_enter()?).await.ok() };
+        let open = async || self.connect(self.gate.try_enter()?).await.ok();
         self.pipelines.read(statement, home, params, open).await
     }
 

@@ -80,7 +80,7 @@ impl Pipelines {
         statement: &Statement,
         home: &Home,
         params: Params<'_>,
-        open: impl Future<Output = Option<Lent>>,
+        open: impl AsyncFnOnce() -> Option<Lent>,
     ) -> Option<(Vec<Row>, u64)> {
         if self.slots.is_empty() || self.is_slow(statement) {
             return None;
@@ -90,7 +90,8 @@ impl Pipelines {
         slot.used.store(self.now(), Ordering::Relaxed);
         let line = match slot.line.load_full() {
             Some(line) if line.is_usable(self.max_lifetime) => line,
-            _ => slot.open(open).await?,
+            // Boxed because it is rare, and large.
+            _ => Box::pin(slot.open(open())).await?,
         };
         match line.lent.send(statement, home, params).await {
             Ok(answer) => Some(answer),

@@ -115,13 +115,15 @@ impl Session {
         params: Params<'_>,
     ) -> Result<(Vec<Row>, u64)> {
         let flight = Flight::take_off(self);
-        let answer = self.attempt(statement, home, params).await;
-        let answer = match answer {
-            Err(error) if is_stale_plan(&error) && !self.is_in_transaction() => {
-                self.statements.forget(statement, home);
-                self.attempt(statement, home, params).await
+        let mut again = !self.is_in_transaction();
+        let answer = loop {
+            match self.attempt(statement, home, params).await {
+                Err(error) if again && is_stale_plan(&error) => {
+                    self.statements.forget(statement, home);
+                    again = false;
+                }
+                answer => break answer,
             }
-            answer => answer,
         };
         flight.land();
         answer.map_err(|error| {
@@ -155,9 +157,18 @@ impl Session {
         statement: &Statement,
         home: &Home,
     ) -> Result<Prepared, tokio_postgres::Error> {
-        if let Some(prepared) = self.statements.get(statement, home) {
-            return Ok(prepared);
+        match self.statements.get(statement, home) {
+            Some(prepared) => Ok(prepared),
+            // Boxed because it is rare, and large.
+            None => Box::pin(self.prepare_anew(statement, home)).await,
         }
+    }
+
+    async fn prepare_anew(
+        &self,
+        statement: &Statement,
+        home: &Home,
+    ) -> Result<Prepared, tokio_postgres::Error> {
         let text = statement.render(home);
         let prepared = if self.connector.settings().pool.prepared {
             Prepared::Named(self.client.prepare(&text).await?)

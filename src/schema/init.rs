@@ -9,10 +9,10 @@ use futures_util::future::try_join_all;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use super::preflight::{
-    CATALOG_LOCK, create_roles, foreign_schema, lock, problems_of, refuse_foreign_schema,
-};
-use crate::catalog::{CATALOG_VERSION, CHANNEL, is_absent, layout};
+use super::plan::{Plan, read_homes};
+use super::preflight::{CATALOG_LOCK, foreign_schema, lock, problems_of, refuse_foreign_schema};
+use super::roles::create_roles;
+use crate::catalog::{CATALOG_VERSION, is_absent, layout};
 use crate::config::{Config, Dsn};
 use crate::connect::{ClusterId, Connector, Role, statement_failure};
 use crate::id::{Layout, clock_sql, shard_sql};
@@ -65,15 +65,6 @@ pub struct InitReport {
     pub shards: ShardCount,
     /// How many instances it has.
     pub instances: usize,
-}
-
-/// A cluster as it shall be.
-pub(super) struct Plan {
-    pub(super) cluster: Option<ClusterId>,
-    shards: ShardCount,
-    layout: Layout,
-    instances: BTreeMap<InstanceName, Dsn>,
-    homes: Vec<Home>,
 }
 
 impl Init {
@@ -259,78 +250,6 @@ impl Init {
         }
         Ok(())
     }
-}
-
-impl Plan {
-    /// Writes the cluster into the catalog, not yet open to clients, and returns its identity.
-    async fn write(&mut self, catalog: &Client) -> Result<ClusterId> {
-        const CLUSTER: &str = "INSERT INTO howdah.cluster (catalog_version, shards, epoch_ms, shard_bits, sequence_bits) \
-                               VALUES ($1, $2, $3, $4, $5) RETURNING cluster::text";
-        const INSTANCES: &str =
-            "INSERT INTO howdah.instance (name, dsn) SELECT * FROM unnest($1::text[], $2::text[])";
-        const HOMES: &str =
-            "INSERT INTO howdah.home (shard, instance) SELECT * FROM unnest($1::int[], $2::text[])";
-
-        let failed = |error| statement_failure(error, "cannot write the catalog");
-        create_roles(catalog).await?;
-        catalog.batch_execute("BEGIN").await.map_err(failed)?;
-        catalog.batch_execute(include_str!("../../sql/catalog.sql")).await.map_err(failed)?;
-        let cluster = match &self.cluster {
-            Some(cluster) => {
-                const UPGRADE: &str = "UPDATE howdah.cluster SET catalog_version = $1";
-                catalog.execute(UPGRADE, &[&CATALOG_VERSION]).await.map_err(failed)?;
-                cluster.clone()
-            }
-            None => {
-                let (shards, layout) = (i32::from(self.shards.get()), &self.layout);
-                let bits = (i32::from(layout.shard_bits()), i32::from(layout.sequence_bits()));
-                let row = catalog
-                    .query_one(
-                        CLUSTER,
-                        &[&CATALOG_VERSION, &shards, &layout.epoch_ms(), &bits.0, &bits.1],
-                    )
-                    .await
-                    .map_err(failed)?;
-                let names: Vec<_> = self.instances.keys().map(InstanceName::as_str).collect();
-                let dsns: Vec<_> = self.instances.values().map(Dsn::to_string).collect();
-                catalog.execute(INSTANCES, &[&names, &dsns]).await.map_err(failed)?;
-                let shards: Vec<_> =
-                    self.homes.iter().map(|home| i32::from(home.shard().get())).collect();
-                let homes: Vec<_> =
-                    self.homes.iter().map(|home| home.instance().as_str()).collect();
-                catalog.execute(HOMES, &[&shards, &homes]).await.map_err(failed)?;
-                ClusterId::new(row.get::<_, String>(0))
-            }
-        };
-        catalog.batch_execute("COMMIT").await.map_err(failed)?;
-        self.cluster = Some(cluster.clone());
-        Ok(cluster)
-    }
-
-    /// Everything is in place: lets clients in.
-    async fn open(&self, catalog: &Client) -> Result<()> {
-        let open =
-            format!("UPDATE howdah.cluster SET ready = true WHERE NOT ready; NOTIFY {CHANNEL}");
-        let opened = catalog.batch_execute(&open).await;
-        opened.map_err(|error| statement_failure(error, "cannot open the cluster"))
-    }
-}
-
-type Homes = (BTreeMap<InstanceName, Dsn>, Vec<Home>);
-
-async fn read_homes(catalog: &Client) -> Result<Homes> {
-    let failed = |error| statement_failure(error, "cannot read the catalog");
-    let mut instances = BTreeMap::new();
-    for row in catalog.query("SELECT name, dsn FROM howdah.instance", &[]).await.map_err(failed)? {
-        instances.insert(InstanceName::new(row.get(0))?, row.get::<_, &str>(1).parse()?);
-    }
-    let homes = "SELECT shard, instance, epoch FROM howdah.home ORDER BY shard";
-    let home = |row: &tokio_postgres::Row| {
-        let shard = u16::try_from(row.get::<_, i32>(0)).unwrap_or(u16::MAX);
-        Ok(Home::new(ShardId::new(shard)?, InstanceName::new(row.get(1))?, Epoch::new(row.get(2))?))
-    };
-    let homes = catalog.query(homes, &[]).await.map_err(failed)?;
-    Ok((instances, homes.iter().map(home).collect::<Result<_>>()?))
 }
 
 impl fmt::Debug for Init {

@@ -4,7 +4,9 @@
 mod init;
 mod lock;
 mod migrate;
+mod plan;
 mod preflight;
+mod roles;
 
 pub use init::{Init, InitReport};
 pub use migrate::{

@@ -3,7 +3,8 @@
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use super::init::Plan;
+use super::plan::Plan;
+use super::roles::missing_roles;
 use crate::connect::{Identity, statement_failure};
 use crate::shard::InstanceName;
 use crate::{Error, Result};
@@ -75,37 +76,6 @@ async fn problem_of_identity(
         Some(_) => None,
         None => refuse_foreign_schema(client).await.err().map(|error| error.to_string()),
     })
-}
-
-/// The roles that the SQL of an instance grants rights to and that are not there, with their attributes.
-async fn missing_roles(client: &Client) -> Result<Vec<&'static str>> {
-    const ROLES: [(&str, &str); 2] =
-        [("howdah_mover", "howdah_mover LOGIN REPLICATION"), ("howdah_app", "howdah_app LOGIN")];
-
-    let known =
-        client.query("SELECT rolname FROM pg_roles WHERE rolname LIKE 'howdah%'", &[]).await;
-    let known = known.map_err(|error| statement_failure(error, "cannot read the roles"))?;
-    let is_known = |role: &str| known.iter().any(|row| row.get::<_, &str>(0) == role);
-    Ok(ROLES.into_iter().filter(|(role, _)| !is_known(role)).map(|(_, made)| made).collect())
-}
-
-pub(super) async fn create_roles(client: &Client) -> Result<()> {
-    for role in missing_roles(client).await? {
-        match client.batch_execute(&format!("CREATE ROLE {role}")).await {
-            Ok(()) => {}
-            // Roles are the whole server's: another database's init was quicker.
-            Err(error)
-                if matches!(
-                    error.code(),
-                    Some(&SqlState::DUPLICATE_OBJECT | &SqlState::UNIQUE_VIOLATION)
-                ) => {}
-            Err(error) => {
-                return Err(statement_failure(error, format!("cannot create the role {role}"))
-                    .hint("let an administrator run sql/roles.sql"));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// A schema of our name without a table of ours is somebody else's.
