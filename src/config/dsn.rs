@@ -222,6 +222,8 @@ impl fmt::Debug for Dsn {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn dsn(text: &str) -> Dsn {
@@ -301,6 +303,22 @@ mod tests {
         ] {
             let error = text.parse::<Dsn>().unwrap_err();
             assert!(error.is_config() && error.to_string().contains(named), "{text}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_an_address_or_refused(text in r"(postgres://)?[ -~é]{0,40}") {
+            if let Ok(dsn) = text.parse::<Dsn>() {
+                prop_assert_eq!(dsn.to_string().parse::<Dsn>().unwrap(), dsn);
+            }
+        }
+
+        #[test]
+        fn any_role_can_be_put_in(user in "[ -~é]{1,20}") {
+            let other = dsn("postgres://a@db1,db2:5433/d?application_name=x").with_user(&user).unwrap();
+            prop_assert_eq!(other.user(), user);
+            prop_assert_eq!(other.hosts().len(), 2);
         }
     }
 }

@@ -7,7 +7,8 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use tokio_postgres::Client;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Row};
 
 use crate::connect::statement_failure;
 use crate::shard::ShardId;
@@ -31,8 +32,7 @@ pub(crate) async fn lock(client: &Client, shard: ShardId) -> Result<()> {
     let give_up = Instant::now() + PATIENCE;
     let mut pause = PAUSE.0;
     loop {
-        let row = client.query_one(TRY, &[&CLASS, &i32::from(shard.get())]).await;
-        if row.map_err(|error| failure(shard, error))?.get(0) {
+        if ask(client, TRY, shard).await?.get(0) {
             return Ok(());
         }
         if Instant::now() >= give_up {
@@ -48,10 +48,12 @@ pub(crate) async fn lock(client: &Client, shard: ShardId) -> Result<()> {
 pub(crate) async fn unlock(client: &Client, shard: ShardId) -> Result<()> {
     const UNLOCK: &str = "SELECT pg_advisory_unlock($1, $2)";
 
-    let answer = client.query_one(UNLOCK, &[&CLASS, &i32::from(shard.get())]).await;
-    answer.map(|_| ()).map_err(|error| failure(shard, error))
+    ask(client, UNLOCK, shard).await.map(|_| ())
 }
 
-fn failure(shard: ShardId, error: tokio_postgres::Error) -> Error {
-    statement_failure(error, format!("the lock of shard {shard}"))
+async fn ask(client: &Client, sql: &str, shard: ShardId) -> Result<Row> {
+    let number = i32::from(shard.get());
+    let key: [(&(dyn ToSql + Sync), Type); 2] = [(&CLASS, Type::INT4), (&number, Type::INT4)];
+    let answer = client.query_typed_one(sql, &key).await;
+    answer.map_err(|error| statement_failure(error, format!("the lock of shard {shard}")))
 }

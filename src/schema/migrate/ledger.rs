@@ -1,6 +1,7 @@
 //! A shard's ledger: what was applied to it, held against the files.
 
 use tokio_postgres::Client;
+use tokio_postgres::types::Type;
 
 use super::failure;
 use super::set::{Migration, MigrationVersion, Migrations};
@@ -35,7 +36,8 @@ impl Ledger {
 
         let failed = |error| failure(error, "cannot read the ledger");
         let schema = home.schema();
-        let row = client.query_one(IS_THERE, &[&schema]).await.map_err(failed)?;
+        let row =
+            client.query_typed_one(IS_THERE, &[(&schema, Type::TEXT)]).await.map_err(failed)?;
         if !row.get::<_, bool>(0) {
             return Err(Error::new(Kind::StaleHome, format!("there is no schema {schema}"))
                 .hint("the shard has moved, or is still to be made by `howdah init`"));
@@ -47,7 +49,7 @@ impl Ledger {
             "SELECT version, name, checksum, applied_at IS NOT NULL FROM {schema}.howdah_migrations \
              ORDER BY version"
         );
-        let rows = client.query(&entries, &[]).await.map_err(failed)?;
+        let rows = client.query_typed(&entries, &[]).await.map_err(failed)?;
         let entry = |row: &tokio_postgres::Row| {
             let version = u16::try_from(row.get::<_, i32>(0)).map_err(|_| {
                 Error::refused(format!("the ledger has a migration {}", row.get::<_, i32>(0)))

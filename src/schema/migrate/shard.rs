@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tokio_postgres::Client;
 use tokio_postgres::error::{ErrorPosition, SqlState};
+use tokio_postgres::types::{ToSql, Type};
 
 use super::ledger::Ledger;
 use super::set::{Migration, Migrations};
@@ -46,25 +47,31 @@ impl Job<'_> {
 
 async fn up(client: &Client, home: Home, set: &Migrations) -> ShardMigration {
     let mut outcome = ShardMigration::new(home.clone());
-    let done = async {
+    let done: Result<()> = async {
         freshen(client).await?;
+        // Most runs find nothing to do, and need no lock to know it.
+        let ledger = Ledger::read(client, &home).await?;
+        if ledger.missing(set).is_ok_and(<[_]>::is_empty) {
+            outcome.version = ledger.version();
+            return Ok(());
+        }
         lock(client, home.shard()).await?;
         apply_all(client, &home, set, &mut outcome).await?;
         unlock(client, home.shard()).await
-    };
-    let done = done.await;
+    }
+    .await;
     outcome.error = done.err();
     outcome
 }
 
 async fn status(client: &Client, home: Home, set: &Migrations) -> ShardMigration {
     let mut outcome = ShardMigration::new(home.clone());
-    let asked = async {
+    let asked: Result<()> = async {
         let ledger = Ledger::read(client, &home).await?;
         outcome.version = ledger.version();
         ledger.missing(set).map(|_| ())
-    };
-    let asked = asked.await;
+    }
+    .await;
     outcome.error = asked.err();
     outcome
 }
@@ -145,7 +152,8 @@ async fn apply_alone(client: &Client, home: &Home, migration: &Migration) -> Res
     let end = format!(
         "UPDATE {schema}.howdah_migrations SET applied_at = clock_timestamp() WHERE version = $1"
     );
-    let ended = client.execute(&end, &[&i32::from(migration.version.get())]).await;
+    let version = i32::from(migration.version.get());
+    let ended = client.execute_typed(&end, &[(&version, Type::INT4)]).await;
     ended.map(|_| ()).map_err(|error| failure(error, "cannot write the ledger"))
 }
 
@@ -156,9 +164,10 @@ async fn after_failing_alone(
     migration: &Migration,
     error: Error,
 ) -> Error {
+    const LEFTOVERS: &str = include_str!("../../../sql/leftovers.sql");
+
     let schema = home.schema();
-    let Ok(leftovers) = client.query(include_str!("../../../sql/leftovers.sql"), &[&schema]).await
-    else {
+    let Ok(leftovers) = client.query_typed(LEFTOVERS, &[(&schema, Type::TEXT)]).await else {
         return error;
     };
     let leftovers: Vec<&str> = leftovers.iter().map(|row| row.get(0)).collect();
@@ -166,7 +175,8 @@ async fn after_failing_alone(
         return error.hint(format!("it left behind, unusable: {}", leftovers.join(", ")));
     }
     let forget = format!("DELETE FROM {schema}.howdah_migrations WHERE version = $1");
-    match client.execute(&forget, &[&i32::from(migration.version.get())]).await {
+    let version = i32::from(migration.version.get());
+    match client.execute_typed(&forget, &[(&version, Type::INT4)]).await {
         Ok(_) => error,
         Err(_) => error.hint("its start is still in the ledger"),
     }
@@ -179,8 +189,10 @@ async fn enter(client: &Client, home: &Home, migration: &Migration, whole: &str)
         home.schema()
     );
     let version = i32::from(migration.version.get());
-    let entered =
-        client.execute(&sql, &[&version, &migration.name, &&migration.checksum[..]]).await;
+    let checksum = &migration.checksum[..];
+    let row: [(&(dyn ToSql + Sync), Type); 3] =
+        [(&version, Type::INT4), (&migration.name, Type::TEXT), (&checksum, Type::BYTEA)];
+    let entered = client.execute_typed(&sql, &row).await;
     entered.map(|_| ()).map_err(|error| failure(error, "cannot write the ledger"))
 }
 
