@@ -4,19 +4,19 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::StatusCode;
+use axum::http::Method;
 use axum::http::header::{CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post, put};
 use howdah::Cluster;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 
 use crate::gate::Gate;
 use crate::health::Draining;
 use crate::picture::Limits;
+use crate::problem::{Kind, Problem};
 use crate::store::Store;
 use crate::{
     comments, feed, follows, health, input, likes, media, openapi, photos, problem, sessions,
@@ -32,8 +32,11 @@ const MAX_BODY_BYTES: usize = 64 << 10;
 /// What an upload's body may have beside the picture.
 const FORM_BYTES: usize = 64 << 10;
 
-/// A phone on a bad line needs a while for its upload; nothing else comes near.
-const TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a request may take. Nothing here needs seconds, so this is for a server that went silent.
+const TIME: Duration = Duration::from_secs(10);
+
+/// How long an upload may take: a phone on a bad line needs a while.
+const UPLOAD_TIME: Duration = Duration::from_secs(120);
 
 /// What all handlers share. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -132,10 +135,22 @@ pub fn app(app: App) -> Router {
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn(from_our_own_pages))
         .layer(CatchPanicLayer::new())
-        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, TIMEOUT))
+        .layer(middleware::from_fn(in_time))
         .layer(middleware::map_response(problem::in_one_form))
         .layer(middleware::map_response(taken_as_meant))
-        .layer(TraceLayer::new_for_http())
+        // Failures are logged where they are handled.
+        .layer(TraceLayer::new_for_http().on_failure(()))
+}
+
+async fn in_time(request: Request, next: Next) -> Response {
+    let upload = request.method() == Method::POST
+        && matches!(request.uri().path(), "/api/photos" | "/upload");
+    let (limit, late) = match upload {
+        true => (UPLOAD_TIME, Kind::TooSlow),
+        false => (TIME, Kind::Busy),
+    };
+    let response = tokio::time::timeout(limit, next.run(request)).await;
+    response.unwrap_or_else(|_| Problem::from(late).into_response())
 }
 
 async fn from_our_own_pages(request: Request, next: Next) -> Response {

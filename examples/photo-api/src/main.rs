@@ -69,8 +69,8 @@ struct Serve {
     /// The port to listen on
     #[arg(long, default_value_t = 8080)]
     port: u16,
-    /// How long a request waits for a server before it is answered with 503, in milliseconds; it stands in for
-    /// the configuration's `queue_timeout` and `connect_timeout`
+    /// How long a request waits for a connection before it is answered with 503, in milliseconds; it stands in
+    /// for the configuration's `queue_timeout` and `connect_timeout`
     #[arg(long, default_value_t = 800, value_name = "MS")]
     patience_ms: u64,
     /// How long /readyz says 503 before the server stops listening, in seconds
@@ -179,7 +179,8 @@ fn tell(report: import::Report) -> Result<()> {
 
 async fn run(serve: Serve) -> Result<()> {
     let patience = Duration::from_millis(serve.patience_ms);
-    let config = serve.place.config()?.queue_timeout(patience).connect_timeout(patience);
+    // A connection is tried for twice its timeout.
+    let config = serve.place.config()?.queue_timeout(patience).connect_timeout(patience / 2);
     let state = serve.place.open(config).await?;
 
     if serve.demo {

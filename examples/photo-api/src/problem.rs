@@ -5,15 +5,16 @@
 
 use std::fmt;
 
+use axum::Json;
 use axum::extract::Path;
+use axum::http::StatusCode;
 use axum::http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
-use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
+
 use howdah::Outcome;
-use serde_json::json;
+use serde::Serialize;
 
 pub(crate) const CONTENT: &str = "application/problem+json";
 
@@ -205,18 +206,29 @@ impl From<howdah::Error> for Problem {
     }
 }
 
+/// The document, as it is sent.
+#[derive(Serialize)]
+struct Document<'a> {
+    r#type: String,
+    title: &'static str,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+}
+
+impl<'a> Document<'a> {
+    fn new(kind: Kind, detail: Option<&'a str>) -> Self {
+        let (name, status, title) = kind.parts();
+        Self { r#type: format!("/problems/{name}"), title, status: status.as_u16(), detail }
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let (name, status, title) = self.kind.parts();
-        let mut document = json!({
-            "type": format!("/problems/{name}"),
-            "title": title,
-            "status": status.as_u16(),
-        });
-        if let Some(detail) = self.detail() {
-            document["detail"] = detail.into();
-        }
-        let mut headers = HeaderMap::new();
+        let status = self.status();
+        let mut response = Json(Document::new(self.kind, self.detail())).into_response();
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if status == StatusCode::SERVICE_UNAVAILABLE {
@@ -226,7 +238,8 @@ impl IntoResponse for Problem {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         // The problem itself goes along for the pages, which show it in their own way.
-        (status, headers, Extension(self), document.to_string()).into_response()
+        response.extensions_mut().insert(self);
+        response
     }
 }
 
@@ -251,8 +264,6 @@ pub(crate) async fn in_one_form(response: Response) -> Response {
 /// `GET /problems/{name}`: what a `type` means.
 pub(crate) async fn explain(Path(name): Path<String>) -> Result<Response, Problem> {
     let kind = Kind::ALL.into_iter().find(|kind| kind.parts().0 == name);
-    let (name, status, title) = kind.ok_or_else(|| Problem::not_found("problem"))?.parts();
-    let document =
-        json!({ "type": format!("/problems/{name}"), "title": title, "status": status.as_u16() });
-    Ok(Json(document).into_response())
+    let kind = kind.ok_or_else(|| Problem::not_found("problem"))?;
+    Ok(Json(Document::new(kind, None)).into_response())
 }

@@ -247,7 +247,7 @@ pub(crate) async fn upload(
         caption.clone_from(&upload.caption);
         photos::post(&app, &person, upload, None).await
     };
-    match posted.await {
+    match Box::pin(posted).await {
         Ok(photo) => Ok(Redirect::to(&format!("/p/{}", photo.code)).into_response()),
         Err(problem) => {
             let form = UploadForm { caption, refused: Some(problem.to_string()) };
