@@ -100,7 +100,7 @@ async fn init_makes_a_cluster_once_and_refuses_what_is_foreign() {
 
     for (catalog, args) in [
         ("pg1", vec!["7", "--instance", &one, "--instance", &two]),
-        ("pg1", vec!["6", "--layout", "0,13,10"]),
+        ("pg1", vec!["6", "--layout", "epoch=2025-01-01T00:00:00Z"]),
         ("pg2", vec!["6", "--instance", &one]),
     ] {
         let ran = init(catalog, &args);

@@ -24,7 +24,7 @@ pub(crate) struct Init {
     #[arg(long = "instance", value_name = "NAME=URL", value_parser = read_instance)]
     instances: Vec<(InstanceName, Dsn)>,
     /// The layout of ids, for good: when they begin, and how many bits are the shard's and the sequence's
-    #[arg(long, value_name = "EPOCH_MS,SHARD_BITS,SEQUENCE_BITS", value_parser = read_layout)]
+    #[arg(long, value_name = "epoch=TIME,shard=BITS,sequence=BITS")]
     layout: Option<Layout>,
 }
 
@@ -69,18 +69,4 @@ fn read_instance(text: &str) -> Result<(InstanceName, Dsn), String> {
         text.split_once('=').ok_or("write it as NAME=postgres://user@host/database")?;
     let name = InstanceName::new(name).map_err(|error| error.to_string())?;
     Ok((name, dsn.parse::<Dsn>().map_err(|error| error.to_string())?))
-}
-
-fn read_layout(text: &str) -> Result<Layout, String> {
-    let form = "write it as 1314220021721,13,10";
-    let mut parts = text.split(',');
-    let mut next = || parts.next().ok_or(form);
-    let (epoch, shard, sequence) = (next()?, next()?, next()?);
-    if next().is_ok() {
-        return Err(form.into());
-    }
-    let epoch = epoch.trim().parse().map_err(|_| form)?;
-    let shard = shard.trim().parse().map_err(|_| form)?;
-    let sequence = sequence.trim().parse().map_err(|_| form)?;
-    Layout::new(epoch, shard, sequence).map_err(|error| error.to_string())
 }
