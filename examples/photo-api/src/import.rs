@@ -70,18 +70,15 @@ pub struct Report {
 ///
 /// # Errors
 ///
-/// When the folder cannot be read, nobody's name can be made of a folder's, or a person cannot be added.
-pub async fn folder(
-    app: &App,
-    folder: &Path,
-    options: &Options,
-) -> Result<Report, Box<dyn std::error::Error + Send + Sync>> {
+/// When the folder cannot be read, or nobody's name can be made of a folder's.
+pub async fn folder(app: &App, folder: &Path, options: &Options) -> io::Result<Report> {
     let mut rolls = BTreeMap::<String, Vec<Item>>::new();
-    let own = folder.canonicalize()?;
+    let own = folder.canonicalize().map_err(|error| named(folder, &error))?;
     for entry in sorted(folder)? {
         let owner = if entry.is_dir() { entry.as_path() } else { own.as_path() };
         let name = person_of(owner).ok_or_else(|| {
-            format!("{}: no name can be made of this; rename the folder", owner.display())
+            let owner = owner.display();
+            io::Error::other(format!("{owner}: no name can be made of this; rename the folder"))
         })?;
         let items = rolls.entry(name).or_default();
         pictures_below(&entry, &mut |file| {
@@ -93,15 +90,11 @@ pub async fn folder(
         })?;
     }
     rolls.retain(|_, items| !items.is_empty());
-    Ok(import(app, rolls, options).await?)
+    Ok(import(app, rolls, options).await)
 }
 
 /// Imports the gallery that this program draws itself. What is there already is not drawn again.
-///
-/// # Errors
-///
-/// When a person of the gallery cannot be added.
-pub async fn gallery(app: &App, options: &Options) -> Result<Report, Problem> {
+pub async fn gallery(app: &App, options: &Options) -> Report {
     let rolls = GALLERY.iter().map(|artist| {
         let items = artist.works.iter().enumerate().map(|(number, work)| Item {
             label: format!("{}/{number}", artist.name),
@@ -124,16 +117,21 @@ enum Source {
     Drawn(&'static Work),
 }
 
-async fn import(
-    app: &App,
-    rolls: BTreeMap<String, Vec<Item>>,
-    options: &Options,
-) -> Result<Report, Problem> {
+async fn import(app: &App, rolls: BTreeMap<String, Vec<Item>>, options: &Options) -> Report {
+    let mut report = Report::default();
     let mut people = Vec::with_capacity(rolls.len());
     let mut queues = Vec::with_capacity(rolls.len());
     for (name, items) in rolls {
-        people.push(find_or_add(app, &name, options).await?);
-        queues.push(items.into_iter());
+        match find_or_add(app, &name, options).await {
+            Ok(person) => {
+                people.push(person);
+                queues.push(items.into_iter());
+            }
+            Err(problem) => {
+                let why = problem.to_string();
+                report.failed.extend(items.into_iter().map(|item| (item.label, why.clone())));
+            }
+        }
     }
 
     let total: usize = queues.iter().map(ExactSizeIterator::len).sum();
@@ -142,7 +140,6 @@ async fn import(
         bar.set_style(style);
     }
 
-    let mut report = Report::default();
     let mut news = Vec::new();
     let mut running = JoinSet::new();
     let at_once = std::thread::available_parallelism().map_or(1, usize::from);
@@ -167,10 +164,16 @@ async fn import(
     bar.finish_and_clear();
 
     if !options.strangers {
-        introduce(app, &people).await?;
-        applaud(app, &people, &news).await?;
+        let company = async {
+            introduce(app, &people).await?;
+            applaud(app, &people, &news).await
+        };
+        // The pictures are there, which is what was asked for.
+        if let Err(problem) = company.await {
+            tracing::warn!("not everybody follows, likes and comments: {problem}");
+        }
     }
-    Ok(report)
+    report
 }
 
 type Came = (usize, String, Result<Option<Id>, Problem>);
@@ -303,6 +306,10 @@ fn sorted(folder: &Path) -> io::Result<Vec<PathBuf>> {
     });
     paths.sort();
     Ok(paths)
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 fn pictures_below(path: &Path, found: &mut impl FnMut(PathBuf)) -> io::Result<()> {

@@ -22,7 +22,7 @@ pub fn sign_up(frame: &Frame, form: &SignUpForm) -> Markup {
                 }
                 label {
                     span { "Password" }
-                    input name="password" type="password" required minlength="8"
+                    input name="password" type="password" required minlength="8" maxlength="1000"
                         autocomplete="new-password" aria-describedby="password-help";
                     small #password-help { "At least 8 characters." }
                 }

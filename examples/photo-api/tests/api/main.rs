@@ -9,6 +9,7 @@ mod description;
 mod feed;
 mod gaps;
 mod handlers;
+mod imports;
 mod pages;
 mod photos;
 mod repeated;
