@@ -1,5 +1,6 @@
 //! Encrypted connections: verified as far as the configuration says, and never plain by accident.
-#![cfg(all(test, feature = "tls"))]
+#![cfg(test)]
+#![cfg(feature = "tls")]
 
 use std::path::PathBuf;
 
