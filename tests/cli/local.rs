@@ -1,6 +1,7 @@
 //! `howdah local`: servers on this machine, from nothing to nothing.
 
 use std::path::PathBuf;
+use std::process::Stdio;
 
 use howdah::testing::TestServers;
 use serde_json::json;
@@ -98,6 +99,23 @@ async fn a_promoted_replica_is_found_without_a_change() {
     folder.json(["local", "promote", "pg1-r1"]);
     assert_eq!(roles(), ["unreachable", "primary"]);
     assert_eq!(folder.run(["exec", "SELECT {shard}.is_local(1)"]).status, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_at_once_make_one_cluster() {
+    let local = Local::new().await;
+    let programs = local.programs.to_str().unwrap();
+    let start = || {
+        let up = ["local", "up", "--instances", "1", "--shards", "4", "--pg-bin", programs];
+        // The environment is the applications'; which cluster is made here is not its business.
+        let elsewhere = "postgres://a@127.0.0.1:1/d";
+        let mut up = local.folder.command(up);
+        up.env("HOWDAH_CATALOG_DSN", elsewhere).stdout(Stdio::null()).spawn().unwrap()
+    };
+    for mut up in [start(), start()] {
+        assert!(up.wait().unwrap().success());
+    }
+    assert_eq!(local.folder.json(["status"])["instances"][0]["shards"], 4);
 }
 
 #[test]

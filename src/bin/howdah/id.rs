@@ -40,7 +40,7 @@ pub(crate) struct Encode {
     #[arg(long, value_name = "N")]
     shard: u16,
     /// When, as RFC 3339 says it
-    #[arg(long, value_name = "RFC3339")]
+    #[arg(long, value_name = "RFC3339", value_parser = read_time)]
     time: DateTime<Utc>,
     /// The number among the ids of that shard and millisecond
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -53,10 +53,10 @@ pub(crate) struct Range {
     #[arg(long, value_name = "N")]
     shard: u16,
     /// The first moment, as RFC 3339 says it
-    #[arg(long, value_name = "RFC3339")]
+    #[arg(long, value_name = "RFC3339", value_parser = read_time)]
     from: DateTime<Utc>,
     /// The last moment
-    #[arg(long, value_name = "RFC3339")]
+    #[arg(long, value_name = "RFC3339", value_parser = read_time)]
     to: DateTime<Utc>,
 }
 
@@ -107,6 +107,10 @@ pub(crate) fn read_id(text: &str) -> howdah::Result<Id> {
     } else {
         Id::from_code(text)
     }
+}
+
+fn read_time(text: &str) -> Result<DateTime<Utc>, &'static str> {
+    text.parse().map_err(|_| "write it as 2021-11-26T16:48:40Z")
 }
 
 impl Decoded {

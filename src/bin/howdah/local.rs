@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use howdah::local::{LocalCluster, Server, ServerRole, UpOptions};
@@ -17,6 +18,10 @@ const OURS: &str =
     "# Written by `howdah local up`, which writes it again as long as this line is here.";
 
 const DEFAULT_SHARDS: u16 = 64;
+
+/// How long another `local up` of the same folder is waited for, and how often it is looked after.
+const PATIENCE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(250);
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -184,45 +189,70 @@ async fn make(up: Up, output: &Output) -> Result<()> {
     let mut local = LocalCluster::open(&up.place.dir)?;
     busy(output, "starting servers", local.up(&options)).await?;
 
+    let config = configuration(&local)?;
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        let (init, is_new) = cluster_of(&up, &local, &config).await?;
+        match initialise(init, &config, output).await {
+            // Another `local up` is making the same cluster just now.
+            Err(error) if error.is_refused() && is_new && Instant::now() < give_up => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            made => {
+                made?;
+                return show(&local, output);
+            }
+        }
+    }
+}
+
+/// The configuration that leads to these servers, as the folder has it. The environment has no say in which cluster
+/// is made here.
+fn configuration(local: &LocalCluster) -> Result<Config> {
     let file = config_file(local.dir());
-    if is_ours(&file) || !file.exists() {
-        let dsn = address(&local, "pg1")?;
+    let leads_here = format!("127.0.0.1:{}", local.server("pg1")?.port());
+    let known = fs::read_to_string(&file).unwrap_or_default();
+    if known.is_empty() || (known.starts_with(OURS) && !known.contains(&leads_here)) {
+        let dsn = address(local, "pg1")?;
         let toml = format!(
             "{OURS}\n[catalog]\ndsn = \"{dsn}\"\n\n[auth]\nsslmode = \"disable\"\nowner = \"howdah_owner\"\n\
              mover = \"howdah_mover\"\n"
         );
-        fs::write(&file, toml).map_err(|error| cannot("write", &file, &error))?;
+        // In one piece: a reader finds all of it or nothing.
+        let beside = file.with_extension(format!("{}.new", std::process::id()));
+        fs::write(&beside, &toml)
+            .and_then(|()| fs::rename(&beside, &file))
+            .map_err(|error| cannot("write", &file, &error))?;
+        return Ok(Config::parse(&toml)?);
     }
-    let config = Config::from_file(&file)?;
-    let init = cluster_of(&up, &local, &config).await?;
-    let bar = output.bar(0, "shards");
-    let seen = bar.clone();
-    let made = init
-        .on_progress(move |done, total| {
-            seen.set_length(total as u64);
-            seen.set_position(done as u64);
-        })
-        .run(&config)
-        .await;
-    bar.finish_and_clear();
-    made?;
-    show(&local, output)
+    Ok(Config::parse(&known)?)
 }
 
-/// What is to be initialised: what is there already, else what was asked for.
-async fn cluster_of(up: &Up, local: &LocalCluster, config: &Config) -> Result<Init> {
+async fn initialise(init: Init, config: &Config, output: &Output) -> howdah::Result<()> {
+    let bar = output.bar(0, "shards");
+    let seen = bar.clone();
+    let on_progress = move |done, total| {
+        seen.set_length(total as u64);
+        seen.set_position(done as u64);
+    };
+    let made = init.on_progress(on_progress).run(config).await;
+    bar.finish_and_clear();
+    made.map(|_| ())
+}
+
+/// What is to be initialised: what is there already, else what was asked for, and whether it is that.
+async fn cluster_of(up: &Up, local: &LocalCluster, config: &Config) -> Result<(Init, bool)> {
     if let Ok(cluster) = Cluster::connect(config.clone()).await {
         let there = cluster.map().count();
-        return Ok(
-            Init::new(up.shards.map_or(Ok(there), ShardCount::new)?).layout(cluster.layout())
-        );
+        let shards = up.shards.map_or(Ok(there), ShardCount::new)?;
+        return Ok((Init::new(shards).layout(cluster.layout()), false));
     }
     let mut init = Init::new(ShardCount::new(up.shards.unwrap_or(DEFAULT_SHARDS))?);
     for number in 1..=up.instances {
         let name = format!("pg{number}");
         init = init.instance(InstanceName::new(&name)?, address(local, &name)?);
     }
-    Ok(init)
+    Ok((init, true))
 }
 
 /// How applications reach an instance: its primary, or else a replica that was promoted.
