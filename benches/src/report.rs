@@ -24,13 +24,23 @@ pub struct Bench {
     name: &'static str,
     machine: Map<String, Value>,
     rows: Vec<Value>,
+    /// What a case's name must contain, where not all are wanted.
+    wanted: Option<String>,
 }
 
 impl Bench {
     /// A benchmark by the name of its file.
     #[must_use]
     pub fn new(name: &'static str) -> Self {
-        Self { name, machine: machine::describe(), rows: Vec::new() }
+        // Cargo itself passes `--bench`.
+        let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+        Self { name, machine: machine::describe(), rows: Vec::new(), wanted }
+    }
+
+    /// Whether a case is wanted: all are, unless the command line names some by a part of their names.
+    #[must_use]
+    pub fn wants(&self, case: &str) -> bool {
+        self.wanted.as_ref().is_none_or(|wanted| case.contains(wanted.as_str()))
     }
 
     /// Adds to what is said of the machine, such as the server's version.
@@ -51,6 +61,9 @@ impl Bench {
         mut ours: impl AsyncFnMut() -> Result<Sample>,
         mut theirs: impl AsyncFnMut() -> Result<Sample>,
     ) -> Result<()> {
+        if !self.wants(case) {
+            return Ok(());
+        }
         ours().await?;
         theirs().await?;
         let (mut our_samples, mut their_samples) = (Vec::new(), Vec::new());
@@ -96,12 +109,15 @@ impl Bench {
         self.rows.push(row);
     }
 
-    /// Writes `target/bench/NAME.json`.
+    /// Writes `target/bench/NAME.json`, if all cases were measured.
     ///
     /// # Errors
     ///
     /// When the file cannot be written.
     pub fn write(self) -> Result<()> {
+        if self.wanted.is_some() {
+            return Ok(());
+        }
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
             || [env!("CARGO_MANIFEST_DIR"), "..", "target"].iter().collect(),
             PathBuf::from,

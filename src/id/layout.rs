@@ -114,12 +114,14 @@ impl Layout {
     }
 
     /// How many bits carry the sequence.
+    #[inline]
     #[must_use]
     pub const fn sequence_bits(&self) -> u8 {
         self.sequence_bits
     }
 
     /// The shard that an id names.
+    #[inline]
     #[must_use]
     pub const fn shard_of(&self, id: Id) -> ShardId {
         #[expect(clippy::cast_possible_truncation, reason = "masked to 13 bits at most")]
@@ -127,6 +129,7 @@ impl Layout {
     }
 
     /// Takes an id apart.
+    #[inline]
     #[must_use]
     pub const fn decode(&self, id: Id) -> IdParts {
         #[expect(clippy::cast_possible_truncation, reason = "masked to 20 bits at most")]
@@ -189,6 +192,7 @@ impl Layout {
     }
 
     /// How many ids a shard can make in a millisecond before it runs ahead of the clock.
+    #[inline]
     #[must_use]
     pub const fn ids_per_ms(&self) -> u32 {
         1 << self.sequence_bits
@@ -213,6 +217,7 @@ impl Layout {
     }
 
     /// The id of a shard at a tick. Both fit the layout.
+    #[inline]
     pub(super) const fn id_at(&self, tick: u64, shard: ShardId) -> Id {
         let time = tick >> self.sequence_bits << (self.shard_bits + self.sequence_bits);
         let sequence = tick & mask(self.sequence_bits);
@@ -220,12 +225,14 @@ impl Layout {
     }
 
     /// The greatest tick for which there is an id.
+    #[inline]
     pub(super) const fn last_tick(&self) -> u64 {
         mask(ID_BITS - self.shard_bits)
     }
 
     /// What a clock says, as a tick: the first one while the layout has not begun, one past the last when it has
     /// ended.
+    #[inline]
     pub(super) fn tick_at(&self, now: SystemTime) -> u64 {
         let unix = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let unix_ms = unix.as_secs().saturating_mul(1000) + u64::from(unix.subsec_millis());

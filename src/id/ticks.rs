@@ -23,6 +23,7 @@ impl Ticks {
     /// # Errors
     ///
     /// The tick that was due, when it is past the limit; nothing is drawn then.
+    #[inline]
     pub(super) fn draw(&self, clock: u64, limit: u64) -> Result<u64, u64> {
         let mut last = self.0.load(Relaxed);
         loop {
