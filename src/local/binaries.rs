@@ -1,6 +1,7 @@
 //! Finding PostgreSQL's programs.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -8,8 +9,8 @@ use std::process::Stdio;
 
 use tokio::process::Command;
 
-use super::Account;
 use super::process::run;
+use super::{Account, files};
 use crate::{Error, Result};
 
 /// The major versions of PostgreSQL that howdah supports.
@@ -110,19 +111,19 @@ impl Binaries {
         })?;
         if !copy.exists() {
             let making = copy.with_extension("new");
-            let mut cp = Command::new("cp");
-            cp.arg("-R").arg(whole).arg(&making).stdin(Stdio::null()).kill_on_drop(true);
-            let copied = async {
-                if making.exists() {
-                    fs::remove_dir_all(&making)?;
-                }
-                let done = cp.output().await?;
-                if !done.status.success() {
-                    return Err(std::io::Error::other("cp failed"));
-                }
-                fs::rename(&making, copy)
-            };
-            copied.await.map_err(|error| unreachable().because(error))?;
+            files::remove_folder(&making).await?;
+            let (from, to) = (whole.as_os_str(), making.as_os_str());
+            // Whatever our umask says.
+            let steps: [(&str, &[&OsStr]); 2] = [
+                ("cp", &["-R".as_ref(), from, to]),
+                ("chmod", &["-R".as_ref(), "a+rX".as_ref(), to]),
+            ];
+            for (program, arguments) in steps {
+                let mut step = Command::new(program);
+                step.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+                run(step).await.map_err(|reason| unreachable().because(reason))?;
+            }
+            fs::rename(&making, copy).map_err(|error| unreachable().because(error))?;
         }
         Ok(Self { folder: copy.join("bin"), ..self })
     }

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::{Error, Result};
@@ -23,6 +24,16 @@ pub(super) fn replace(path: &Path, text: &str) -> Result<bool> {
         Error::system(format!("cannot write {}", path.display())).because(error)
     })?;
     Ok(true)
+}
+
+/// Makes a folder that the servers' account can pass through, whatever our umask says; unless it is there.
+pub(crate) fn make_open(folder: &Path) -> Result<()> {
+    let made = match fs::create_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => fs::set_permissions(folder, fs::Permissions::from_mode(0o755)),
+    };
+    made.map_err(|error| Error::system(format!("cannot make {}", folder.display())).because(error))
 }
 
 /// Deletes a folder and all in it; that it is not there is no error.

@@ -6,14 +6,13 @@
 //! So an annex is found again even when the folder was deleted without a word, and is cleared then.
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
-use super::Account;
+use super::{Account, files};
 use crate::{Error, Result};
 
 /// The longest path of a Unix socket: 107 bytes on Linux, 103 on macOS.
@@ -78,10 +77,10 @@ impl Place {
     /// Makes the folders that are missing.
     pub(super) fn prepare(&self, account: &Account) -> Result<()> {
         if let Some(annex) = &self.annex {
-            make_if_missing(&annex.path)?;
+            files::make_open(&annex.path)?;
             refuse_if_foreign(&annex.path)?;
         }
-        make_if_missing(&self.servers())?;
+        files::make_open(&self.servers())?;
         account.make_folder(&self.sockets(), 0o755)
     }
 }
@@ -107,25 +106,13 @@ pub(super) fn refuse_if_foreign(annex: &Path) -> Result<()> {
     }
 }
 
-/// Makes a folder that the servers' account can pass through.
-fn make_if_missing(folder: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-
-    let made = match fs::create_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        Err(error) => Err(error),
-        Ok(()) => fs::set_permissions(folder, fs::Permissions::from_mode(0o755)),
-    };
-    made.map_err(|error| Error::system(format!("cannot make {}", folder.display())).because(error))
-}
-
 /// Makes a cluster's folder, and gives its one true path.
 pub(super) fn make_dir(dir: &Path) -> Result<PathBuf> {
     let failed = |error| Error::system(format!("cannot make {}", dir.display())).because(error);
     if let Some(parent) = dir.parent() {
         fs::create_dir_all(parent).map_err(failed)?;
     }
-    make_if_missing(dir)?;
+    files::make_open(dir)?;
     let dir = dir.canonicalize().map_err(failed)?;
     match dir.to_str() {
         // The path stands in settings files, and in a command line that pg_ctl hands to a shell.

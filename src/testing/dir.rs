@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::finish::finish;
 use super::shared::{Shared, unique_name};
-use crate::local::{LocalCluster, UpOptions};
-use crate::{Error, Result};
+use crate::Result;
+use crate::local::{LocalCluster, UpOptions, make_open};
 
 /// An empty folder for one test, which may make [local clusters](LocalCluster) in it.
 ///
@@ -38,9 +38,7 @@ impl TestDir {
     pub async fn new() -> Result<Self> {
         let shared = Shared::join().await?;
         let path = shared.folder().join(format!("dir-{}", unique_name()));
-        fs::create_dir(&path).map_err(|error| {
-            Error::system(format!("cannot make {}", path.display())).because(error)
-        })?;
+        make_open(&path)?;
         Ok(Self { path, options: shared.up_options() })
     }
 

@@ -7,7 +7,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -21,7 +21,7 @@ use nix::unistd::{geteuid, mkfifo};
 use tokio::sync::OnceCell;
 use tokio::time::sleep;
 
-use crate::local::{Account, LocalCluster, Lock, UpOptions, is_at};
+use crate::local::{Account, LocalCluster, Lock, UpOptions, is_at, make_open};
 use crate::{Error, Result};
 
 const GUARDIAN: &str = include_str!("guardian.sh");
@@ -109,12 +109,9 @@ pub(super) fn unique_name() -> String {
 
 /// Everybody may write to /tmp: what is there under our name is used only if it is ours.
 fn make_own(folder: &Path) -> Result<()> {
-    let made = fs::DirBuilder::new().mode(0o755).create(folder);
-    match (made, fs::symlink_metadata(folder)) {
-        (Err(error), _) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(Error::system(format!("cannot make {}", folder.display())).because(error))
-        }
-        (_, Ok(there)) if !there.is_dir() || there.uid() != geteuid().as_raw() => {
+    make_open(folder)?;
+    match fs::symlink_metadata(folder) {
+        Ok(there) if !there.is_dir() || there.uid() != geteuid().as_raw() => {
             Err(Error::refused(format!("{} is in the way and is not ours", folder.display())))
         }
         _ => Ok(()),
