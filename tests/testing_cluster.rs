@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic wherever it likes")]
 
+use std::time::{Duration, Instant};
+
 use howdah::testing::TestCluster;
 use howdah::{InstanceName, Migrations, ShardId, Statement};
 
@@ -67,4 +69,32 @@ async fn the_oldest_version_will_do() {
     let test = TestCluster::builder().postgres(15).migrations(notes()).start().await.unwrap();
     let cluster = test.cluster().await.unwrap();
     cluster.shard_for_key("alice").execute(&ADD, &[&"on 15"]).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_instance_with_a_replica_lives_on_when_its_primary_dies() {
+    let builder = TestCluster::builder().instances(1).shards(1).replicas(1);
+    let mut test = builder.migrations(notes()).start().await.unwrap();
+    let cluster = test.cluster().await.unwrap();
+    let shard = cluster.shard(ShardId::new(0).unwrap()).unwrap();
+    let written = shard.execute(&ADD, &[&"replicated"]).await.unwrap();
+    assert_eq!(written, 1);
+
+    // Asynchronous replication: what the replica has not received yet would be lost.
+    let admin = test.admin("pg1").await.unwrap();
+    let behind = "SELECT count(*) FROM pg_stat_replication WHERE replay_lsn = pg_current_wal_lsn()";
+    while admin.query_one(behind, &[]).await.unwrap().get::<_, i64>(0) < 1 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    test.kill("pg1").await.unwrap();
+    test.promote("pg1-r1").await.unwrap();
+    let start = Instant::now();
+    let count = loop {
+        match shard.query_one(&COUNT, &[]).await {
+            Ok(row) => break row.get::<_, i64>(0),
+            Err(error) => assert!(start.elapsed() < Duration::from_secs(20), "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(count, 1);
 }
