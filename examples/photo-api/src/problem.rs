@@ -194,12 +194,16 @@ impl From<Kind> for Problem {
 /// Errors of the library. Handlers that know better (an id of no shard is "no such photo") say so themselves.
 impl From<howdah::Error> for Problem {
     fn from(error: howdah::Error) -> Self {
-        if error.outcome() == Outcome::Unknown {
+        if error.is_unavailable() {
             tracing::warn!("{error}");
-            Kind::OutcomeUnknown.into()
-        } else if error.is_unavailable() {
+            match error.outcome() {
+                Outcome::Unknown => Kind::OutcomeUnknown.into(),
+                _ => Kind::ShardUnavailable.into(),
+            }
+        } else if error.is_conflict() {
+            // Too many at the same row, and nothing came of it.
             tracing::warn!("{error}");
-            Kind::ShardUnavailable.into()
+            Kind::Busy.into()
         } else {
             Self::internal(error)
         }
