@@ -190,6 +190,24 @@ async fn what_failed_outside_a_transaction_is_forgotten_only_if_it_left_nothing(
 }
 
 #[tokio::test]
+async fn a_shard_that_moves_before_its_turn_is_migrated_where_it_went() {
+    let test = TestCluster::builder().instances(1).shards(2).start().await.unwrap();
+    let mover = test.admin("pg1").await.unwrap();
+    let hold = "SELECT pg_advisory_lock(x'686f7764'::int, 1)";
+    mover.batch_execute(hold).await.unwrap();
+    let moving = async {
+        // By then the migration has read the map and waits for the shard.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let moved = "ALTER SCHEMA shard_0001_e1 RENAME TO shard_0001_e2;
+            UPDATE howdah.home SET epoch = 2 WHERE shard = 1; SELECT pg_advisory_unlock_all()";
+        mover.batch_execute(moved).await.unwrap();
+    };
+    let (report, ()) = tokio::join!(up(&test, &[PHOTOS]), moving);
+    assert_eq!((troubled(&report), report.applied()), (vec![], 2));
+    assert_eq!(report.shards()[1].home().schema(), "shard_0001_e2");
+}
+
+#[tokio::test]
 async fn nothing_that_a_migration_sets_reaches_the_next_shard() {
     let test = TestCluster::builder().instances(1).shards(4).start().await.unwrap();
     let rude = (

@@ -40,30 +40,22 @@ pub(super) async fn sweep(
     let mut through = Vec::with_capacity(total);
     for round in 1..=ROUNDS {
         let mut moved = Vec::new();
-        let seen = snapshot.map.version();
         let each = |shard: ShardMigration| {
             let is_stale = shard.error().is_some_and(|error| error.kind() == Kind::StaleHome);
             if is_stale && round < ROUNDS {
-                moved.push(shard);
-            } else {
-                through.push(shard);
-                let done = through.len();
-                if let Some(shard) = through.last() {
-                    on_progress(MigrationProgress { shard, done, total });
-                }
+                moved.push(shard.home().shard());
+                return;
             }
+            on_progress(MigrationProgress { shard: &shard, done: through.len() + 1, total });
+            through.push(shard);
         };
         run(&connector, &snapshot, due, parallel, job, each).await;
         if moved.is_empty() {
             break;
         }
         snapshot = catalog.load().await?;
-        if snapshot.map.version() == seen {
-            through.extend(moved);
-            break;
-        }
-        let home = |shard: &ShardMigration| snapshot.map.home(shard.home().shard()).cloned();
-        due = moved.iter().map(home).collect::<Result<_>>()?;
+        let home = |shard| snapshot.map.home(shard).cloned();
+        due = moved.into_iter().map(home).collect::<Result<_>>()?;
     }
     Ok(through)
 }
