@@ -40,9 +40,10 @@ struct Cli {
 }
 
 #[derive(Args)]
+#[command(next_help_heading = "Everywhere")]
 struct Global {
     /// The configuration [default: howdah.toml, then .howdah/howdah.toml]
-    #[arg(long, global = true, env = "HOWDAH_CONFIG", value_name = "FILE")]
+    #[arg(long, global = true, env = "HOWDAH_CONFIG", hide_env_values = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print one JSON document on stdout
     #[arg(long, global = true)]
