@@ -4,12 +4,12 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::Duration;
 
 use howdah::local::{LocalCluster, ServerRole, UpOptions};
-use howdah::testing::TestDir;
+use howdah::testing::{TestDir, TestServers};
 use tokio_postgres::{Client, NoTls};
 
 async fn connect(cluster: &LocalCluster, name: &str) -> Client {
@@ -128,6 +128,28 @@ async fn a_port_that_somebody_took_is_replaced_for_good() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     panic!("the replica has lost its primary");
+}
+
+#[tokio::test]
+async fn a_stopped_cluster_may_be_moved_with_all_that_is_in_it() {
+    let dir = TestDir::new().await.unwrap();
+    let servers = TestServers::start(1).await.unwrap();
+    let programs = servers.server("pg1").unwrap().bin_dir().parent().unwrap().to_owned();
+    let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+    fs::create_dir(&old).unwrap();
+    symlink(programs, old.join("postgres")).unwrap();
+    let mut cluster = LocalCluster::open(&old).unwrap();
+    let options = dir.up_options().instances(1).replicas(1);
+    cluster.up(&options.pg_bin(old.join("postgres/bin"))).await.unwrap();
+    connect(&cluster, "pg1").await.batch_execute("CREATE SCHEMA kept").await.unwrap();
+    cluster.stop().await.unwrap();
+
+    fs::rename(&old, &new).unwrap();
+    let mut cluster = LocalCluster::open(&new).unwrap();
+    cluster.start(None).await.unwrap();
+    let sql = "SELECT 'kept'::regnamespace";
+    connect(&cluster, "pg1").await.batch_execute(sql).await.unwrap();
+    connect(&cluster, "pg1-r1").await.batch_execute(sql).await.unwrap();
 }
 
 #[tokio::test]

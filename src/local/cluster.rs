@@ -413,6 +413,7 @@ impl LocalCluster {
 
     /// Starts the chosen servers: primaries first, for replicas must know where they listen.
     async fn start_these(&mut self, chosen: impl Fn(&Server) -> bool) -> Result<()> {
+        self.find_lost_programs().await?;
         let mut results = Vec::new();
         for role in [ServerRole::Primary, ServerRole::Replica] {
             let ports = self.ports();
@@ -433,6 +434,25 @@ impl LocalCluster {
             }
         }
         results.into_iter().collect()
+    }
+
+    /// Finds programs of the same version for servers whose own are gone: the folder was moved with those in it,
+    /// or the distribution's were replaced.
+    async fn find_lost_programs(&mut self) -> Result<()> {
+        let Some(made) = &mut self.made else { return Ok(()) };
+        for server in &mut made.servers {
+            if let Some(major) = server.version()
+                && !server.program("pg_ctl").exists()
+            {
+                let found = Binaries::find_major(major, &[self.dir.join("postgres/bin")])
+                    .await
+                    .map_err(|error| error.at(&server.name))?
+                    .within_reach(&self.account, &made.place.binaries(major))
+                    .await?;
+                server.bin = found.folder().to_owned();
+            }
+        }
+        Ok(())
     }
 
     fn ports(&self) -> Vec<(String, u16)> {
