@@ -21,14 +21,18 @@ done
 gone=$folder.gone.$$
 mv "$folder" "$gone" || exit
 
-find "$gone" -name postmaster.pid | while read -r file; do
-    read -r pid <"$file" || continue
-    # The number in the file may be left from a server that was killed.
-    [ ! -e /proc/self/cmdline ] || grep -qF "$folder/" "/proc/$pid/cmdline" || continue
-    kill -QUIT "$pid"
-    tries=100
-    while [ -e "$file" ] && kill -0 "$pid" && [ $((tries -= 1)) -gt 0 ]; do
-        sleep 0.1 </dev/null
+# Programs that a killed test had started may still be writing: once may not be enough.
+rounds=50
+while [ -e "$gone" ] && [ $((rounds -= 1)) -gt 0 ]; do
+    find "$gone" -name postmaster.pid | while read -r file; do
+        read -r pid <"$file" || continue
+        # The number in the file may be left from a server that was killed.
+        [ ! -e /proc/self/cmdline ] || grep -qF "$folder/" "/proc/$pid/cmdline" || continue
+        kill -QUIT "$pid"
+        tries=100
+        while [ -e "$file" ] && kill -0 "$pid" && [ $((tries -= 1)) -gt 0 ]; do
+            sleep 0.1 </dev/null
+        done
     done
+    rm -rf "$gone" || sleep 0.1 </dev/null
 done
-rm -rf "$gone"
