@@ -2,11 +2,15 @@
 CREATE SCHEMA IF NOT EXISTS howdah;
 
 CREATE TABLE IF NOT EXISTS howdah.identity (
-    only_one   boolean PRIMARY KEY DEFAULT true CHECK (only_one),
-    cluster    uuid    NOT NULL,
-    instance   text    NOT NULL,
+    only_one      boolean PRIMARY KEY DEFAULT true CHECK (only_one),
+    cluster       uuid    NOT NULL,
+    instance      text    NOT NULL,
     -- How many times this instance's primary was fenced.
-    generation bigint  NOT NULL DEFAULT 1
+    generation    bigint  NOT NULL DEFAULT 1,
+    -- The layout that is baked into the functions of clock.sql.
+    epoch_ms      bigint  NOT NULL,
+    shard_bits    integer NOT NULL,
+    sequence_bits integer NOT NULL
 );
 
 GRANT USAGE ON SCHEMA howdah TO howdah_app, howdah_mover;

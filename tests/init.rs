@@ -151,6 +151,19 @@ async fn a_connection_to_the_wrong_server_is_refused() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_server_that_makes_other_ids_is_refused() -> Result<()> {
+    let servers = TestServers::start(2).await?;
+    let config = config(&servers)?;
+    two_instances(&servers, 2)?.run(&config).await?;
+    let change = "UPDATE howdah.identity SET sequence_bits = 9, shard_bits = 12";
+    servers.admin("pg2").await?.batch_execute(change).await.unwrap();
+    let cluster = Cluster::connect(config).await?;
+    let wrong = cluster.instance(&InstanceName::new("pg2")?)?.client().await.unwrap_err();
+    assert!(wrong.is_wrong_server() && wrong.to_string().contains("ids"), "{wrong:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_database_without_a_cluster_says_so() -> Result<()> {
     let servers = TestServers::start(1).await?;
     let error = Cluster::connect(config(&servers)?).await.unwrap_err();

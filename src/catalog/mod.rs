@@ -12,7 +12,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::connect::{Connector, Role, statement_failure};
 use crate::error::Kind;
-use crate::{Error, Result};
+use crate::{Error, Outcome, Result};
 
 pub use snapshot::InstanceState;
 pub(crate) use snapshot::{CATALOG_VERSION, InstanceRecord, Snapshot, layout};
@@ -39,6 +39,14 @@ impl Catalog {
     ///
     /// When the catalog cannot be reached, is none, is half made, or is of a version that this library does not know.
     pub(crate) async fn load(&mut self) -> Result<Snapshot> {
+        match self.read().await {
+            // The connection from last time was dead, and nobody had noticed.
+            Err(error) if error.outcome() == Outcome::Unknown => self.read().await,
+            read => read,
+        }
+    }
+
+    async fn read(&mut self) -> Result<Snapshot> {
         let client = self.client().await?;
         match client.query_opt(include_str!("../../sql/map.sql"), &[]).await {
             Ok(Some(row)) => Snapshot::from_row(&row),

@@ -134,6 +134,7 @@ impl Snapshot {
             cluster: self.cluster.clone(),
             instance: name.clone(),
             generation: record.generation,
+            layout: self.layout,
         }
     }
 }

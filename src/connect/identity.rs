@@ -2,12 +2,13 @@
 
 use std::fmt;
 
-use tokio_postgres::Client;
 use tokio_postgres::SimpleQueryMessage::Row;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, SimpleQueryRow};
 
 use super::statement_failure;
 use crate::error::Kind;
+use crate::id::Layout;
 use crate::shard::InstanceName;
 use crate::{Error, Result};
 
@@ -43,6 +44,8 @@ pub(crate) struct Identity {
     pub(crate) cluster: ClusterId,
     pub(crate) instance: InstanceName,
     pub(crate) generation: Generation,
+    /// The layout that is baked into the functions which make its ids.
+    pub(crate) layout: Layout,
 }
 
 impl Identity {
@@ -53,7 +56,8 @@ impl Identity {
 
     /// The same after some settings of the session, in one round trip.
     async fn read_after(client: &Client, settings: &str) -> Result<Option<Self>> {
-        const READ: &str = "SELECT cluster, instance, generation FROM howdah.identity";
+        const READ: &str = "SELECT cluster, instance, generation, epoch_ms, shard_bits, sequence_bits \
+                            FROM howdah.identity";
 
         let answer = match client.simple_query(&format!("{settings}{READ}")).await {
             Ok(answer) => answer,
@@ -63,22 +67,29 @@ impl Identity {
             }
         };
         let row = answer.iter().find_map(|message| match message {
-            Row(row) => Some((row.get(0)?, row.get(1)?, row.get(2)?.parse().ok()?)),
+            Row(row) => Some(row),
             _ => None,
         });
-        let Some((cluster, instance, generation)) = row else { return Ok(None) };
-        Ok(Some(Self {
-            cluster: ClusterId::new(cluster),
-            instance: InstanceName::new(instance)?,
-            generation: Generation(generation),
-        }))
+        row.map(Self::from_text).transpose()
+    }
+
+    fn from_text(row: &SimpleQueryRow) -> Result<Self> {
+        let text = |column| row.get(column).unwrap_or_default();
+        let number = |column| text(column).parse::<i64>().unwrap_or(-1);
+        let bits = |column| u8::try_from(number(column)).unwrap_or(u8::MAX);
+        Ok(Self {
+            cluster: ClusterId::new(text(0)),
+            instance: InstanceName::new(text(1))?,
+            generation: Generation(number(2)),
+            layout: Layout::new(number(3), bits(4), bits(5))?,
+        })
     }
 
     /// Applies the settings to a new session and checks that it reached the right server.
     ///
     /// # Errors
     ///
-    /// When the server is another instance, of another cluster, or behind in its generation.
+    /// When the server is another instance, of another cluster, behind in its generation, or makes ids in another layout.
     pub(crate) async fn greet(&self, client: &Client, settings: &str) -> Result<()> {
         let wrong = |found: String| {
             Err(Error::new(Kind::WrongServer, format!("the server that answered is {found}"))
@@ -96,6 +107,10 @@ impl Identity {
             Some(found) if found.generation < self.generation => wrong(format!(
                 "of generation {}, and the catalog allows none below {}",
                 found.generation.0, self.generation.0
+            )),
+            Some(found) if found.layout != self.layout => wrong(format!(
+                "set up to make ids as {}, and the catalog says {}",
+                found.layout, self.layout
             )),
             Some(_) => Ok(()),
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::try_join_all;
+use postgres_types::ToSql;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
@@ -232,13 +233,17 @@ impl Init {
         plan: &Plan,
         done: &AtomicUsize,
     ) -> Result<()> {
-        const ENTER: &str = "INSERT INTO howdah.identity (cluster, instance) VALUES ($1::text::uuid, $2) \
+        const ENTER: &str = "INSERT INTO howdah.identity (cluster, instance, epoch_ms, shard_bits, sequence_bits) \
+                             VALUES ($1::text::uuid, $2, $3, $4, $5) \
                              ON CONFLICT DO NOTHING";
 
         let failed = |error| statement_failure(error, "cannot set up the instance").at(name);
         create_roles(client).await?;
         client.batch_execute(include_str!("../../sql/identity.sql")).await.map_err(failed)?;
-        client.execute(ENTER, &[&cluster.as_str(), &name.as_str()]).await.map_err(failed)?;
+        let bits = (i32::from(plan.layout.shard_bits()), i32::from(plan.layout.sequence_bits()));
+        let entry: [&(dyn ToSql + Sync); 5] =
+            [&cluster.as_str(), &name.as_str(), &plan.layout.epoch_ms(), &bits.0, &bits.1];
+        client.execute(ENTER, &entry).await.map_err(failed)?;
         client.batch_execute(&clock_sql(&plan.layout)).await.map_err(failed)?;
         let homes: Vec<_> = plan.homes.iter().filter(|home| home.instance() == name).collect();
         for homes in homes.chunks(SHARDS_AT_ONCE) {
