@@ -105,7 +105,7 @@ pub struct Limits {
     /// The declared longest side, in pixels; 16,384 by default.
     pub side: u32,
     /// The memory of the decoded pixels, in bytes; 256 MiB by default. At its peak, processing takes
-    /// about twice as much.
+    /// up to three times as much (a progressive JPEG's coefficients).
     pub memory: u64,
 }
 
