@@ -62,8 +62,7 @@ impl Account {
             || self.command("true", folder).status().await.is_ok_and(|status| status.success())
     }
 
-    /// Makes a folder that belongs to the account and that others may pass through but, unless they are to
-    /// find a socket in it, not list.
+    /// Makes a folder that belongs to the account, with these permissions whatever our umask says.
     pub(crate) fn make_folder(&self, folder: &Path, mode: u32) -> Result<()> {
         match fs::DirBuilder::new().mode(mode).create(folder) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
