@@ -1,5 +1,6 @@
 //! `photo-api`: serves the application.
 
+use std::io::IsTerminal as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use howdah::{Cluster, Config};
+use photo_api::gallery::GALLERY;
 use photo_api::store::Store;
 use photo_api::{App, app, import, migrations};
 use tokio::net::TcpListener;
@@ -17,6 +19,9 @@ type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Resu
 
 /// How long requests that are under way may take to finish once the server was told to stop.
 const LAST_REQUESTS: Duration = Duration::from_secs(10);
+
+/// What the people of the gallery log in with.
+const DEMO_PASSWORD: &str = "howdah-demo";
 
 /// Migrations at once on each instance.
 const PARALLEL: usize = 8;
@@ -76,7 +81,7 @@ struct Serve {
     /// How long /readyz says 503 before the server stops listening, in seconds
     #[arg(long, default_value_t = 0, value_name = "S")]
     drain_s: u64,
-    /// Fill it with pictures that this program draws, and with people who post them (their password: howdah-demo)
+    /// Fill it with pictures that this program draws, and with people who post them
     #[arg(long)]
     demo: bool,
 }
@@ -102,7 +107,11 @@ struct Import {
 async fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
 
     let done = match cli.command {
         Some(Command::Serve(serve)) => run(serve).await,
@@ -154,7 +163,7 @@ async fn bring_in(import: Import) -> Result<()> {
 }
 
 async fn fill(app: &App) -> Result<()> {
-    let password = Some("howdah-demo".to_owned());
+    let password = Some(DEMO_PASSWORD.to_owned());
     let options = import::Options { password, ..import::Options::default() };
     tell(import::gallery(app, &options).await)
 }
@@ -195,6 +204,9 @@ async fn run(serve: Serve) -> Result<()> {
         .await
         .map_err(|error| format!("cannot listen on {address}: {error}; choose another --port"))?;
     tracing::info!("serving on http://{}", listener.local_addr()?);
+    if let (true, Some(artist)) = (serve.demo, GALLERY.first()) {
+        tracing::info!("log in as {} with the password {DEMO_PASSWORD}", artist.name);
+    }
 
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = axum::serve(listener, app(state.clone())).with_graceful_shutdown(async {
