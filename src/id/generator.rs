@@ -1,7 +1,7 @@
 //! Ids made in the process, for whoever owns a shard's ids alone.
 
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::ticks::Ticks;
 use super::{Id, IdParts, Layout};
@@ -41,9 +41,24 @@ const MAX_LEAD_MS: u64 = 1000;
 // A cache line of its own: neighbours in a slice would slow each other down.
 #[repr(align(64))]
 pub struct Generator {
-    layout: Layout,
-    shard: ShardId,
     ticks: Ticks,
+    rule: Rule,
+}
+
+/// A layout and a shard, worked out into what is added, shifted and compared for every id.
+struct Rule {
+    epoch_ms: u64,
+    /// One past the last millisecond that the layout has ids for, counted from the epoch.
+    end_ms: u64,
+    last_tick: u64,
+    /// The greatest lead on the clock, in ticks.
+    max_lead: u64,
+    sequence_mask: u64,
+    /// The shard, where it stands in an id.
+    shard_in_place: u64,
+    shard: ShardId,
+    shard_bits: u8,
+    sequence_bits: u8,
 }
 
 /// Why a [`Generator`] has no id to give.
@@ -71,7 +86,8 @@ impl Generator {
     /// A generator that continues after an id, on its shard.
     #[must_use]
     pub fn resume(layout: Layout, last: Id) -> Self {
-        Self { layout, shard: layout.shard_of(last), ticks: Ticks::after(layout.tick_of(last)) }
+        let rule = Rule::new(layout, layout.shard_of(last));
+        Self { ticks: Ticks::after(layout.tick_of(last)), rule }
     }
 
     /// The next id, given the time: greater than every one before.
@@ -81,41 +97,76 @@ impl Generator {
     /// When the generator is a second ahead of that time, or the layout has ended; no id is lost by it.
     #[inline]
     pub fn next_id(&self, now: SystemTime) -> Result<Id, NoId> {
-        let clock = self.layout.tick_at(now);
-        let lead = MAX_LEAD_MS << self.layout.sequence_bits();
-        let limit = (clock + lead).min(self.layout.last_tick());
-        let tick = self.ticks.draw(clock, limit).map_err(|due| self.refusal(due, clock))?;
-        Ok(self.layout.id_at(tick, self.shard))
+        let clock = self.rule.tick_at(now);
+        let limit = (clock + self.rule.max_lead).min(self.rule.last_tick);
+        match self.ticks.draw(clock, limit) {
+            Ok(tick) => Ok(self.rule.id_at(tick)),
+            Err(due) => Err(self.rule.refusal(due, clock)),
+        }
     }
 
     /// The greatest id made so far, to be kept for [`Generator::resume`]; before the first, the one to start after.
     #[must_use]
     pub fn last(&self) -> Id {
-        self.layout.id_at(self.ticks.last(), self.shard)
+        self.rule.id_at(self.ticks.last())
     }
 
     /// The shard whose ids it makes.
     #[must_use]
     pub fn shard(&self) -> ShardId {
-        self.shard
+        self.rule.shard
+    }
+}
+
+impl Rule {
+    fn new(layout: Layout, shard: ShardId) -> Self {
+        let last_tick = layout.last_tick();
+        Self {
+            epoch_ms: layout.epoch_ms().unsigned_abs(),
+            end_ms: (last_tick >> layout.sequence_bits()) + 1,
+            last_tick,
+            max_lead: MAX_LEAD_MS << layout.sequence_bits(),
+            sequence_mask: u64::from(layout.ids_per_ms()) - 1,
+            shard_in_place: u64::from(shard.get()) << layout.sequence_bits(),
+            shard,
+            shard_bits: layout.shard_bits(),
+            sequence_bits: layout.sequence_bits(),
+        }
+    }
+
+    /// What a clock says, as a tick: the first one while the layout has not begun, one past the last when it has
+    /// ended.
+    #[inline]
+    fn tick_at(&self, now: SystemTime) -> u64 {
+        let unix = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let unix_ms = unix.as_secs().saturating_mul(1000) + u64::from(unix.subsec_millis());
+        unix_ms.saturating_sub(self.epoch_ms).min(self.end_ms) << self.sequence_bits
+    }
+
+    #[inline]
+    fn id_at(&self, tick: u64) -> Id {
+        let time = (tick & !self.sequence_mask) << self.shard_bits;
+        Id::from_masked(time | self.shard_in_place | tick & self.sequence_mask)
     }
 
     /// Why a tick past the limit was refused. Where it lies within the layout, it is more than the greatest lead
     /// past the clock.
     #[cold]
     fn refusal(&self, due: u64, clock: u64) -> NoId {
-        if due > self.layout.last_tick() {
+        if due > self.last_tick {
             return NoId::Ended;
         }
-        let ticks_per_ms = u64::from(self.layout.ids_per_ms());
-        let ready_ms = due.div_ceil(ticks_per_ms) - MAX_LEAD_MS;
-        NoId::Wait(Duration::from_millis(ready_ms - clock / ticks_per_ms))
+        let ready_ms = due.div_ceil(self.sequence_mask + 1) - MAX_LEAD_MS;
+        NoId::Wait(Duration::from_millis(ready_ms - (clock >> self.sequence_bits)))
     }
 }
 
 impl fmt::Debug for Generator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Generator").field("shard", &self.shard).field("last", &self.last()).finish()
+        f.debug_struct("Generator")
+            .field("shard", &self.shard())
+            .field("last", &self.last())
+            .finish()
     }
 }
 

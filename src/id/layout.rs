@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
@@ -216,28 +215,10 @@ impl Layout {
         id.bits() >> (self.shard_bits + self.sequence_bits) << self.sequence_bits | sequence
     }
 
-    /// The id of a shard at a tick. Both fit the layout.
-    #[inline]
-    pub(super) const fn id_at(&self, tick: u64, shard: ShardId) -> Id {
-        let time = tick >> self.sequence_bits << (self.shard_bits + self.sequence_bits);
-        let sequence = tick & mask(self.sequence_bits);
-        Id::from_masked(time | (shard.get() as u64) << self.sequence_bits | sequence)
-    }
-
     /// The greatest tick for which there is an id.
     #[inline]
     pub(super) const fn last_tick(&self) -> u64 {
         mask(ID_BITS - self.shard_bits)
-    }
-
-    /// What a clock says, as a tick: the first one while the layout has not begun, one past the last when it has
-    /// ended.
-    #[inline]
-    pub(super) fn tick_at(&self, now: SystemTime) -> u64 {
-        let unix = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let unix_ms = unix.as_secs().saturating_mul(1000) + u64::from(unix.subsec_millis());
-        let since_epoch = unix_ms.saturating_sub(self.epoch_ms.unsigned_abs());
-        since_epoch.min(1 << self.time_bits()) << self.sequence_bits
     }
 
     const fn time_bits(&self) -> u8 {

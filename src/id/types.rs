@@ -46,6 +46,7 @@ impl Id {
     }
 
     /// For numbers that were put together from masked bits.
+    #[inline]
     pub(crate) const fn from_masked(bits: u64) -> Self {
         #[expect(clippy::cast_possible_wrap, reason = "the sign bit is masked off")]
         Self((bits & (u64::MAX >> 1)) as i64)
