@@ -73,49 +73,65 @@ BEGIN
   END;
 END $$;
 
--- The next id of a shard.
+-- The id of a shard at a tick; inlined too.
+CREATE OR REPLACE FUNCTION howdah.id_at(tick bigint, shard int) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN (((tick >> :sequence_bits) << :shard_bits | shard) << :sequence_bits) | (tick & ((1 << :sequence_bits) - 1));
+
+-- The next id of a shard where the clock is off: first brought up to the time, or waited for.
+CREATE OR REPLACE FUNCTION howdah.next_id_settled(tick regclass, jumps regclass, shard int) RETURNS bigint LANGUAGE plpgsql
+AS $$
+DECLARE
+  lead bigint;
+  before bigint;
+  n bigint;
+BEGIN
+  LOOP
+    lead := pg_sequence_last_value(tick) + pg_sequence_last_value(jumps) - howdah.clock_tick();
+    IF lead IS NULL THEN
+      RAISE 'the clock % was not started, or the role has no right to read it', jumps
+        USING ERRCODE = 'object_not_in_prerequisite_state',
+              HINT = 'A dump of the schema alone leaves it so; run howdah init again.';
+    ELSIF lead < 0 THEN
+      PERFORM howdah.jump(tick, jumps);
+    ELSIF lead BETWEEN 1000::bigint << :sequence_bits AND 10000::bigint << :sequence_bits THEN
+      -- A burst waits for the clock, so none gets further than this. Who is further ahead has seen the clock set
+      -- back; waiting would take too long, and goes on from where it was.
+      PERFORM pg_sleep(0.001);
+    END IF;
+
+    before := pg_sequence_last_value(jumps);
+    n := nextval(tick) + before;
+    IF n >= 1::bigint << (63 - :shard_bits) THEN
+      RAISE 'the layout of the ids has ended' USING ERRCODE = 'datetime_field_overflow';
+    ELSIF before = pg_sequence_last_value(jumps) THEN
+      RETURN howdah.id_at(n, shard);
+    END IF;
+  END LOOP;
+END $$;
+
+-- The next id of a shard. Three statements, as each costs its share of every insert.
 CREATE OR REPLACE FUNCTION howdah.next_id(tick regclass, jumps regclass, shard int) RETURNS bigint LANGUAGE plpgsql
 AS $$
 DECLARE
   before bigint;
   n bigint;
-  lead bigint;
-  settled bool := false;
 BEGIN
-  LOOP
-    before := pg_sequence_last_value(jumps);
-    n := nextval(tick) + before;
-    -- Accurate is from 4 milliseconds behind the clock, so that a busy shard need not jump in each of them, to a
-    -- second ahead of it: as one comparison, because this line runs for every id.
-    IF before = pg_sequence_last_value(jumps)
-       AND n < 1::bigint << (63 - :shard_bits)
-       AND (settled
-            OR abs(n - howdah.clock_tick() - (996::bigint << (:sequence_bits - 1))) <= 1004::bigint << (:sequence_bits - 1))
-    THEN
-      RETURN (((n >> :sequence_bits) << :shard_bits | shard) << :sequence_bits) | (n & ((1 << :sequence_bits) - 1));
-    END IF;
-
-    IF before IS NULL THEN
-      RAISE 'the clock % was not started, or the role has no right to read it', jumps
-        USING ERRCODE = 'object_not_in_prerequisite_state',
-              HINT = 'A dump of the schema alone leaves it so; run howdah init again.';
-    END IF;
-    lead := n - howdah.clock_tick();
-    IF greatest(n, n - lead) >= 1::bigint << (63 - :shard_bits) THEN
-      RAISE 'the layout of the ids has ended' USING ERRCODE = 'datetime_field_overflow';
-    ELSIF lead < 0 THEN
-      PERFORM howdah.jump(tick, jumps);
-    ELSIF lead < 10000::bigint << :sequence_bits THEN
-      -- A burst waits for the clock, so none gets further than this. Who is further ahead has seen the clock set
-      -- back; waiting would take too long, and goes on from where it was.
-      PERFORM pg_sleep(0.001);
-    END IF;
-    settled := true;
-  END LOOP;
+  before := pg_sequence_last_value(jumps);
+  n := nextval(tick) + before;
+  -- Accurate is from 4 milliseconds behind the clock, so that a busy shard need not jump in each of them, to a
+  -- second ahead of it; written as one comparison of a distance.
+  RETURN CASE
+    WHEN before = pg_sequence_last_value(jumps)
+     AND n < 1::bigint << (63 - :shard_bits)
+     AND abs(n - howdah.clock_tick() - (996::bigint << (:sequence_bits - 1))) <= 1004::bigint << (:sequence_bits - 1)
+    THEN howdah.id_at(n, shard)
+    ELSE howdah.next_id_settled(tick, jumps, shard)
+  END;
 END $$;
 
 REVOKE EXECUTE ON FUNCTION howdah.start_clock(regclass), howdah.jump(regclass, regclass) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
-  howdah.clock_tick(), howdah.clock_lead_ms(regclass, regclass),
-  howdah.jump(regclass, regclass), howdah.next_id(regclass, regclass, int)
+  howdah.clock_tick(), howdah.clock_lead_ms(regclass, regclass), howdah.id_at(bigint, int),
+  howdah.jump(regclass, regclass),
+  howdah.next_id_settled(regclass, regclass, int), howdah.next_id(regclass, regclass, int)
 TO howdah_app;

@@ -6,17 +6,17 @@ use loom::sync::Arc;
 use loom::sync::atomic::AtomicU64;
 use loom::thread;
 
-#[path = "../src/id/ticks.rs"]
-mod ticks;
+#[path = "../src/id/greatest.rs"]
+mod greatest;
 
-use ticks::Ticks;
+use greatest::Greatest;
 
 /// Each thread draws by clocks of its own, which stand, step on or step back.
 fn draw_in_threads<const DRAWS: usize, const THREADS: usize>(clocks: [[u64; DRAWS]; THREADS]) {
     loom::model(move || {
-        let ticks = Arc::new(Ticks::after(4));
-        let draw = |ticks: &Ticks, clocks: [u64; DRAWS]| {
-            let drawn = clocks.map(|clock| ticks.draw(clock, u64::MAX).unwrap());
+        let ids = Arc::new(Greatest::after(4));
+        let draw = |ids: &Greatest, clocks: [u64; DRAWS]| {
+            let drawn = clocks.map(|clock| ids.draw(clock, u64::MAX, |last| last + 1).unwrap());
             assert!(drawn.is_sorted_by(|a, b| a < b), "a thread's own increase: {drawn:?}");
             drawn
         };
@@ -24,38 +24,38 @@ fn draw_in_threads<const DRAWS: usize, const THREADS: usize>(clocks: [[u64; DRAW
         let threads: Vec<_> = elsewhere
             .iter()
             .map(|&clocks| {
-                let ticks = Arc::clone(&ticks);
-                thread::spawn(move || draw(&ticks, clocks))
+                let ids = Arc::clone(&ids);
+                thread::spawn(move || draw(&ids, clocks))
             })
             .collect();
-        let mut drawn = draw(&ticks, *here).to_vec();
+        let mut drawn = draw(&ids, *here).to_vec();
         drawn.extend(threads.into_iter().flat_map(|thread| thread.join().unwrap()));
         drawn.sort_unstable();
         assert!(drawn.is_sorted_by(|a, b| a < b), "none is drawn twice: {drawn:?}");
         assert!(drawn[0] > 4, "none is before the start: {drawn:?}");
-        assert_eq!(Some(&ticks.last()), drawn.last());
+        assert_eq!(Some(&ids.last()), drawn.last());
     });
 }
 
 #[test]
-fn two_threads_draw_different_ticks() {
+fn two_threads_draw_different_ids() {
     draw_in_threads([[7, 7], [7, 8]]);
     draw_in_threads([[9, 3], [0, 9]]);
 }
 
 #[test]
-fn three_threads_draw_different_ticks() {
+fn three_threads_draw_different_ids() {
     draw_in_threads([[7], [6], [7]]);
 }
 
 #[test]
 fn a_refused_draw_changes_nothing() {
     loom::model(|| {
-        let ticks = Arc::new(Ticks::after(4));
-        let other = Arc::clone(&ticks);
-        let thread = thread::spawn(move || other.draw(0, 5));
-        let outcomes = [ticks.draw(0, 5), thread.join().unwrap()];
+        let ids = Arc::new(Greatest::after(4));
+        let other = Arc::clone(&ids);
+        let thread = thread::spawn(move || other.draw(0, 5, |last| last + 1));
+        let outcomes = [ids.draw(0, 5, |last| last + 1), thread.join().unwrap()];
         assert!(matches!(outcomes, [Ok(5), Err(6)] | [Err(6), Ok(5)]), "{outcomes:?}");
-        assert_eq!(ticks.last(), 5);
+        assert_eq!(ids.last(), 5);
     });
 }

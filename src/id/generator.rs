@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::ticks::Ticks;
+use super::greatest::Greatest;
 use super::{Id, IdParts, Layout};
 use crate::shard::ShardId;
 use crate::{Error, Result};
@@ -41,7 +41,8 @@ const MAX_LEAD_MS: u64 = 1000;
 // A cache line of its own: neighbours in a slice would slow each other down.
 #[repr(align(64))]
 pub struct Generator {
-    ticks: Ticks,
+    /// The bits of the last id.
+    last: Greatest,
     rule: Rule,
 }
 
@@ -50,15 +51,15 @@ struct Rule {
     epoch_ms: u64,
     /// One past the last millisecond that the layout has ids for, counted from the epoch.
     end_ms: u64,
-    last_tick: u64,
-    /// The greatest lead on the clock, in ticks.
+    /// The greatest lead on the clock, where it stands in an id.
     max_lead: u64,
     sequence_mask: u64,
+    /// What stands below the time.
+    low_mask: u64,
     /// The shard, where it stands in an id.
     shard_in_place: u64,
     shard: ShardId,
-    shard_bits: u8,
-    sequence_bits: u8,
+    low_bits: u8,
 }
 
 /// Why a [`Generator`] has no id to give.
@@ -87,7 +88,7 @@ impl Generator {
     #[must_use]
     pub fn resume(layout: Layout, last: Id) -> Self {
         let rule = Rule::new(layout, layout.shard_of(last));
-        Self { ticks: Ticks::after(layout.tick_of(last)), rule }
+        Self { last: Greatest::after(last.bits()), rule }
     }
 
     /// The next id, given the time: greater than every one before.
@@ -97,10 +98,10 @@ impl Generator {
     /// When the generator is a second ahead of that time, or the layout has ended; no id is lost by it.
     #[inline]
     pub fn next_id(&self, now: SystemTime) -> Result<Id, NoId> {
-        let clock = self.rule.tick_at(now);
-        let limit = (clock + self.rule.max_lead).min(self.rule.last_tick);
-        match self.ticks.draw(clock, limit) {
-            Ok(tick) => Ok(self.rule.id_at(tick)),
+        let clock = self.rule.first_at(now);
+        let limit = (clock + self.rule.max_lead).min(Id::MAX.bits());
+        match self.last.draw(clock, limit, |last| self.rule.following(last)) {
+            Ok(id) => Ok(Id::from_masked(id)),
             Err(due) => Err(self.rule.refusal(due, clock)),
         }
     }
@@ -108,7 +109,7 @@ impl Generator {
     /// The greatest id made so far, to be kept for [`Generator::resume`]; before the first, the one to start after.
     #[must_use]
     pub fn last(&self) -> Id {
-        self.rule.id_at(self.ticks.last())
+        Id::from_masked(self.last.last())
     }
 
     /// The shard whose ids it makes.
@@ -120,44 +121,49 @@ impl Generator {
 
 impl Rule {
     fn new(layout: Layout, shard: ShardId) -> Self {
-        let last_tick = layout.last_tick();
+        let low_bits = layout.shard_bits() + layout.sequence_bits();
         Self {
             epoch_ms: layout.epoch_ms().unsigned_abs(),
-            end_ms: (last_tick >> layout.sequence_bits()) + 1,
-            last_tick,
-            max_lead: MAX_LEAD_MS << layout.sequence_bits(),
+            end_ms: (Id::MAX.bits() >> low_bits) + 1,
+            max_lead: MAX_LEAD_MS << low_bits,
             sequence_mask: u64::from(layout.ids_per_ms()) - 1,
+            low_mask: (1 << low_bits) - 1,
             shard_in_place: u64::from(shard.get()) << layout.sequence_bits(),
             shard,
-            shard_bits: layout.shard_bits(),
-            sequence_bits: layout.sequence_bits(),
+            low_bits,
         }
     }
 
-    /// What a clock says, as a tick: the first one while the layout has not begun, one past the last when it has
-    /// ended.
+    /// The shard's first id at a time: of the layout's first moment while that has not come, and past
+    /// [`Id::MAX`] when the layout has ended.
     #[inline]
-    fn tick_at(&self, now: SystemTime) -> u64 {
+    fn first_at(&self, now: SystemTime) -> u64 {
         let unix = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let unix_ms = unix.as_secs().saturating_mul(1000) + u64::from(unix.subsec_millis());
-        unix_ms.saturating_sub(self.epoch_ms).min(self.end_ms) << self.sequence_bits
+        let since_epoch = unix_ms.saturating_sub(self.epoch_ms).min(self.end_ms);
+        since_epoch << self.low_bits | self.shard_in_place
     }
 
+    /// The shard's id after another: where a millisecond's are used up, the first of the next.
     #[inline]
-    fn id_at(&self, tick: u64) -> Id {
-        let time = (tick & !self.sequence_mask) << self.shard_bits;
-        Id::from_masked(time | self.shard_in_place | tick & self.sequence_mask)
+    fn following(&self, id: u64) -> u64 {
+        if id & self.sequence_mask == self.sequence_mask {
+            (id | self.low_mask) + 1 | self.shard_in_place
+        } else {
+            id + 1
+        }
     }
 
-    /// Why a tick past the limit was refused. Where it lies within the layout, it is more than the greatest lead
-    /// past the clock.
+    /// Why an id past the limit was refused. Where it lies within the layout, it is further ahead of the clock than
+    /// the greatest lead.
     #[cold]
     fn refusal(&self, due: u64, clock: u64) -> NoId {
-        if due > self.last_tick {
+        if due > Id::MAX.bits() {
             return NoId::Ended;
         }
-        let ready_ms = due.div_ceil(self.sequence_mask + 1) - MAX_LEAD_MS;
-        NoId::Wait(Duration::from_millis(ready_ms - (clock >> self.sequence_bits)))
+        let started = u64::from(due & self.sequence_mask != 0);
+        let ready_ms = (due >> self.low_bits) + started - MAX_LEAD_MS;
+        NoId::Wait(Duration::from_millis(ready_ms - (clock >> self.low_bits)))
     }
 }
 

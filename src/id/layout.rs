@@ -209,18 +209,6 @@ impl Layout {
         )
     }
 
-    /// The counter behind an id: its time and sequence without the shard.
-    pub(super) const fn tick_of(&self, id: Id) -> u64 {
-        let sequence = id.bits() & mask(self.sequence_bits);
-        id.bits() >> (self.shard_bits + self.sequence_bits) << self.sequence_bits | sequence
-    }
-
-    /// The greatest tick for which there is an id.
-    #[inline]
-    pub(super) const fn last_tick(&self) -> u64 {
-        mask(ID_BITS - self.shard_bits)
-    }
-
     const fn time_bits(&self) -> u8 {
         ID_BITS - self.shard_bits - self.sequence_bits
     }

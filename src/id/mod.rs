@@ -4,11 +4,11 @@
 //! are used is told in docs/ids.md.
 
 mod generator;
+mod greatest;
 mod layout;
 mod period;
 mod sql;
 mod text;
-mod ticks;
 mod types;
 
 use std::sync::atomic::AtomicU64;

@@ -6,28 +6,34 @@
 use super::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// The greatest tick drawn so far.
+/// The greatest number drawn so far.
 ///
 /// Relaxed ordering is enough: a successful exchange always acts on the latest value of the one number, and
 /// nothing else is published through it.
-pub(super) struct Ticks(AtomicU64);
+pub(super) struct Greatest(AtomicU64);
 
-impl Ticks {
-    /// Continues after a tick that was drawn before.
+impl Greatest {
+    /// Continues after a number that was drawn before.
     pub(super) fn after(last: u64) -> Self {
         Self(AtomicU64::new(last))
     }
 
-    /// Draws the clock's tick, or the one after the last, whichever is greater; never one past `limit`.
+    /// Draws what the clock says if that is greater than all before, else what follows the last; never past
+    /// `limit`.
     ///
     /// # Errors
     ///
-    /// The tick that was due, when it is past the limit; nothing is drawn then.
+    /// The number that was due, when it is past the limit; nothing is drawn then.
     #[inline]
-    pub(super) fn draw(&self, clock: u64, limit: u64) -> Result<u64, u64> {
+    pub(super) fn draw(
+        &self,
+        clock: u64,
+        limit: u64,
+        following: impl Fn(u64) -> u64,
+    ) -> Result<u64, u64> {
         let mut last = self.0.load(Relaxed);
         loop {
-            let due = clock.max(last + 1);
+            let due = if clock > last { clock } else { following(last) };
             if due > limit {
                 return Err(due);
             }
@@ -38,7 +44,7 @@ impl Ticks {
         }
     }
 
-    /// The greatest tick drawn so far.
+    /// The greatest number drawn so far.
     pub(super) fn last(&self) -> u64 {
         self.0.load(Relaxed)
     }
