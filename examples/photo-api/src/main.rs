@@ -162,10 +162,13 @@ async fn bring_in(import: Import) -> Result<()> {
     tell(import::folder(&app, &folder, &options).await?)
 }
 
-async fn fill(app: &App) -> Result<()> {
+/// Runs beside the server, so that there is something to see at once. What is cut off comes with the next start.
+async fn fill(app: App) {
     let password = Some(DEMO_PASSWORD.to_owned());
     let options = import::Options { password, ..import::Options::default() };
-    tell(import::gallery(app, &options).await)
+    if let Err(error) = tell(import::gallery(&app, &options).await) {
+        tracing::error!("{error}");
+    }
 }
 
 /// Says what came of an import; what is worth another try is an error.
@@ -192,13 +195,6 @@ async fn run(serve: Serve) -> Result<()> {
     let config = serve.place.config()?.queue_timeout(patience).connect_timeout(patience / 2);
     let state = serve.place.open(config).await?;
 
-    if serve.demo {
-        // A house half empty is better than none.
-        if let Err(error) = fill(&state).await {
-            tracing::error!("{error}");
-        }
-    }
-
     let address = SocketAddr::new(serve.host, serve.port);
     let listener = TcpListener::bind(address)
         .await
@@ -206,6 +202,7 @@ async fn run(serve: Serve) -> Result<()> {
     tracing::info!("serving on http://{}", listener.local_addr()?);
     if let (true, Some(artist)) = (serve.demo, GALLERY.first()) {
         tracing::info!("log in as {} with the password {DEMO_PASSWORD}", artist.name);
+        tokio::spawn(fill(state.clone()));
     }
 
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

@@ -63,6 +63,8 @@ pub(super) enum Here {
     LogIn,
     SignUp,
     Elsewhere,
+    /// Where it cannot be told who is there, so that nobody is asked to log in who is.
+    Outside,
 }
 
 fn header(frame: &Frame, here: Here) -> Markup {
@@ -88,6 +90,7 @@ fn header(frame: &Frame, here: Here) -> Markup {
                             (entry("/upload", "Post", Some(POST), Here::Upload))
                             (entry(&format!("/u/{viewer}"), "You", Some(YOU), Here::Own))
                         }
+                        None if here == Here::Outside => {}
                         None => {
                             (entry("/login", "Log in", None, Here::LogIn))
                             (entry("/signup", "Sign up", None, Here::SignUp))

@@ -34,5 +34,6 @@ pub fn problem(frame: &Frame, view: &ProblemView) -> Markup {
             }
         }
     };
-    page(frame, headline, Here::Elsewhere, &content)
+    let here = if view.status == 503 { Here::Outside } else { Here::Elsewhere };
+    page(frame, headline, here, &content)
 }

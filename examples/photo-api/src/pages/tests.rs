@@ -187,6 +187,15 @@ fn a_gap_is_said_and_not_taken_for_the_end() {
 }
 
 #[test]
+fn nobody_is_asked_to_log_in_while_it_cannot_be_told_who_is_there() {
+    let offers = |status| {
+        let view = ProblemView { status, title: "It did not work".into(), detail: None };
+        problem(&frame(None), &view).into_string().contains("/login")
+    };
+    assert!(offers(404) && !offers(503));
+}
+
+#[test]
 fn only_its_owner_is_offered_to_delete_a_photo() {
     let deletes = |viewer| photo(&frame(viewer), &photo_page("")).into_string().contains("/delete");
     assert!(deletes(Some("ines")));
