@@ -77,7 +77,11 @@ pub(crate) fn statement<T>(
     match answer {
         Ok(_) => tracing::trace!(%instance, %shard, ?took, "executed a statement"),
         // Whether it matters is the caller's to say, who gets the error.
-        Err(error) => tracing::debug!(%instance, %shard, ?took, %error, "a statement failed"),
+        Err(error) => {
+            let sqlstate = error.code().map(|code| code.code());
+            let outcome = error.outcome();
+            tracing::debug!(%instance, %shard, ?took, sqlstate, ?outcome, "a statement failed");
+        }
     }
 }
 

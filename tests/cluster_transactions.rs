@@ -1,6 +1,8 @@
 //! Transactions commit or leave nothing, and never leave anything to the next borrower of a connection.
 #![cfg(test)]
 
+use std::time::Duration;
+
 use howdah::testing::TestCluster;
 use howdah::{Cluster, Id, Migrations, Outcome, Result, Shard, ShardId, Statement};
 
@@ -160,5 +162,38 @@ async fn a_write_whose_connection_is_lost_has_an_unknown_outcome() -> Result<()>
     let error = written.unwrap_err();
     assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
     assert!(error.to_string().contains("unknown"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_statement_that_was_dropped_fails_the_commit() -> Result<()> {
+    const SLOW: Statement =
+        Statement::new("INSERT INTO {shard}.notes (text) SELECT pg_sleep(1)::text");
+
+    let (_test, _, shard) = shard_with_notes().await?;
+    let error = shard
+        .transaction(async |tx| {
+            tx.execute(&ADD, &[&"debit"]).await?;
+            let credit = async { tx.execute(&SLOW, &[]).await };
+            let _ = tokio::time::timeout(Duration::from_millis(50), credit).await;
+            Ok(())
+        })
+        .await
+        .unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Failed, "{error}");
+    assert_eq!(count(&shard, "debit").await?, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_clone_does_not_keep_a_transaction_open() -> Result<()> {
+    let (_test, _, shard) = shard_with_notes().await?;
+    let transaction = shard.begin().await?;
+    let clone = transaction.tx();
+    clone.execute(&ADD, &[&"note"]).await?;
+    drop(transaction);
+    assert!(clone.execute(&ADD, &[&"late"]).await.unwrap_err().is_invalid_input());
+    // The row is free, so nobody holds it in an open transaction.
+    assert_eq!(shard.execute(&ADD, &[&"note"]).await?, 1);
     Ok(())
 }

@@ -77,6 +77,40 @@ async fn drop_after(polls: usize, future: impl Future) {
 }
 
 #[tokio::test]
+async fn a_read_dropped_while_its_pipeline_opens_leaves_no_read_only_session() -> Result<()> {
+    let test = cluster_of_one(1).await?;
+    for polls in 1..12 {
+        let cluster = Cluster::connect(test.config().max_size(2).pipelines(1)).await?;
+        let shard = first(&cluster)?;
+        drop_after(polls, shard.query(&ALL, &[])).await;
+        // Whichever connection this gets, it may write.
+        for _ in 0..3 {
+            assert_eq!(shard.execute(&ADD, &[&"note"]).await?, 1);
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_statement_sets_ends_with_it() -> Result<()> {
+    const SET: Statement = Statement::new("SET search_path = {shard}");
+    const BEGIN: Statement = Statement::new("BEGIN /* {shard} */");
+    const PATH: Statement =
+        Statement::new("SELECT current_setting('search_path'), count(*) FROM {shard}.notes");
+
+    let test = cluster_of_one(1).await?;
+    let cluster = Cluster::connect(test.config().max_size(1).pipelines(0)).await?;
+    let shard = first(&cluster)?;
+    let before: String = shard.query_one(&PATH, &[]).await?.get(0);
+    for statement in [SET, BEGIN] {
+        shard.execute(&statement, &[]).await?;
+        assert_eq!(shard.query_one(&PATH, &[]).await?.get::<_, String>(0), before);
+    }
+    assert_eq!(sessions(&test, "state LIKE 'idle in transaction%'").await?, 0);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_statement_that_nobody_waits_for_is_cancelled() -> Result<()> {
     let test = cluster_of_one(1).await?;
     let cluster = Cluster::connect(test.config().max_size(1).pipelines(0)).await?;

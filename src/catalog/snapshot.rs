@@ -87,10 +87,10 @@ impl Snapshot {
         }
         let layout = layout(row)?;
         let mut instances = BTreeMap::new();
-        let names: Vec<&str> = row.get("names");
-        let dsns: Vec<&str> = row.get("dsns");
-        let states: Vec<&str> = row.get("states");
-        let generations: Vec<i64> = row.get("generations");
+        let names = row.get::<_, Option<Vec<&str>>>("names").unwrap_or_default();
+        let dsns = row.get::<_, Option<Vec<&str>>>("dsns").unwrap_or_default();
+        let states = row.get::<_, Option<Vec<&str>>>("states").unwrap_or_default();
+        let generations = row.get::<_, Option<Vec<i64>>>("generations").unwrap_or_default();
         for (((name, dsn), state), generation) in
             names.into_iter().zip(dsns).zip(states).zip(generations)
         {
@@ -101,8 +101,8 @@ impl Snapshot {
             };
             instances.insert(InstanceName::new(name)?, record);
         }
-        let homes: Vec<&str> = row.get("instances");
-        let epochs: Vec<i32> = row.get("epochs");
+        let homes = row.get::<_, Option<Vec<&str>>>("instances").unwrap_or_default();
+        let epochs = row.get::<_, Option<Vec<i32>>>("epochs").unwrap_or_default();
         let homes = homes.into_iter().zip(epochs);
         let version = MapVersion::new(row.get("map_version"));
         let cluster = ClusterId::new(row.get::<_, String>("cluster"));

@@ -2,13 +2,14 @@
 //! on evidence that the map is stale.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, Notify};
 
 use super::{CHANNEL, Catalog, Snapshot, cache};
 use crate::connect::Connector;
+use crate::error::Kind;
 use crate::observe;
 use crate::shard::MapVersion;
 use crate::{Error, Result};
@@ -23,8 +24,15 @@ const RECONNECT_DELAY: Duration = Duration::from_secs(1);
 pub(crate) struct Watch {
     current: ArcSwap<Snapshot>,
     /// Held while the catalog is asked, so that a thousand tasks that find their map stale ask once.
-    catalog: Mutex<Catalog>,
+    catalog: Mutex<Asking>,
     connector: Connector,
+}
+
+#[derive(Debug)]
+struct Asking {
+    catalog: Catalog,
+    /// When the catalog was last asked, and whether it answered.
+    last: Option<(Instant, Result<()>)>,
 }
 
 impl Watch {
@@ -46,7 +54,7 @@ impl Watch {
         observe::map(snapshot.map.version());
         let watch = Self {
             current: ArcSwap::from_pointee(snapshot),
-            catalog: Mutex::new(catalog),
+            catalog: Mutex::new(Asking { catalog, last: None }),
             connector,
         };
         watch.save();
@@ -63,26 +71,49 @@ impl Watch {
     ///
     /// When the catalog cannot be read, or is that of another cluster; the known map stays.
     pub(crate) async fn refresh(&self, seen: MapVersion) -> Result<Arc<Snapshot>> {
-        let mut catalog = self.catalog.lock().await;
+        let came = Instant::now();
+        let mut asking = self.catalog.lock().await;
         let known = self.current();
         if known.map.version() > seen {
             return Ok(known);
         }
-        let loaded = catalog.load().await?;
+        // Whoever waited while it was asked has the answer, also if that is an error.
+        if let Some((at, answer)) = &asking.last
+            && *at >= came
+        {
+            return answer.clone().map(|()| known);
+        }
+        let began = Instant::now();
+        let loaded = self.load(&mut asking.catalog).await;
+        let answer = loaded.and_then(|loaded| self.take(&known, loaded));
+        asking.last = Some((began, answer.clone()));
+        answer.map(|()| self.current())
+    }
+
+    async fn load(&self, catalog: &mut Catalog) -> Result<Snapshot> {
+        let limit = self.connector.settings().pool.connect_timeout * 2;
+        tokio::time::timeout(limit, catalog.load()).await.unwrap_or_else(|_| {
+            let text = format!("the catalog did not answer within {limit:?}");
+            Err(Error::new(Kind::Timeout, text))
+        })
+    }
+
+    /// Makes what was loaded the current map, if it is this cluster's and newer.
+    fn take(&self, known: &Snapshot, loaded: Snapshot) -> Result<()> {
         if loaded.cluster != known.cluster {
             return Err(Error::config("the catalog is that of another cluster now")
                 .hint(format!("expected {}, found {}", known.cluster, loaded.cluster)));
         }
         if loaded.map.version() < known.map.version() || loaded == *known {
-            return Ok(known);
+            return Ok(());
         }
         observe::map(loaded.map.version());
         self.current.store(Arc::new(loaded));
         self.save();
-        Ok(self.current())
+        Ok(())
     }
 
-    /// Watches the catalog until dropped. `changed` is called after each change.
+    /// Watches the catalog until dropped. `changed` is called each time that it was asked.
     pub(crate) async fn run(&self, changed: impl Fn(&Snapshot) + Send + Sync) {
         let heard = Notify::new();
         let listening = async {
@@ -99,8 +130,7 @@ impl Watch {
                 let _ = tokio::time::timeout(POLL_INTERVAL, heard.notified()).await;
                 let before = self.current();
                 match self.refresh(before.map.version()).await {
-                    Ok(now) if !Arc::ptr_eq(&before, &now) => changed(&now),
-                    Ok(_) => {}
+                    Ok(now) => changed(&now),
                     Err(error) => observe::catalog_trouble(&error),
                 }
             }

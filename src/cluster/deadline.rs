@@ -22,12 +22,12 @@ impl Deadline {
         Self { shard, limit }
     }
 
-    /// For work that ends before anything is sent.
+    /// For work that changes nothing: what comes before sending, and reads.
     pub(super) async fn before_sending<T>(
         &self,
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        self.bound(work, Outcome::NotExecuted, "had no connection to spare").await
+        self.bound(work, Outcome::NotExecuted, "could not be asked, or did not answer,").await
     }
 
     /// For work that may have taken effect when its time is over.

@@ -71,7 +71,8 @@ impl Part<Row> {
     /// Reads the key of every row.
     pub(super) fn new(shard: ShardId, rows: Option<Vec<Row>>, key: &str) -> Result<Self> {
         let with_key = |row: Row| match row.try_get(key) {
-            Ok(value) => Ok((value, row)),
+            Ok(value) if value >= 0 => Ok((value, row)),
+            Ok(value) => Err(Error::input(format!("{value} is no key of a page: it is negative"))),
             Err(error) => Err(Error::new(Kind::Rows, format!("{key:?} is no key of a page"))
                 .because(error)
                 .with_outcome(Outcome::Failed)

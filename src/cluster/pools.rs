@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use crate::catalog::Snapshot;
 use crate::connect::Connector;
 use crate::pool::Pool;
-use crate::shard::InstanceName;
+use crate::shard::{InstanceName, MapVersion};
 use crate::{Error, Result};
 
 type ByName = BTreeMap<InstanceName, Arc<Pool>>;
@@ -17,12 +17,13 @@ type ByName = BTreeMap<InstanceName, Arc<Pool>>;
 pub(super) struct Pools {
     connector: Connector,
     by_name: ArcSwap<ByName>,
-    changing: Mutex<()>,
+    /// The version of the map that the pools follow.
+    followed: Mutex<Option<MapVersion>>,
 }
 
 impl Pools {
     pub(super) fn new(connector: Connector) -> Self {
-        Self { connector, by_name: ArcSwap::default(), changing: Mutex::new(()) }
+        Self { connector, by_name: ArcSwap::default(), followed: Mutex::default() }
     }
 
     /// Makes connections that are no pool's.
@@ -58,17 +59,26 @@ impl Pools {
             ))
             .hint("allow at least one connection to each"));
         }
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        if *followed > Some(snapshot.map.version()) {
+            // Somebody held an old map for long.
+            return Ok(());
+        }
+        *followed = Some(snapshot.map.version());
+        let size = settings.max_size.min(share);
         let known = self.by_name.load();
         let mut next = ByName::new();
         for (name, record) in &snapshot.instances {
             let identity = snapshot.identity(name, record);
             let pool = match known.get(name) {
-                Some(pool) if *pool.identity() == identity && *pool.dsn() == record.dsn => {
+                Some(pool)
+                    if *pool.identity() == identity
+                        && *pool.dsn() == record.dsn
+                        && pool.size() == size =>
+                {
                     pool.clone()
                 }
                 _ => {
-                    let size = settings.max_size.min(share);
                     Arc::new(Pool::new(self.connector.clone(), identity, record.dsn.clone(), size))
                 }
             };

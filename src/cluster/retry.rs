@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use tokio_postgres::Row;
+use tokio_postgres::types::Type;
 
 use super::Cluster;
 use crate::connect::{is_undefined_name, statement_failure};
@@ -31,14 +32,15 @@ const MAX_RUNS: u32 = 10;
 
 /// The patience of one call: with a shard that is on the move, and with others in its way.
 pub(super) struct Patience {
-    deadline: Instant,
+    /// From the first time on that the shard was not where the map said.
+    deadline: Option<Instant>,
     pause: Duration,
     runs: u32,
 }
 
 impl Patience {
     pub(super) fn new() -> Self {
-        Self { deadline: Instant::now() + STALE_DEADLINE, pause: FIRST_PAUSE, runs: 0 }
+        Self { deadline: None, pause: FIRST_PAUSE, runs: 0 }
     }
 
     /// Waits, each time longer, up to a random part of the pause: those who met do not meet again.
@@ -110,17 +112,22 @@ impl Cluster {
                 patience.wait().await;
                 Ok(())
             }
-            Kind::StaleHome if Instant::now() < patience.deadline => {
-                match self.0.watch.refresh(version).await {
-                    Ok(newest) if newest.map.version() > version => self.0.pools.follow(&newest)?,
-                    // Between the fence and the catalog's change nobody knows the new home yet.
-                    Ok(_) => patience.wait().await,
+            Kind::StaleHome => {
+                let deadline =
+                    *patience.deadline.get_or_insert_with(|| Instant::now() + STALE_DEADLINE);
+                if Instant::now() >= deadline {
+                    return Err(error.hint("the map and the servers disagree: see `howdah status`"));
+                }
+                let newest = match self.0.watch.refresh(version).await {
+                    Ok(newest) => newest,
                     Err(unreadable) => return Err(error.hint(unreadable.to_string())),
+                };
+                self.0.pools.follow(&newest)?;
+                if newest.map.version() <= version {
+                    // Between the fence and the catalog's change nobody knows the new home yet.
+                    patience.wait().await;
                 }
                 Ok(())
-            }
-            Kind::StaleHome => {
-                Err(error.hint("the map and the servers disagree: see `howdah status`"))
             }
             _ => Err(error),
         }
@@ -148,7 +155,10 @@ impl Visit {
         if !is_undefined_name(&error) {
             return error;
         }
-        match self.lent.client().query_opt(IS_THERE, &[&self.home.schema()]).await {
+        // Not prepared by name: behind a pooler the next message may reach another server.
+        let schema = self.home.schema();
+        let asked = self.lent.client().query_typed_opt(IS_THERE, &[(&schema, Type::TEXT)]).await;
+        match asked {
             Ok(Some(_)) => error,
             Ok(None) => error.with_kind(Kind::StaleHome).with_outcome(crate::Outcome::NotExecuted),
             Err(failure) => statement_failure(failure, "cannot look for the shard's schema"),

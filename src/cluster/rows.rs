@@ -3,7 +3,7 @@
 use tokio_postgres::Row;
 
 use crate::error::Kind;
-use crate::statement::Statement;
+use crate::statement::{Nature, Statement};
 use crate::{Error, Outcome, Result};
 
 pub(super) fn one(rows: Vec<Row>, statement: &Statement) -> Result<Row> {
@@ -17,8 +17,12 @@ pub(super) fn at_most_one(mut rows: Vec<Row>, statement: &Statement) -> Result<O
     Ok(rows.pop())
 }
 
-/// The statement was executed, whatever it returned.
+/// What was executed stays so, whatever it returned; a read changed nothing.
 fn unexpected(found: &str, statement: &Statement) -> Error {
+    let outcome = match statement.nature() {
+        Nature::SingleRead => Outcome::NotExecuted,
+        Nature::Rows | Nature::Other => Outcome::Unknown,
+    };
     Error::new(Kind::Rows, format!("{statement:?} returned {found}; one was expected"))
-        .with_outcome(Outcome::Unknown)
+        .with_outcome(outcome)
 }

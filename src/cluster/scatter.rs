@@ -10,7 +10,7 @@ use super::Cluster;
 use super::page::{Cursor, Page, Part, merge};
 use crate::shard::ShardId;
 use crate::statement::Statement;
-use crate::{Error, Result};
+use crate::{Error, Outcome, Result};
 
 /// How many shards are asked at once; each instance's pool has a bound of its own.
 const CONCURRENCY: usize = 32;
@@ -154,7 +154,14 @@ impl<'a> Scatter<'a> {
     ) -> Result<(ShardId, Option<Vec<Row>>)> {
         match self.cluster.shard(shard)?.query(&self.statement, &params).await {
             Ok(rows) => Ok((shard, Some(rows))),
-            Err(error) if self.partial && error.is_unavailable() => Ok((shard, None)),
+            // What ran into a timeout of its own was reached.
+            Err(error)
+                if self.partial
+                    && error.is_unavailable()
+                    && error.outcome() == Outcome::NotExecuted =>
+            {
+                Ok((shard, None))
+            }
             Err(error) => Err(error),
         }
     }

@@ -11,9 +11,9 @@ use super::deadline::Deadline;
 use super::retry::Patience;
 use super::rows;
 use super::transaction::{Transaction, Tx};
+use crate::Result;
 use crate::shard::{Home, ShardId};
 use crate::statement::Statement;
-use crate::{Outcome, Result};
 
 /// One logical shard, wherever it lives at the moment.
 ///
@@ -176,7 +176,8 @@ impl Shard {
                 Ok(value) => return Ok(value),
                 Err(failed) => failed,
             };
-            Box::pin(self.cluster.reconsider(error, visit, &mut patience)).await?;
+            let again = Box::pin(self.cluster.reconsider(error, visit, &mut patience));
+            self.deadline().before_sending(again).await?;
         }
     }
 
@@ -196,14 +197,17 @@ impl Shard {
         loop {
             let visit = deadline.before_sending(self.cluster.visit(self.id)).await?;
             let sent = visit.send(statement, params);
-            match deadline.after_sending(sent).await {
+            let answer = if statement.is_single_read() {
+                deadline.before_sending(sent).await
+            } else {
+                deadline.after_sending(sent).await
+            };
+            match answer {
                 Ok(answer) => return Ok(answer),
-                Err(mut error) => {
-                    if statement.is_single_read() && error.outcome() == Outcome::Unknown {
-                        // Whether a read happened makes no difference.
-                        error = error.with_outcome(Outcome::NotExecuted);
-                    }
-                    Box::pin(self.cluster.reconsider(error, Some(visit), &mut patience)).await?;
+                Err(error) => {
+                    let again =
+                        Box::pin(self.cluster.reconsider(error, Some(visit), &mut patience));
+                    deadline.before_sending(again).await?;
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use postgres_types::ToSql;
@@ -11,6 +12,7 @@ use tokio_postgres::Row;
 use super::deadline::Deadline;
 use super::retry::Visit;
 use super::rows;
+use crate::error::Kind;
 use crate::statement::Statement;
 use crate::{Error, Outcome, Result};
 
@@ -44,6 +46,8 @@ pub struct Tx(Arc<Inner>);
 struct Inner {
     /// Read by statements, written by the end of the transaction: none can slip behind the other.
     visit: RwLock<Option<Visit>>,
+    /// The guard is gone: nobody will commit.
+    ended: AtomicBool,
     /// The first error of a statement: PostgreSQL refuses all that follow, and would answer COMMIT with a rollback.
     failure: Mutex<Option<Error>>,
     deadline: Deadline,
@@ -56,7 +60,12 @@ impl Transaction {
         begun
             .map_err(|error| error.at(visit.home.instance()).with_outcome(Outcome::NotExecuted))?;
         let visit = RwLock::new(Some(visit));
-        Ok(Self(Tx(Arc::new(Inner { visit, failure: Mutex::default(), deadline }))))
+        Ok(Self(Tx(Arc::new(Inner {
+            visit,
+            ended: AtomicBool::new(false),
+            failure: Mutex::default(),
+            deadline,
+        }))))
     }
 
     /// A handle for others to work in the transaction.
@@ -95,6 +104,12 @@ impl Transaction {
             return Err((ended(), None));
         };
         let failure = self.failure();
+        if visit.lent.is_abandoned() {
+            // Its connection is closed, and the server rolls back.
+            let dropped = Error::new(Kind::Input, "a statement was dropped before it was answered");
+            let dropped = dropped.with_outcome(Outcome::Failed);
+            return Err((value.err().unwrap_or(dropped), None));
+        }
         let error = match (value, failure) {
             (Ok(value), None) => match deadline.after_sending(visit.lent.end("COMMIT")).await {
                 Ok(()) => return Ok(value),
@@ -105,6 +120,10 @@ impl Transaction {
         };
         // What the server refused at COMMIT, such as a deferred constraint, it has rolled back itself.
         match deadline.before_sending(visit.lent.end("ROLLBACK")).await {
+            Ok(()) if error.outcome() == Outcome::Unknown => {
+                // The server did answer, and nothing is left.
+                Err((error.with_outcome(Outcome::Failed), Some(visit)))
+            }
             Ok(()) => Err((error, Some(visit))),
             Err(_) => Err((error, None)),
         }
@@ -186,7 +205,9 @@ impl Tx {
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<(Vec<Row>, u64)> {
         let visit = self.0.visit.read().await;
-        let Some(visit) = visit.as_ref() else { return Err(ended()) };
+        let Some(visit) = visit.as_ref().filter(|_| !self.0.ended.load(Ordering::Acquire)) else {
+            return Err(ended());
+        };
         let sent = visit.send(statement, params);
         self.0.deadline.after_sending(sent).await.map_err(|error| {
             let mut error = error.at(visit.home.instance());
@@ -207,17 +228,32 @@ impl fmt::Debug for Tx {
     }
 }
 
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        let inner = &self.0.0;
+        inner.ended.store(true, Ordering::Release);
+        // Where a statement is under way on a clone, the last clone to go rolls back.
+        if let Ok(mut visit) = inner.visit.try_write() {
+            roll_back(visit.take());
+        }
+    }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
-        // Without a runtime the connection is closed, and the server rolls back.
-        if let (Some(visit), Ok(runtime)) =
-            (self.visit.get_mut().take(), tokio::runtime::Handle::try_current())
-        {
-            runtime.spawn(async move {
-                // A connection on which this fails is not lent again.
-                let _ = visit.lent.end("ROLLBACK").await;
-            });
-        }
+        roll_back(self.visit.get_mut().take());
+    }
+}
+
+/// Rolls back in the background. A connection that was left in the middle of a statement is closed instead, which
+/// cancels the statement; so is one without a runtime.
+fn roll_back(visit: Option<Visit>) {
+    let Some(visit) = visit.filter(|visit| !visit.lent.is_abandoned()) else { return };
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn(async move {
+            // A connection on which this fails is not lent again.
+            let _ = visit.lent.end("ROLLBACK").await;
+        });
     }
 }
 

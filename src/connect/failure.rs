@@ -2,9 +2,7 @@
 //!
 //! The lists of SQLSTATEs that the library acts upon are here and nowhere else.
 
-use std::io;
-
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{DbError, Severity, SqlState};
 
 use crate::config::Dsn;
 use crate::error::Kind;
@@ -37,32 +35,43 @@ pub(crate) fn connect_failure(error: tokio_postgres::Error, dsn: &Dsn) -> Error 
 
 /// An error after a statement was sent. `what` says what was being done.
 pub(crate) fn statement_failure(error: tokio_postgres::Error, what: impl Into<String>) -> Error {
-    let (kind, outcome) = match error.code() {
-        Some(code) => of_code(code),
-        None if is_lost(&error) => (Kind::Unavailable, Outcome::Unknown),
-        // The driver refused before anything was sent: a parameter of the wrong type or number.
-        None => (Kind::Input, Outcome::NotExecuted),
+    let (kind, outcome) = match error.as_db_error() {
+        // The session ended under the statement: a COMMIT may have been on its way.
+        Some(db) if matches!(db.parsed_severity(), Some(Severity::Fatal | Severity::Panic)) => {
+            (Kind::Unavailable, Outcome::Unknown)
+        }
+        Some(db) => of_answer(db),
+        None if is_refused_by_driver(&error) => (Kind::Input, Outcome::NotExecuted),
+        // The connection was lost, or the server answered what nobody expected.
+        None => (Kind::Unavailable, Outcome::Unknown),
     };
     Error::new(kind, what).because(error).with_outcome(outcome)
 }
 
 /// The meaning of a server's answer to a statement.
-fn of_code(code: &SqlState) -> (Kind, Outcome) {
-    match code {
-        // Answered before anything is executed: the name was not resolved, the sequence is fenced, or the
-        // guard of a copy refused. Whether the first two are the caller's own mistake is for the cluster to ask.
+fn of_answer(db: &DbError) -> (Kind, Outcome) {
+    match db.code() {
+        // Answered before anything is executed: the name was not resolved, the shard's clock is fenced, or the
+        // guard of a copy refused. Whether the first is the caller's own mistake is for the cluster to ask.
         &SqlState::UNDEFINED_TABLE | &SqlState::INVALID_SCHEMA_NAME => {
             (Kind::Database, Outcome::Failed)
         }
-        &SqlState::SEQUENCE_GENERATOR_LIMIT_EXCEEDED => (Kind::StaleHome, Outcome::NotExecuted),
+        &SqlState::SEQUENCE_GENERATOR_LIMIT_EXCEEDED if db.message().contains("\"howdah_") => {
+            (Kind::StaleHome, Outcome::NotExecuted)
+        }
         code if code.code() == NOT_HOME => (Kind::StaleHome, Outcome::NotExecuted),
         &SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED => {
             (Kind::Conflict, Outcome::NotExecuted)
         }
         &SqlState::READ_ONLY_SQL_TRANSACTION => (Kind::Unavailable, Outcome::NotExecuted),
         &SqlState::QUERY_CANCELED => (Kind::Timeout, Outcome::Failed),
-        // The session is ended from outside; a COMMIT may have been on its way.
-        code if starting_or_stopping(code) => (Kind::Unavailable, Outcome::Unknown),
+        // A pooler in between lost its server, or the server does not know itself.
+        code if starting_or_stopping(code)
+            || code.code().starts_with("08")
+            || *code == SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN =>
+        {
+            (Kind::Unavailable, Outcome::Unknown)
+        }
         _ => (Kind::Database, Outcome::Failed),
     }
 }
@@ -92,8 +101,11 @@ fn starting_or_stopping(code: &SqlState) -> bool {
     )
 }
 
-fn is_lost(error: &tokio_postgres::Error) -> bool {
-    error.is_closed() || source(error).is_some_and(|source| source.is::<io::Error>())
+/// Whether the driver refused before anything was sent: parameters of the wrong type or number. Its errors tell that by
+/// their text alone.
+fn is_refused_by_driver(error: &tokio_postgres::Error) -> bool {
+    let text = error.to_string();
+    text.starts_with("error serializing parameter") || text.contains("parameters but got")
 }
 
 fn is_password_missing(error: &tokio_postgres::Error) -> bool {

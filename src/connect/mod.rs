@@ -59,8 +59,8 @@ impl Connector {
     ///
     /// # Errors
     ///
-    /// Everything that can go wrong on the way, with the outcome "not executed". With several hosts, the first
-    /// that let us in and is no primary, or else the last error, is what is reported.
+    /// Everything that can go wrong on the way, with the outcome "not executed". With several hosts, the last one's
+    /// error is what is reported.
     pub(crate) async fn connect(&self, dsn: &Dsn, role: Role) -> Result<Client> {
         let mut failure = None;
         for (host, driver) in self.targets(dsn, role)? {

@@ -36,17 +36,19 @@ impl bb8::ManageConnection for Manager {
     type Error = Failure;
 
     async fn connect(&self) -> Result<Session, Failure> {
+        let began = Instant::now();
+        // Each host of the address has the connect timeout for itself, and so has the greeting.
+        let limit = self.connector.settings().pool.connect_timeout;
         let connecting = async {
             let client = self.connector.connect(&self.dsn, Role::App).await?;
-            self.identity.greet(&client, &self.greeting).await?;
+            let greeting = self.identity.greet(&client, &self.greeting);
+            tokio::time::timeout(limit, greeting).await.unwrap_or_else(|_| {
+                let text = format!("{} let us in and then said nothing for {limit:?}", self.dsn);
+                Err(Error::new(Kind::Timeout, text))
+            })?;
             Ok(Session::new(client, self.connector.clone()))
         };
-        let began = Instant::now();
-        let limit = self.connector.settings().pool.connect_timeout;
-        let session = tokio::time::timeout(limit, connecting).await.unwrap_or_else(|_| {
-            let text = format!("{} gave no session within {limit:?}", self.dsn);
-            Err(Error::new(Kind::Timeout, text))
-        });
+        let session = connecting.await;
         observe::connect(&self.identity.instance, began.elapsed(), &session);
         session.map_err(Failure::Connect)
     }

@@ -11,9 +11,11 @@ mod pipelines;
 mod session;
 mod statements;
 
+use std::pin::pin;
 use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::timeout;
 use tokio_postgres::Row;
 
 use crate::config::Dsn;
@@ -39,6 +41,7 @@ pub(crate) struct Pool {
     connections: bb8::Pool<Manager>,
     pipelines: Pipelines,
     failures: watch::Receiver<Option<Error>>,
+    size: u32,
 }
 
 impl Pool {
@@ -50,6 +53,7 @@ impl Pool {
     /// Outside of a tokio runtime.
     pub(crate) fn new(connector: Connector, identity: Identity, dsn: Dsn, size: u32) -> Self {
         let settings = connector.settings().pool;
+        let hosts = u32::try_from(dsn.hosts().len()).unwrap_or(u32::MAX).min(100);
         let (failed, failures) = watch::channel(None);
         let manager = Manager::new(connector, dsn.clone(), identity.clone());
         let connections = bb8::Pool::builder()
@@ -60,7 +64,7 @@ impl Pool {
             // The most recently used connection first: its caches are warm, and the others may go idle.
             .queue_strategy(bb8::QueueStrategy::Lifo)
             // The connector has a timeout of its own; bb8's must never be the one that strikes.
-            .connection_timeout(settings.connect_timeout * 2)
+            .connection_timeout(settings.connect_timeout * (hosts + 2))
             .retry_connection(false)
             .error_sink(Box::new(Failures::new(failed)))
             .build_unchecked(manager);
@@ -68,7 +72,7 @@ impl Pool {
         // A pooler in transaction mode does not keep a session's settings; one connection must be left to lend.
         let count = if settings.prepared { settings.pipelines.min(size - 1) } else { 0 };
         let pipelines = Pipelines::new(count, settings.max_lifetime);
-        Self { identity, dsn, gate, connections, pipelines, failures }
+        Self { identity, dsn, gate, connections, pipelines, failures, size }
     }
 
     pub(crate) fn instance(&self) -> &InstanceName {
@@ -77,6 +81,11 @@ impl Pool {
 
     pub(crate) fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// The most connections that it has.
+    pub(crate) fn size(&self) -> u32 {
+        self.size
     }
 
     pub(crate) fn dsn(&self) -> &Dsn {
@@ -111,10 +120,15 @@ impl Pool {
     }
 
     async fn wait(&self) -> Result<Lent> {
-        if self.gate.is_full() {
-            self.pipelines.give_up_an_idle_one();
-        }
-        let permit = self.gate.enter().await.map_err(|error| error.at(self.instance()))?;
+        let mut entering = pin!(self.gate.enter());
+        let permit = loop {
+            if self.gate.is_full() {
+                self.pipelines.give_up_an_idle_one();
+            }
+            if let Ok(entered) = timeout(pipelines::IDLE, entering.as_mut()).await {
+                break entered.map_err(|error| error.at(self.instance()))?;
+            }
+        };
         self.connect(permit).await
     }
 

@@ -28,6 +28,11 @@ use crate::statement::Statement;
 /// for a lock.
 const GREETING: &str =
     "SET statement_timeout = 1000; SET lock_timeout = 100; SET default_transaction_read_only = on";
+/// After so long the network or the server is at fault, or a reader that does not take its rows.
+const HUNG: Duration = Duration::from_secs(2);
+/// What keeps a statement off the pipelines: too slow, behind a lock, or writing after all, through a view.
+const KEPT_OFF: [SqlState; 3] =
+    [SqlState::QUERY_CANCELED, SqlState::LOCK_NOT_AVAILABLE, SqlState::READ_ONLY_SQL_TRANSACTION];
 /// How long a statement that was too slow is kept off the pipelines.
 const SLOW_FOR: Duration = Duration::from_secs(60);
 /// How many slow statements are remembered; an application has few.
@@ -37,7 +42,7 @@ const SPILL: usize = 64;
 /// A pipeline is no deeper; what is more queues for a connection of its own, under that queue's bound.
 const MAX_DEPTH: usize = 512;
 /// A pipeline that was not used for so long gives up its connection to whoever waits for one.
-const IDLE_MS: u64 = 100;
+pub(super) const IDLE: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(super) struct Pipelines {
@@ -93,15 +98,17 @@ impl Pipelines {
             // Boxed because it is rare, and large.
             _ => Box::pin(slot.open(open())).await?,
         };
-        match line.lent.send(statement, home, params).await {
-            Ok(answer) => Some(answer),
-            Err(error) => {
-                if matches!(
-                    error.code(),
-                    Some(&SqlState::QUERY_CANCELED | &SqlState::LOCK_NOT_AVAILABLE)
-                ) {
+        let sent = line.lent.send(statement, home, params);
+        match tokio::time::timeout(HUNG, sent).await {
+            Ok(Ok(answer)) => Some(answer),
+            Ok(Err(error)) => {
+                if error.code().is_some_and(|code| KEPT_OFF.contains(code)) {
                     self.slow().put(statement.clone(), Instant::now());
                 }
+                None
+            }
+            Err(_) => {
+                slot.close(&line);
                 None
             }
         }
@@ -113,7 +120,7 @@ impl Pipelines {
         let is_idle = |slot: &&Slot| {
             let unused = now.saturating_sub(slot.used.load(Ordering::Relaxed));
             slot.depth.load(Ordering::Relaxed) == 0
-                && unused > IDLE_MS
+                && Duration::from_millis(unused) > IDLE
                 && slot.line.load().is_some()
         };
         if let Some(slot) = self.slots.iter().find(is_idle) {
@@ -147,12 +154,21 @@ impl Pipelines {
 }
 
 impl Slot {
+    /// Sends nobody here again, if this is still the same pipeline.
+    fn close(&self, line: &Arc<Line>) {
+        if self.line.load().as_ref().is_some_and(|current| Arc::ptr_eq(current, line)) {
+            self.line.store(None);
+        }
+    }
+
     /// Opens the pipeline, unless somebody is at it already.
     async fn open(&self, open: impl Future<Output = Option<Lent>>) -> Option<Arc<Line>> {
         let _opening = Opening::begin(&self.opening)?;
         // The old one is closed when its last read is done.
         self.line.store(None);
         let lent = open.await?;
+        // From here on its session is not like those that are lent, also if nobody waits for the answer.
+        lent.spend();
         lent.client().batch_execute(GREETING).await.ok()?;
         let line = Arc::new(Line { lent, opened: Instant::now() });
         self.line.store(Some(line.clone()));
@@ -163,13 +179,6 @@ impl Slot {
 impl Line {
     fn is_usable(&self, max_lifetime: Duration) -> bool {
         !self.lent.client().is_closed() && self.opened.elapsed() < max_lifetime
-    }
-}
-
-impl Drop for Line {
-    fn drop(&mut self) {
-        // Its session is not like those that are lent.
-        self.lent.spend();
     }
 }
 

@@ -11,10 +11,11 @@ use postgres_types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
 use super::statements::{Prepared, Statements};
-use crate::Result;
 use crate::connect::{Connector, is_stale_plan, statement_failure};
+use crate::error::Kind;
 use crate::shard::Home;
-use crate::statement::Statement;
+use crate::statement::{Nature, Statement};
+use crate::{Outcome, Result};
 
 /// Parameters of a statement, as the driver takes them.
 pub(crate) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
@@ -63,7 +64,7 @@ impl Session {
         self.spent.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn is_abandoned(&self) -> bool {
+    pub(crate) fn is_abandoned(&self) -> bool {
         self.in_flight.load(Ordering::Relaxed) > 0
     }
 
@@ -82,7 +83,10 @@ impl Session {
     /// Asks the server to stop what nobody waits for any more. Only for a session that will not be lent again: the
     /// request could otherwise hit the next one's statement.
     pub(super) fn cancel_in_background(&self) {
-        tokio::spawn(self.connector.cancel(&self.client));
+        // Without a runtime the closed connection has to be enough.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(self.connector.cancel(&self.client));
+        }
     }
 
     /// Opens a transaction. Until [`Session::end`] the session is unfit to be lent again.
@@ -114,8 +118,12 @@ impl Session {
         home: &Home,
         params: Params<'_>,
     ) -> Result<(Vec<Row>, u64)> {
+        if statement.nature() == Nature::Other {
+            // It may set what the next one would find.
+            self.spend();
+        }
         let flight = Flight::take_off(self);
-        let mut again = !self.is_in_transaction();
+        let mut again = !self.is_in_transaction() && statement.nature() != Nature::Other;
         let answer = loop {
             match self.attempt(statement, home, params).await {
                 Err(error) if again && is_stale_plan(&error) => {
@@ -127,7 +135,22 @@ impl Session {
         };
         flight.land();
         answer.map_err(|error| {
-            statement_failure(error, format!("shard {} refused {statement:?}", home.shard()))
+            let error =
+                statement_failure(error, format!("shard {} refused {statement:?}", home.shard()));
+            if error.outcome() == Outcome::Unknown {
+                self.spend();
+            }
+            match statement.nature() {
+                // A read leaves nothing, whether it happened or not.
+                Nature::SingleRead if error.outcome() == Outcome::Unknown => {
+                    error.with_outcome(Outcome::NotExecuted)
+                }
+                // A procedure may have committed what came before the error.
+                Nature::Other if error.kind() == Kind::Conflict && !self.is_in_transaction() => {
+                    error.with_kind(Kind::Database).with_outcome(Outcome::Unknown)
+                }
+                _ => error,
+            }
         })
     }
 

@@ -1,14 +1,27 @@
-//! Whether a statement is provably a single read, decided from its text when it is made.
+//! What a statement may do, as far as its text tells; decided when it is made.
 //!
-//! Such a read may share a connection with others, be given up without a trace, and be done again. So everything in
+//! A single read may share a connection with others, be given up without a trace, and be done again. So everything in
 //! doubt is no read: a word that could write, lock or change the session; a function that is not on the list
 //! of those known to be harmless; a second statement; text that cannot be taken apart. What is wrongly taken for no
 //! read is merely slower. PostgreSQL itself is the second guard: connections for reads are read only.
 //!
 //! Everything here is `const`, so that a constant of the program is classified when it is compiled.
 
+/// What a statement may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Nature {
+    /// As far as its text tells, it reads and does nothing else.
+    SingleRead,
+    /// A query or a change of rows, all or nothing.
+    Rows,
+    /// Whatever else there is: it may change the session, or commit in the middle of itself.
+    Other,
+}
+
 /// Words with which a read begins.
 const BEGINNINGS: &str = "select table values with";
+/// Words with which a query or a change of rows begins.
+const ROWS: &str = "select table values with insert update delete merge";
 
 /// Words that do not stand in a plain read, or may do more than read. `for` is FOR UPDATE; `into` makes a table.
 const FORBIDDEN: &str = "\
@@ -45,16 +58,55 @@ const FUNCTIONS: &str = "\
     to_timestamp to_tsquery to_tsvector translate trim trunc ts_headline ts_rank ts_rank_cd \
     unnest upper variance websearch_to_tsquery width_bucket";
 
-/// Whether the text is provably one read.
-pub(super) const fn is_single_read(text: &str) -> bool {
+/// What the text may do.
+pub(super) const fn nature(text: &str) -> Nature {
     let text = text.as_bytes();
+    if is_single_read(text) {
+        Nature::SingleRead
+    } else if begins_with_rows(text) {
+        Nature::Rows
+    } else {
+        Nature::Other
+    }
+}
+
+/// Whether the first word is one of [`ROWS`].
+const fn begins_with_rows(text: &[u8]) -> bool {
+    let mut at = 0;
+    while at < text.len() {
+        match text[at] {
+            b'(' => at += 1,
+            byte if is_blank(byte) => at += 1,
+            b'-' if is(text, at + 1, b'-') => at = after_line(text, at),
+            b'/' if is(text, at + 1, b'*') => match after_comment(text, at) {
+                Some(end) => at = end,
+                None => return false,
+            },
+            _ => {
+                let start = at;
+                while at < text.len() && is_word(text[at]) {
+                    at += 1;
+                }
+                return is_listed(text, start, at, ROWS);
+            }
+        }
+    }
+    false
+}
+
+/// Whether the text is provably one read.
+const fn is_single_read(text: &[u8]) -> bool {
     let mut at = 0;
     let mut words = 0;
     // Whether the last token was a full stop: what follows is somebody's own name.
     let mut qualified = false;
+    // Whether a full stop here qualifies a name; behind anything else it may call a function without parentheses.
+    let mut named = false;
+    // Whether the last token was a string, which another one on the next line would go on.
+    let mut string = false;
     while at < text.len() {
         match text[at] {
-            b' ' | b'\t' | b'\n' | b'\r' => {
+            byte if is_blank(byte) => {
                 at += 1;
                 continue;
             }
@@ -70,17 +122,32 @@ pub(super) const fn is_single_read(text: &str) -> bool {
                 None => return false,
             },
             // At the very end it separates nothing.
-            b';' => return words > 0 && is_blank(text, at + 1),
+            b';' => return words > 0 && is_blank_to_the_end(text, at + 1),
+            b'\'' if string => return false,
             b'\'' => match after_quotes(text, at, b'\'', false) {
-                Some(end) => at = end,
+                Some(end) => {
+                    at = end;
+                    string = true;
+                    named = false;
+                    qualified = false;
+                    continue;
+                }
                 None => return false,
             },
             b'"' => match after_quotes(text, at, b'"', false) {
                 // A quoted name before a parenthesis is a function of somebody's own.
                 Some(end) if is_call(text, end) => return false,
-                Some(end) => at = end,
+                Some(end) => {
+                    at = end;
+                    string = false;
+                    named = true;
+                    qualified = false;
+                    continue;
+                }
                 None => return false,
             },
+            // The shard's name qualifies what follows, or it would melt into it.
+            b'}' if !is(text, at + 1, b'.') => return false,
             // $1 is a parameter; $$ and $tag$ begin text that no plain read needs.
             b'$' if at + 1 < text.len() && text[at + 1].is_ascii_digit() => at += 2,
             b'$' => return false,
@@ -93,7 +160,12 @@ pub(super) const fn is_single_read(text: &str) -> bool {
                 if words == 1 && !is_listed(text, start, at, BEGINNINGS) {
                     return false;
                 }
-                if is_prefix_of_string(text, start, at) {
+                if is_unicode_quote(text, start, at) {
+                    return false;
+                }
+                string = is_prefix_of_string(text, start, at);
+                named = !string;
+                if string {
                     let escapes = text[start].eq_ignore_ascii_case(&b'e');
                     match after_quotes(text, at, text[at], escapes) {
                         Some(end) => at = end,
@@ -107,13 +179,18 @@ pub(super) const fn is_single_read(text: &str) -> bool {
                 qualified = false;
                 continue;
             }
-            _ => {
-                qualified = text[at] == b'.';
+            b'.' if !named && !is_digit_at(text, at + 1) => return false,
+            other => {
+                qualified = other == b'.';
+                named = other == b'}';
+                string = false;
                 at += 1;
                 continue;
             }
         }
         qualified = false;
+        named = false;
+        string = false;
     }
     words > 0
 }
@@ -126,7 +203,24 @@ const fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
 }
 
-/// E'…', B'…', X'…', N'…': letters that belong to the string behind them. U&'…' is left to be no read.
+/// What PostgreSQL takes for a blank.
+const fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
+}
+
+const fn is_digit_at(text: &[u8], at: usize) -> bool {
+    at < text.len() && text[at].is_ascii_digit()
+}
+
+/// U&'…' and U&"…", whose escapes no plain read needs.
+const fn is_unicode_quote(text: &[u8], start: usize, end: usize) -> bool {
+    end == start + 1
+        && text[start].eq_ignore_ascii_case(&b'u')
+        && is(text, end, b'&')
+        && (is(text, end + 1, b'\'') || is(text, end + 1, b'"'))
+}
+
+/// E'…', B'…', X'…', N'…': letters that belong to the string behind them.
 const fn is_prefix_of_string(text: &[u8], start: usize, end: usize) -> bool {
     end == start + 1
         && is(text, end, b'\'')
@@ -137,7 +231,7 @@ const fn is_prefix_of_string(text: &[u8], start: usize, end: usize) -> bool {
 const fn is_call(text: &[u8], mut at: usize) -> bool {
     while at < text.len() {
         match text[at] {
-            b' ' | b'\t' | b'\n' | b'\r' => at += 1,
+            byte if is_blank(byte) => at += 1,
             b'-' if is(text, at + 1, b'-') => at = after_line(text, at),
             b'/' if is(text, at + 1, b'*') => match after_comment(text, at) {
                 Some(end) => at = end,
@@ -150,9 +244,9 @@ const fn is_call(text: &[u8], mut at: usize) -> bool {
     false
 }
 
-const fn is_blank(text: &[u8], mut at: usize) -> bool {
+const fn is_blank_to_the_end(text: &[u8], mut at: usize) -> bool {
     while at < text.len() {
-        if !text[at].is_ascii_whitespace() {
+        if !is_blank(text[at]) {
             return false;
         }
         at += 1;
@@ -161,7 +255,7 @@ const fn is_blank(text: &[u8], mut at: usize) -> bool {
 }
 
 const fn after_line(text: &[u8], mut at: usize) -> usize {
-    while at < text.len() && text[at] != b'\n' {
+    while at < text.len() && text[at] != b'\n' && text[at] != b'\r' {
         at += 1;
     }
     at
@@ -255,8 +349,9 @@ mod tests {
             "SELECT row_number() OVER (PARTITION BY a ORDER BY b) FROM {shard}.t",
             "SELECT count(*) FILTER (WHERE x) FROM {shard}.t",
             "SELECT updated_at, set_id, intro FROM {shard}.t",
+            "SELECT p.id, \"p\".\"id\", 1.5, .5, p.* FROM {shard}.t p",
         ] {
-            assert!(is_single_read(text), "{text}");
+            assert_eq!(nature(text), Nature::SingleRead, "{text}");
         }
     }
 
@@ -285,6 +380,16 @@ mod tests {
             "SELECT {shard} . count (1)",
             "SELECT lower /* x */ (a), evil /* y */ (1) FROM {shard}.t",
             "SELECT évil(1) FROM {shard}.t",
+            "SELECT id FROM {shard}.t -- x\rFOR UPDATE",
+            "SELECT pg_advisory_lock\u{c}(1) FROM {shard}.t",
+            "SELECT {shard}.\u{b}count(1)",
+            "SELECT (t.id).pg_advisory_lock FROM {shard}.t",
+            "SELECT $1.pg_sleep FROM {shard}.t",
+            "SELECT a[1].f FROM {shard}.t",
+            "SELECT E'a'\n'b\\'', pg_advisory_lock(1) /* ' */ FROM {shard}.t",
+            "SELECT U&'d\\0061t' FROM {shard}.t",
+            "SELECT {shard}(1)",
+            "SELECT {shard}count(1)",
             "SELECT 1 FROM {shard}.t; DELETE FROM {shard}.t",
             "SELECT 1 FROM {shard}.t;;",
             "SELECT 1; SELECT 2 FROM {shard}.t",
@@ -307,14 +412,38 @@ mod tests {
             "",
             "-- nothing",
         ] {
-            assert!(!is_single_read(text), "{text}");
+            assert_ne!(nature(text), Nature::SingleRead, "{text}");
         }
     }
 
     #[test]
     fn a_constant_is_classified_when_it_is_compiled() {
-        const READ: bool = is_single_read("SELECT id FROM {shard}.photos WHERE id = $1");
-        const WRITE: bool = is_single_read("DELETE FROM {shard}.photos WHERE id = $1");
-        assert_eq!((READ, WRITE), (true, false));
+        const READ: Nature = nature("SELECT id FROM {shard}.photos WHERE id = $1");
+        const WRITE: Nature = nature("DELETE FROM {shard}.photos WHERE id = $1");
+        assert_eq!((READ, WRITE), (Nature::SingleRead, Nature::Rows));
+    }
+
+    #[test]
+    fn what_may_change_the_session_is_told_from_what_changes_rows() {
+        for text in [
+            "INSERT INTO {shard}.t VALUES (1)",
+            " /* why */ update {shard}.t SET a = 1",
+            "WITH a AS (DELETE FROM {shard}.t RETURNING id) SELECT * FROM a",
+            "(SELECT pg_sleep(1) FROM {shard}.t)",
+            "merge into {shard}.t using u on true when matched then delete",
+        ] {
+            assert_eq!(nature(text), Nature::Rows, "{text}");
+        }
+        for text in [
+            "SET search_path = {shard}",
+            "BEGIN /* {shard} */",
+            "CALL {shard}.p()",
+            "COPY {shard}.t FROM STDIN",
+            "CREATE TEMP TABLE a AS SELECT * FROM {shard}.t",
+            "{shard}.t",
+            "/* unfinished {shard}",
+        ] {
+            assert_eq!(nature(text), Nature::Other, "{text}");
+        }
     }
 }

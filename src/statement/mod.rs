@@ -6,6 +6,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+pub(crate) use classify::Nature;
+
 use crate::shard::Home;
 use crate::{Error, Result};
 
@@ -33,7 +35,7 @@ const PLACEHOLDER: &str = "{shard}";
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Statement {
     text: Text,
-    read: bool,
+    nature: Nature,
 }
 
 #[derive(Clone)]
@@ -51,7 +53,7 @@ impl Statement {
     #[must_use]
     pub const fn new(text: &'static str) -> Self {
         assert!(has_placeholder(text.as_bytes()), "a statement for a shard must contain {{shard}}");
-        Self { text: Text::Static(text), read: classify::is_single_read(text) }
+        Self { text: Text::Static(text), nature: classify::nature(text) }
     }
 
     /// A statement made at run time. Never build one from the values of a user: pass those as parameters.
@@ -66,7 +68,7 @@ impl Statement {
                 .hint("name tables as {shard}.table, or use the instance's raw client"));
         }
         Ok(Self {
-            read: classify::is_single_read(&text),
+            nature: classify::nature(&text),
             text: match text {
                 Cow::Borrowed(text) => Text::Static(text),
                 Cow::Owned(text) => Text::Shared(text.into()),
@@ -80,10 +82,15 @@ impl Statement {
         self.text.as_str()
     }
 
-    /// Whether it provably reads and does nothing else: it may be sent on a connection that others read on too, and be
-    /// done again.
+    /// What it may do, as far as its text tells.
+    pub(crate) const fn nature(&self) -> Nature {
+        self.nature
+    }
+
+    /// Whether it reads and does nothing else: it may be sent on a connection that others read on too, and be done
+    /// again.
     pub(crate) const fn is_single_read(&self) -> bool {
-        self.read
+        matches!(self.nature, Nature::SingleRead)
     }
 
     /// The SQL for one home.

@@ -159,8 +159,12 @@ impl Scanner<'_> {
                     depth -= 1;
                     self.at += 2;
                 }
-                (Some(b'-'), Some(b'-')) if depth == 0 => self.skip_while(|byte| byte != b'\n'),
-                (Some(byte), _) if depth > 0 || byte.is_ascii_whitespace() => self.at += 1,
+                (Some(b'-'), Some(b'-')) if depth == 0 => {
+                    self.skip_while(|byte| !matches!(byte, b'\n' | b'\r'))
+                }
+                (Some(byte), _) if depth > 0 || byte.is_ascii_whitespace() || byte == 0x0b => {
+                    self.at += 1
+                }
                 _ => return,
             }
         }
