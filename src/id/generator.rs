@@ -148,7 +148,7 @@ impl Rule {
     #[inline]
     fn following(&self, id: u64) -> u64 {
         if id & self.sequence_mask == self.sequence_mask {
-            (id | self.low_mask) + 1 | self.shard_in_place
+            ((id | self.low_mask) + 1) | self.shard_in_place
         } else {
             id + 1
         }
