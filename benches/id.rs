@@ -64,12 +64,14 @@ impl TimeSource<u64> for SystemClock {
 
 async fn process(bench: &mut Bench, threads: usize) -> Result<()> {
     let case = format!("process {threads} thread{}", if threads == 1 { "" } else { "s" });
-    let shards: Vec<_> = (0..SHARDS as u16)
+    let shards: Vec<_> = (0..u16::try_from(SHARDS).unwrap_or(u16::MAX))
         .map(|shard| Generator::for_sole_owner(Layout::default(), ShardId::new(shard)?))
         .collect::<howdah::Result<_>>()?;
     let ours = async || {
         draw(threads, |n| {
-            shards[n % SHARDS].next_id(SystemTime::now()).map_or(0, |id| id.get() as u128)
+            shards[n % SHARDS]
+                .next_id(SystemTime::now())
+                .map_or(0, |id| id.get().unsigned_abs().into())
         })
     };
     let unit = Unit::Time("ns/id");
@@ -103,7 +105,7 @@ async fn process(bench: &mut Bench, threads: usize) -> Result<()> {
     let ulid = async || draw(threads, |_| ulid::Ulid::generate().0);
     bench.compare(&case, "ulid", unit, ours, ulid).await?;
 
-    let machines: Vec<_> = (0..SONYFLAKES as u16)
+    let machines: Vec<_> = (0..u16::try_from(SONYFLAKES).unwrap_or(u16::MAX))
         .map(|machine| sonyflake::Sonyflake::builder().machine_id(&|| Ok(machine)).finalize())
         .collect::<Result<_, _>>()?;
     let sonyflake = async || {
