@@ -47,34 +47,45 @@ pub(super) struct Ridges {
 }
 
 impl Ridges {
+    /// From the nearest range back, as what is behind something need not be painted.
     pub(super) fn shade(&self, at: At) -> Rgb {
-        let mut colour = gradient(self.sky, at.y / (self.horizon + 0.08));
-        let wisps = cloud(at.x * 1.6, at.y * 7.0, self.seed + 90, 5);
-        colour =
-            colour.mix(hex(0xffffff), smooth(0.52, 0.85, wisps) * 0.28 * smooth(0.0, 0.2, at.y));
-        if let Some(sun) = self.sun {
-            colour = sun.shine(at, colour);
-        }
-        for layer in 0..self.layers {
-            let depth = (layer as f32 + 1.0) / self.layers as f32;
-            let base = self.horizon
-                + (1.0 - self.horizon) * 0.86 * (layer as f32 / self.layers as f32).powf(1.15);
-            let wide = 2.6 - 1.5 * depth;
-            let top = base
-                - self.height
-                    * (0.45 + 0.55 * depth)
-                    * (crests(at.x * wide + layer as f32 * 13.7, self.seed + layer * 10, 6) - 0.25);
-            let inside = at.inside(top - at.y);
-            if inside == 0.0 {
-                continue;
+        let mut colour = Rgb(0.0, 0.0, 0.0);
+        let mut open = 1.0;
+        for layer in (0..self.layers).rev() {
+            let (rock, inside) = self.range(at, layer);
+            colour = colour + rock * (open * inside);
+            open *= 1.0 - inside;
+            if open <= 0.0 {
+                return colour;
             }
-            let mut rock = self.far.mix(self.near, depth.powf(1.25));
-            rock = rock
-                * (0.93 + 0.14 * cloud(at.x * 14.0, (at.y - top) * 22.0, self.seed + layer, 4));
-            let foot = smooth(0.0, 0.24, at.y - top) * self.mist * (1.0 - depth * 0.75);
-            colour = colour.mix(rock.mix(self.far.mix(hex(0xffffff), 0.25), foot), inside);
         }
-        colour
+        colour + self.heaven(at) * open
+    }
+
+    fn heaven(&self, at: At) -> Rgb {
+        let sky = gradient(self.sky, at.y / (self.horizon + 0.08));
+        let wisps = cloud(at.x * 1.6, at.y * 7.0, self.seed + 90, 5);
+        let veil = smooth(0.52, 0.85, wisps) * 0.28 * smooth(0.0, 0.2, at.y);
+        let sky = sky.mix(hex(0xffffff), veil);
+        self.sun.map_or(sky, |sun| sun.shine(at, sky))
+    }
+
+    /// One range, and how much of the pixel it covers.
+    fn range(&self, at: At, layer: u32) -> (Rgb, f32) {
+        let (place, layers) = (layer as f32, self.layers as f32);
+        let depth = (place + 1.0) / layers;
+        let base = self.horizon + (1.0 - self.horizon) * 0.86 * (place / layers).powf(1.15);
+        let wide = 2.6 - 1.5 * depth;
+        let skyline = crests(at.x * wide + place * 13.7, self.seed + layer * 10, 6);
+        let top = base - self.height * (0.45 + 0.55 * depth) * (skyline - 0.25);
+        let inside = at.inside(top - at.y);
+        if inside == 0.0 {
+            return (self.far, 0.0);
+        }
+        let grain = cloud(at.x * 14.0, (at.y - top) * 22.0, self.seed + layer, 4);
+        let rock = self.far.mix(self.near, depth.powf(1.25)) * (0.93 + 0.14 * grain);
+        let foot = smooth(0.0, 0.24, at.y - top) * self.mist * (1.0 - depth * 0.75);
+        (rock.mix(self.far.mix(hex(0xffffff), 0.25), foot), inside)
     }
 }
 
