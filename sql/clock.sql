@@ -22,10 +22,15 @@
 CREATE SCHEMA IF NOT EXISTS howdah;
 GRANT USAGE ON SCHEMA howdah TO howdah_app;
 
--- What the server's clock says, as a tick: the one place where ids meet the time. The planner inlines it. floor,
--- because the cast alone would round up to a millisecond that has not come.
+-- What the server's clock says, in seconds since 1970, to the microsecond: the one place where ids meet the time. Like all
+-- functions below that are one expression, the planner puts it in place of its call.
+CREATE OR REPLACE FUNCTION howdah.clock() RETURNS double precision LANGUAGE sql VOLATILE
+RETURN date_part('epoch', clock_timestamp());
+
+-- The same as a tick, of which the sequence is 0. floor, because the cast alone would round up to a millisecond that
+-- has not come.
 CREATE OR REPLACE FUNCTION howdah.clock_tick() RETURNS bigint LANGUAGE sql VOLATILE
-RETURN (floor(date_part('epoch', clock_timestamp()) * 1000.0)::bigint - :epoch_ms) << :sequence_bits;
+RETURN (floor(howdah.clock() * 1000.0)::bigint - :epoch_ms) << :sequence_bits;
 
 -- How far a shard's ids are ahead of the server's clock, in milliseconds; negative while it is idle. A burst gets
 -- to a second; more than ten mean that the clock was set back.
@@ -73,12 +78,14 @@ BEGIN
   END;
 END $$;
 
--- The id of a shard at a tick; inlined too.
-CREATE OR REPLACE FUNCTION howdah.id_at(tick bigint, shard int) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN (((tick >> :sequence_bits) << :shard_bits | shard) << :sequence_bits) | (tick & ((1 << :sequence_bits) - 1));
+-- The id at a tick of the shard whose id at tick 0 is base: the time moves up by the bits of the shard. Past the
+-- layout's end the sum is out of range, which is an error.
+CREATE OR REPLACE FUNCTION howdah.id_at(tick bigint, base bigint) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN tick + (tick >> :sequence_bits) * (((1 << :shard_bits) - 1)::bigint << :sequence_bits) + base;
 
--- The next id of a shard where the clock is off: first brought up to the time, or waited for.
-CREATE OR REPLACE FUNCTION howdah.next_id_settled(tick regclass, jumps regclass, shard int) RETURNS bigint LANGUAGE plpgsql
+-- The next id where the clock is off: first it is brought up to the time, or waited for.
+CREATE OR REPLACE FUNCTION howdah.next_id_settled(tick regclass, jumps regclass, base bigint) RETURNS bigint
+LANGUAGE plpgsql
 AS $$
 DECLARE
   lead bigint;
@@ -102,15 +109,16 @@ BEGIN
     before := pg_sequence_last_value(jumps);
     n := nextval(tick) + before;
     IF n >= 1::bigint << (63 - :shard_bits) THEN
-      RAISE 'the layout of the ids has ended' USING ERRCODE = 'datetime_field_overflow';
+      RAISE 'the layout of the ids has ended' USING ERRCODE = 'numeric_value_out_of_range';
     ELSIF before = pg_sequence_last_value(jumps) THEN
-      RETURN howdah.id_at(n, shard);
+      RETURN howdah.id_at(n, base);
     END IF;
   END LOOP;
 END $$;
 
--- The next id of a shard. Three statements, as each costs its share of every insert.
-CREATE OR REPLACE FUNCTION howdah.next_id(tick regclass, jumps regclass, shard int) RETURNS bigint LANGUAGE plpgsql
+-- The next id of the shard whose id at tick 0 is base. PostgreSQL makes its expressions anew in every transaction, so each
+-- operator counts: without them a single insert would take half as long again.
+CREATE OR REPLACE FUNCTION howdah.next_id(tick regclass, jumps regclass, base bigint) RETURNS bigint LANGUAGE plpgsql
 AS $$
 DECLARE
   before bigint;
@@ -119,19 +127,19 @@ BEGIN
   before := pg_sequence_last_value(jumps);
   n := nextval(tick) + before;
   -- Accurate is from 4 milliseconds behind the clock, so that a busy shard need not jump in each of them, to a
-  -- second ahead of it; written as one comparison of a distance.
+  -- second ahead of it: at most 502 from the middle, which is 498 ahead.
   RETURN CASE
     WHEN before = pg_sequence_last_value(jumps)
-     AND n < 1::bigint << (63 - :shard_bits)
-     AND abs(n - howdah.clock_tick() - (996::bigint << (:sequence_bits - 1))) <= 1004::bigint << (:sequence_bits - 1)
-    THEN howdah.id_at(n, shard)
-    ELSE howdah.next_id_settled(tick, jumps, shard)
+     AND abs(n - howdah.clock() * (1000.0 * (1 << :sequence_bits)) + (:epoch_ms - 498.0) * (1 << :sequence_bits))
+         <= 502.0 * (1 << :sequence_bits)
+    THEN howdah.id_at(n, base)
+    ELSE howdah.next_id_settled(tick, jumps, base)
   END;
 END $$;
 
 REVOKE EXECUTE ON FUNCTION howdah.start_clock(regclass), howdah.jump(regclass, regclass) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
-  howdah.clock_tick(), howdah.clock_lead_ms(regclass, regclass), howdah.id_at(bigint, int),
+  howdah.clock(), howdah.clock_tick(), howdah.clock_lead_ms(regclass, regclass), howdah.id_at(bigint, bigint),
   howdah.jump(regclass, regclass),
-  howdah.next_id_settled(regclass, regclass, int), howdah.next_id(regclass, regclass, int)
+  howdah.next_id_settled(regclass, regclass, bigint), howdah.next_id(regclass, regclass, bigint)
 TO howdah_app;

@@ -10,7 +10,9 @@ SELECT howdah.start_clock(':schema.howdah_jumps');
 -- Both are bound to what they name when they are made, so that renaming the schema does not break them, and
 -- both are expressions that the planner puts in place of a call.
 CREATE OR REPLACE FUNCTION :schema.next_id() RETURNS bigint LANGUAGE sql VOLATILE
-RETURN howdah.next_id(':schema.howdah_tick'::regclass, ':schema.howdah_jumps'::regclass, :shard);
+RETURN howdah.next_id(
+  ':schema.howdah_tick'::regclass, ':schema.howdah_jumps'::regclass, :shard::bigint << :sequence_bits
+);
 
 -- For CHECK constraints: whether an id belongs to this shard.
 CREATE OR REPLACE FUNCTION :schema.is_local(id bigint) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE

@@ -38,28 +38,24 @@ const MAX_LEAD_MS: u64 = 1000;
 /// assert!(resumed.next_id(SystemTime::now())? > second);
 /// # Ok::<(), howdah::Error>(())
 /// ```
-// A cache line of its own: neighbours in a slice would slow each other down.
-#[repr(align(64))]
+// Half a cache line: a process may have thousands, and draws from them in turn.
+#[repr(align(32))]
 pub struct Generator {
     /// The bits of the last id.
     last: Greatest,
     rule: Rule,
 }
 
-/// A layout and a shard, worked out into what is added, shifted and compared for every id.
+/// A layout and a shard, worked out for what is done for every id.
 struct Rule {
     epoch_ms: u64,
-    /// One past the last millisecond that the layout has ids for, counted from the epoch.
-    end_ms: u64,
-    /// The greatest lead on the clock, where it stands in an id.
-    max_lead: u64,
-    sequence_mask: u64,
-    /// What stands below the time.
-    low_mask: u64,
     /// The shard, where it stands in an id.
-    shard_in_place: u64,
-    shard: ShardId,
+    shard_in_place: u32,
+    sequence_mask: u32,
+    /// What stands below the time.
+    low_mask: u32,
     low_bits: u8,
+    shard: ShardId,
 }
 
 /// Why a [`Generator`] has no id to give.
@@ -99,7 +95,7 @@ impl Generator {
     #[inline]
     pub fn next_id(&self, now: SystemTime) -> Result<Id, NoId> {
         let clock = self.rule.first_at(now);
-        let limit = (clock + self.rule.max_lead).min(Id::MAX.bits());
+        let limit = (clock + (MAX_LEAD_MS << self.rule.low_bits)).min(Id::MAX.bits());
         match self.last.draw(clock, limit, |last| self.rule.following(last)) {
             Ok(id) => Ok(Id::from_masked(id)),
             Err(due) => Err(self.rule.refusal(due, clock)),
@@ -124,13 +120,11 @@ impl Rule {
         let low_bits = layout.shard_bits() + layout.sequence_bits();
         Self {
             epoch_ms: layout.epoch_ms().unsigned_abs(),
-            end_ms: (Id::MAX.bits() >> low_bits) + 1,
-            max_lead: MAX_LEAD_MS << low_bits,
-            sequence_mask: u64::from(layout.ids_per_ms()) - 1,
+            shard_in_place: u32::from(shard.get()) << layout.sequence_bits(),
+            sequence_mask: layout.ids_per_ms() - 1,
             low_mask: (1 << low_bits) - 1,
-            shard_in_place: u64::from(shard.get()) << layout.sequence_bits(),
-            shard,
             low_bits,
+            shard,
         }
     }
 
@@ -140,15 +134,17 @@ impl Rule {
     fn first_at(&self, now: SystemTime) -> u64 {
         let unix = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let unix_ms = unix.as_secs().saturating_mul(1000) + u64::from(unix.subsec_millis());
-        let since_epoch = unix_ms.saturating_sub(self.epoch_ms).min(self.end_ms);
-        since_epoch << self.low_bits | self.shard_in_place
+        let end_ms = (Id::MAX.bits() >> self.low_bits) + 1;
+        let since_epoch = unix_ms.saturating_sub(self.epoch_ms).min(end_ms);
+        since_epoch << self.low_bits | u64::from(self.shard_in_place)
     }
 
     /// The shard's id after another: where a millisecond's are used up, the first of the next.
     #[inline]
     fn following(&self, id: u64) -> u64 {
-        if id & self.sequence_mask == self.sequence_mask {
-            ((id | self.low_mask) + 1) | self.shard_in_place
+        let sequence_mask = u64::from(self.sequence_mask);
+        if id & sequence_mask == sequence_mask {
+            ((id | u64::from(self.low_mask)) + 1) | u64::from(self.shard_in_place)
         } else {
             id + 1
         }
@@ -161,7 +157,7 @@ impl Rule {
         if due > Id::MAX.bits() {
             return NoId::Ended;
         }
-        let started = u64::from(due & self.sequence_mask != 0);
+        let started = u64::from(due & u64::from(self.sequence_mask) != 0);
         let ready_ms = (due >> self.low_bits) + started - MAX_LEAD_MS;
         NoId::Wait(Duration::from_millis(ready_ms - (clock >> self.low_bits)))
     }

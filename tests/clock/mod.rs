@@ -59,9 +59,9 @@ pub(crate) async fn take_the_clock(admin: &Client) {
             "CREATE SEQUENCE IF NOT EXISTS howdah.test_offset_ms MINVALUE -1000000000000;
              SELECT setval('howdah.test_offset_ms', 0);
              GRANT SELECT ON howdah.test_offset_ms TO PUBLIC;
-             CREATE OR REPLACE FUNCTION howdah.clock_tick() RETURNS bigint LANGUAGE sql VOLATILE
-             RETURN (floor(date_part('epoch', clock_timestamp()) * 1000.0)::bigint - 1314220021721
-                     + pg_sequence_last_value('howdah.test_offset_ms')) << 10;",
+             CREATE OR REPLACE FUNCTION howdah.clock() RETURNS double precision LANGUAGE sql VOLATILE
+             RETURN date_part('epoch', clock_timestamp())
+                    + pg_sequence_last_value('howdah.test_offset_ms') / 1000.0::double precision;",
         )
         .await
         .unwrap();
