@@ -16,7 +16,7 @@ use howdah::testing::TestCluster;
 
 const SESSIONS: i32 = 8;
 const WANTED: usize = 1_000_000;
-const PATIENCE: Duration = Duration::from_secs(200);
+const PATIENCE: Duration = Duration::from_secs(900);
 
 /// A fixed sequence of numbers without a pattern: a failure comes again with the same faults.
 struct Random(u64);
