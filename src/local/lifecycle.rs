@@ -61,21 +61,36 @@ impl Server {
 
     /// Makes a streaming replica of a running primary.
     pub(super) async fn make_replica(&self, primary: &Self) -> Result<()> {
-        let making = self.begin_making().await?;
+        // The background process of a copy that was interrupted may still be in the folder, and spoil the next.
+        let mut making = self.begin_making().await?;
+        for _ in 0..2 {
+            if self.copy_primary(primary, &making).await.is_ok() {
+                return self.finish_replica(&making);
+            }
+            making = self.begin_making().await?;
+        }
+        self.copy_primary(primary, &making).await?;
+        self.finish_replica(&making)
+    }
+
+    async fn copy_primary(&self, primary: &Self, making: &Path) -> Result<()> {
         let mut backup = self.account.command(self.program("pg_basebackup"), &self.folder);
-        backup.arg("--pgdata").arg(&making).arg("--host").arg(&primary.sockets);
+        backup.arg("--pgdata").arg(making).arg("--host").arg(&primary.sockets);
         backup.args(["--port", &primary.port.to_string(), "--username", SUPERUSER]);
         backup.args(["--checkpoint=fast", "--wal-method=stream", "--no-password"]);
         if !self.durable {
             backup.arg("--no-sync");
         }
         run(backup).await.map_err(|reason| self.failed("cannot copy the primary", reason))?;
+        Ok(())
+    }
 
+    fn finish_replica(&self, making: &Path) -> Result<()> {
         let signal = making.join("standby.signal");
         fs::write(&signal, "")
             .and_then(|()| self.account.give(&signal))
             .map_err(|error| self.failed("cannot make it a replica", error))?;
-        self.finish_making(&making)
+        self.finish_making(making)
     }
 
     /// Clears away what an interrupted attempt left, and gives the path under which a data folder is made.
