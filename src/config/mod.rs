@@ -230,7 +230,7 @@ impl Config {
         self
     }
 
-    /// How old a connection grows, give or take a random part, before a new one replaces it; at most a year.
+    /// How old a connection grows before a new one replaces it; at most a year.
     /// Default: 1 hour.
     #[must_use]
     pub fn max_lifetime(mut self, age: Duration) -> Self {
