@@ -31,5 +31,70 @@ CREATE TABLE IF NOT EXISTS howdah.home (
     epoch    integer NOT NULL DEFAULT 1 CHECK (epoch > 0)
 );
 
+-- The journal of moves. What is on the servers decides how a move goes on; this says what was meant and how far it came.
+CREATE TABLE IF NOT EXISTS howdah.move (
+    id         bigint  PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    shard      integer NOT NULL REFERENCES howdah.home,
+    -- No references: the journal outlives instances.
+    source     text    NOT NULL,
+    target     text    NOT NULL,
+    -- The home's epoch on the source when the move began; each cutover, the one of a rollback included, adds one.
+    epoch      integer NOT NULL CHECK (epoch > 0),
+    phase      text    NOT NULL DEFAULT 'preflight' CHECK (phase IN
+        ('preflight', 'copy', 'verify', 'fence', 'reversible', 'finished', 'rolled_back', 'aborted')),
+    -- The step that was begun last, and whether it is one of the way back.
+    step       text    NOT NULL,
+    back       boolean NOT NULL DEFAULT false,
+    -- Raised by every run that took the locks: what an earlier one sends late changes nothing.
+    attempt    integer NOT NULL DEFAULT 1,
+    reverse    boolean NOT NULL,
+    -- The system identifier and the timeline of each server when the copy began. If they change, it is void.
+    source_system text, source_timeline integer,
+    target_system text, target_timeline integer,
+    -- Where the reverse stream begins, in the WAL of the new home.
+    position   pg_lsn,
+    rows       bigint  NOT NULL DEFAULT 0,
+    bytes      bigint  NOT NULL DEFAULT 0,
+    copy_ms    double precision,
+    fence_ms   double precision,
+    verified   boolean NOT NULL DEFAULT false,
+    error      text,
+    begun_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    changed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CHECK (source <> target)
+);
+
+-- A shard has one open move at most.
+CREATE UNIQUE INDEX IF NOT EXISTS move_open ON howdah.move (shard)
+    WHERE phase NOT IN ('finished', 'rolled_back', 'aborted');
+
+-- Every step of every attempt: a row before it, and another one after it.
+CREATE TABLE IF NOT EXISTS howdah.move_step (
+    id      bigint  PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    move    bigint  NOT NULL REFERENCES howdah.move,
+    attempt integer NOT NULL,
+    step    text    NOT NULL,
+    back    boolean NOT NULL,
+    done    boolean NOT NULL,
+    detail  text,
+    at      timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+CREATE INDEX IF NOT EXISTS move_step_of ON howdah.move_step (move);
+
+-- What a verification found: a row a table, and one without a table for the structure.
+CREATE TABLE IF NOT EXISTS howdah.move_verified (
+    id         bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    move       bigint NOT NULL REFERENCES howdah.move,
+    attempt    integer NOT NULL,
+    relation   text,
+    rows       bigint NOT NULL,
+    chunks     bigint NOT NULL,
+    -- NULL: equal.
+    difference text,
+    at         timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
 GRANT USAGE ON SCHEMA howdah TO howdah_app, howdah_mover;
-GRANT SELECT ON howdah.cluster, howdah.instance, howdah.home TO howdah_app, howdah_mover;
+GRANT SELECT ON howdah.cluster, howdah.instance, howdah.home, howdah.move, howdah.move_step, howdah.move_verified
+TO howdah_app, howdah_mover;

@@ -76,6 +76,7 @@ mod id;
 pub mod local;
 mod observe;
 mod pool;
+mod rebalance;
 mod schema;
 mod shard;
 mod statement;
@@ -90,6 +91,7 @@ pub use cluster::{
 pub use config::{Config, Dsn, SslMode};
 pub use error::{Error, Outcome, Result};
 pub use id::{Generator, Id, IdParts, Layout, NoId};
+pub use rebalance::{MovePhase, MoveStep};
 pub use schema::{
     Init, InitReport, MigrationProgress, MigrationReport, MigrationVersion, Migrations,
     ShardMigration,

@@ -11,8 +11,10 @@ use crate::id::Layout;
 use crate::shard::{Epoch, Home, InstanceName, MapVersion, ShardId, ShardMap};
 use crate::{Error, Result};
 
-/// The version of the catalog's tables that this library writes; it reads this one alone.
-pub(crate) const CATALOG_VERSION: i32 = 1;
+/// The version of the catalog's tables that this library writes. 2 added the journal of moves.
+pub(crate) const CATALOG_VERSION: i32 = 2;
+/// The oldest version that it can read the map of.
+const OLDEST_CATALOG: i32 = 1;
 
 /// Everything that a client needs to know of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,11 +73,11 @@ impl Snapshot {
     /// From the one row of sql/map.sql.
     pub(super) fn from_row(row: &Row) -> Result<Self> {
         let version: i32 = row.get("catalog_version");
-        if version != CATALOG_VERSION {
+        if !(OLDEST_CATALOG..=CATALOG_VERSION).contains(&version) {
             return Err(Error::config(format!(
-                "the catalog is of version {version}, and this howdah knows {CATALOG_VERSION}"
+                "the catalog is of version {version}, and this howdah knows {OLDEST_CATALOG} to {CATALOG_VERSION}"
             ))
-            .hint(if version < CATALOG_VERSION {
+            .hint(if version < OLDEST_CATALOG {
                 "run `howdah init` again: it upgrades what is older"
             } else {
                 "upgrade this howdah"
