@@ -236,6 +236,26 @@ impl LocalCluster {
         self.server(name)?.kill().await
     }
 
+    /// Halts all processes of a server with SIGSTOP: like one that hangs, it keeps its connections and answers nothing.
+    ///
+    /// # Errors
+    ///
+    /// When there is none of this name, or it does not run.
+    pub async fn suspend(&mut self, name: &str) -> Result<()> {
+        let _lock = self.lock_made().await?;
+        self.server(name)?.suspend().await
+    }
+
+    /// Lets a server go on that was suspended.
+    ///
+    /// # Errors
+    ///
+    /// When there is none of this name, or it does not run.
+    pub async fn resume(&mut self, name: &str) -> Result<()> {
+        let _lock = self.lock_made().await?;
+        self.server(name)?.resume().await
+    }
+
     /// Makes a replica a primary. What it followed is left alone: as in a real failover, it is the caller who
     /// must see to it that the old primary is dead.
     ///

@@ -190,6 +190,22 @@ impl Server {
         }
     }
 
+    /// Halts all its processes: it keeps its connections, and answers nothing.
+    pub(super) async fn suspend(&self) -> Result<()> {
+        match postmaster(&self.data_dir()) {
+            Some(running) => process::suspend(running.pid).await.map_err(|e| e.at(&self.name)),
+            None => Err(Error::refused("it does not run").at(&self.name)),
+        }
+    }
+
+    /// Lets its processes go on.
+    pub(super) async fn resume(&self) -> Result<()> {
+        match postmaster(&self.data_dir()) {
+            Some(running) => process::resume(running.pid).await.map_err(|e| e.at(&self.name)),
+            None => Err(Error::refused("it does not run").at(&self.name)),
+        }
+    }
+
     /// Makes a replica a primary, and waits until it takes writes.
     pub(super) async fn promote(&self) -> Result<()> {
         if self.role() == ServerRole::Primary {

@@ -56,9 +56,28 @@ pub(super) async fn kill_all(pid: Pid, data: &Path) -> Result<()> {
     gone(data, Duration::from_secs(10)).await
 }
 
-/// Asks a server to end and waits until it has.
+/// Halts all processes of a server where they are.
+pub(super) async fn suspend(pid: Pid) -> Result<()> {
+    // First the one that starts the others.
+    signal(pid, Signal::SIGSTOP)?;
+    for child in children(pid).await? {
+        signal(child, Signal::SIGSTOP)?;
+    }
+    Ok(())
+}
+
+/// Lets the processes of a server go on that were halted.
+pub(super) async fn resume(pid: Pid) -> Result<()> {
+    for child in children(pid).await? {
+        signal(child, Signal::SIGCONT)?;
+    }
+    signal(pid, Signal::SIGCONT)
+}
+
+/// Asks a server to end and waits until it has. One that is halted could not hear it.
 pub(super) async fn end(pid: Pid, data: &Path, how: Signal, patience: Duration) -> Result<()> {
     signal(pid, how)?;
+    resume(pid).await?;
     gone(data, patience).await
 }
 

@@ -1,7 +1,10 @@
 //! A howdah cluster on the tests' servers.
 
+use std::collections::BTreeMap;
+
 use tokio_postgres::Client;
 
+use super::proxy::Proxy;
 use super::servers::{TestServers, TestServersBuilder};
 use crate::{Cluster, Config, Error, Init, InstanceName, Migrations, Result, ShardCount};
 
@@ -39,6 +42,7 @@ const PARALLEL: usize = 2;
 #[derive(Debug)]
 pub struct TestCluster {
     servers: TestServers,
+    proxies: BTreeMap<String, Proxy>,
     config: Config,
 }
 
@@ -48,6 +52,7 @@ pub struct TestClusterBuilder {
     servers: TestServersBuilder,
     shards: u16,
     migrations: Option<Migrations>,
+    proxies: bool,
 }
 
 impl TestClusterBuilder {
@@ -86,6 +91,14 @@ impl TestClusterBuilder {
         self
     }
 
+    /// Puts a [`Proxy`] before each server, through which applications reach it; none by default. The catalog is reached
+    /// without.
+    #[must_use]
+    pub fn proxies(mut self) -> Self {
+        self.proxies = true;
+        self
+    }
+
     /// What is applied to every shard; nothing by default.
     #[must_use]
     pub fn migrations(mut self, migrations: Migrations) -> Self {
@@ -102,11 +115,24 @@ impl TestClusterBuilder {
     pub async fn start(self) -> Result<TestCluster> {
         let servers = self.servers.start().await?;
         let mut init = Init::new(ShardCount::new(self.shards)?);
+        let mut proxies = BTreeMap::new();
         let mut catalog = None;
         for name in servers.names() {
-            let dsn = servers.instance_dsn(name)?;
-            catalog.get_or_insert_with(|| dsn.clone());
-            init = init.instance(InstanceName::new(name)?, dsn.parse()?);
+            let mut direct = Vec::new();
+            let mut ports = Vec::new();
+            for server in servers.of_instance(name)? {
+                direct.push(server.port());
+                ports.push(server.port());
+                if self.proxies {
+                    let proxy = Proxy::start(server.port()).await?;
+                    ports.pop();
+                    ports.push(proxy.port());
+                    proxies.insert(server.name().to_owned(), proxy);
+                }
+            }
+            catalog.get_or_insert_with(|| dsn(&direct, servers.database()));
+            init =
+                init.instance(InstanceName::new(name)?, dsn(&ports, servers.database()).parse()?);
         }
         let catalog = catalog.ok_or_else(|| Error::input("a cluster needs an instance"))?;
         let config = Config::new(catalog).max_size(POOL_SIZE).min_idle(0);
@@ -117,8 +143,14 @@ impl TestClusterBuilder {
                 return Err(error.clone());
             }
         }
-        Ok(TestCluster { servers, config })
+        Ok(TestCluster { servers, proxies, config })
     }
+}
+
+/// The address of an instance with several hosts on this machine.
+fn dsn(ports: &[u16], database: &str) -> String {
+    let hosts: Vec<_> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    format!("postgres://howdah_app@{}/{database}", hosts.join(","))
 }
 
 impl TestCluster {
@@ -134,7 +166,12 @@ impl TestCluster {
     /// Clusters of other kinds.
     #[must_use]
     pub fn builder() -> TestClusterBuilder {
-        TestClusterBuilder { servers: TestServers::builder(), shards: 8, migrations: None }
+        TestClusterBuilder {
+            servers: TestServers::builder(),
+            shards: 8,
+            migrations: None,
+            proxies: false,
+        }
     }
 
     /// How the application reaches the cluster: as `howdah_app`, with a small pool. Change what the test is
@@ -178,6 +215,36 @@ impl TestCluster {
     /// When the servers are shared, there is none of this name, or it does not start.
     pub async fn start_server(&mut self, server: &str) -> Result<()> {
         self.servers.start_server(server).await
+    }
+
+    /// Halts all processes of a server of the test's own with SIGSTOP: it keeps its connections and answers nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the servers are shared, or there is none of this name that runs.
+    pub async fn suspend(&mut self, server: &str) -> Result<()> {
+        self.servers.suspend(server).await
+    }
+
+    /// Lets a server go on that was suspended.
+    ///
+    /// # Errors
+    ///
+    /// When the servers are shared, or there is none of this name that runs.
+    pub async fn resume(&mut self, server: &str) -> Result<()> {
+        self.servers.resume(server).await
+    }
+
+    /// The proxy before a server, where [proxies](TestClusterBuilder::proxies) were asked for.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn proxy(&self, server: &str) -> Result<&Proxy> {
+        self.proxies.get(server).ok_or_else(|| {
+            Error::input(format!("there is no proxy before {server:?}"))
+                .hint("ask for proxies() when the test is built")
+        })
     }
 
     /// Makes a replica a primary.

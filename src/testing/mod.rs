@@ -8,9 +8,11 @@ mod cluster;
 mod dir;
 mod finish;
 mod postgres;
+mod proxy;
 mod servers;
 mod shared;
 
 pub use cluster::{TestCluster, TestClusterBuilder};
 pub use dir::TestDir;
+pub use proxy::Proxy;
 pub use servers::{TestServers, TestServersBuilder};

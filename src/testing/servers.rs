@@ -198,6 +198,24 @@ impl TestServers {
         self.own_cluster()?.start(Some(name)).await
     }
 
+    /// Halts all processes of a server of the test's own with SIGSTOP: it keeps its connections and answers nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the servers are shared, or there is none of this name that runs.
+    pub async fn suspend(&mut self, name: &str) -> Result<()> {
+        self.own_cluster()?.suspend(name).await
+    }
+
+    /// Lets a server go on that was suspended.
+    ///
+    /// # Errors
+    ///
+    /// When the servers are shared, or there is none of this name that runs.
+    pub async fn resume(&mut self, name: &str) -> Result<()> {
+        self.own_cluster()?.resume(name).await
+    }
+
     /// Makes a replica of the test's own a primary.
     ///
     /// # Errors
@@ -207,20 +225,13 @@ impl TestServers {
         self.own_cluster()?.promote(name).await
     }
 
-    /// Where applications find an instance: its primary and its replicas, whichever takes writes.
-    pub(super) fn instance_dsn(&self, name: &str) -> Result<String> {
-        let belongs = |server: &&Server| {
+    /// The servers of an instance: its primary and its replicas.
+    pub(super) fn of_instance(&self, name: &str) -> Result<impl Iterator<Item = &Server>> {
+        let belongs = move |server: &&Server| {
             let of = server.name().strip_prefix(name);
             of.is_some_and(|rest| rest.is_empty() || rest.starts_with("-r"))
         };
-        let hosts: Vec<_> = self
-            .cluster()?
-            .servers()
-            .iter()
-            .filter(belongs)
-            .map(|server| format!("127.0.0.1:{}", server.port()))
-            .collect();
-        Ok(format!("postgres://howdah_app@{}/{}", hosts.join(","), self.database))
+        Ok(self.cluster()?.servers().iter().filter(belongs))
     }
 
     async fn create_database(&self, name: &str) -> Result<()> {
