@@ -86,7 +86,8 @@ pub mod testing;
 pub use catalog::InstanceState;
 pub use cluster::{
     Client, Cluster, ClusterStatus, Cursor, Exec, Gathered, HostRole, HostStatus, Instance,
-    InstanceStatus, Page, ReservedIds, Scatter, Shard, ShardAnswer, TextRows, Transaction, Tx,
+    InstanceStatus, Page, Read, ReadFrom, ReservedIds, Scatter, Shard, ShardAnswer, TextRows,
+    Token, Transaction, Tx,
 };
 pub use config::{Config, Dsn, SslMode};
 pub use error::{Error, Outcome, Result};

@@ -11,6 +11,8 @@
 //! | `howdah_statement_seconds` | histogram: from sending to the last row | `instance` |
 //! | `howdah_statement_failures_total` | counter | `instance`, `sqlstate` |
 //! | `howdah_stale_homes_total` | counter: statements that found their shard gone | `instance` |
+//! | `howdah_failovers_total` | counter: another primary was found | `instance` |
+//! | `howdah_replica_reads_total` | counter: reads for which a replica would do | `instance`, `by` (`replica` or `primary`) |
 //! | `howdah_map_version` | gauge | |
 
 #![cfg_attr(
@@ -21,6 +23,7 @@
 use std::time::Duration;
 
 use crate::Error;
+use crate::config::Dsn;
 use crate::shard::{InstanceName, MapVersion, ShardId};
 
 /// A task got a connection, or none, after a wait.
@@ -83,6 +86,26 @@ pub(crate) fn statement<T>(
             tracing::debug!(%instance, %shard, ?took, sqlstate, ?outcome, "a statement failed");
         }
     }
+}
+
+/// An instance has another primary than before.
+pub(crate) fn primary(instance: &InstanceName, primary: &Dsn) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!("howdah_failovers_total", "instance" => instance.to_string()).increment(1);
+    #[cfg(feature = "tracing")]
+    tracing::warn!(%instance, %primary, "the instance has another primary");
+}
+
+/// A read for which a replica would do was answered by one, or had to go to the primary.
+pub(crate) fn replica_read(instance: &InstanceName, by_replica: bool) {
+    #[cfg(feature = "metrics")]
+    {
+        let by = if by_replica { "replica" } else { "primary" };
+        let labels = [("instance", instance.to_string()), ("by", by.to_owned())];
+        metrics::counter!("howdah_replica_reads_total", &labels).increment(1);
+    }
+    #[cfg(feature = "tracing")]
+    tracing::trace!(%instance, by_replica, "read where a replica would do");
 }
 
 /// A statement did not find its shard where the map said.

@@ -5,12 +5,14 @@ mod exec;
 mod instance;
 mod page;
 mod pools;
+mod read;
 mod reserve;
 mod retry;
 mod rows;
 mod scatter;
 mod shard;
 mod status;
+mod token;
 mod transaction;
 
 use std::fmt;
@@ -21,10 +23,12 @@ use tokio::task::AbortHandle;
 pub use exec::{Exec, ShardAnswer, TextRows};
 pub use instance::{Client, Instance};
 pub use page::{Cursor, Page};
+pub use read::{Read, ReadFrom};
 pub use reserve::ReservedIds;
 pub use scatter::{Gathered, Scatter};
 pub use shard::Shard;
 pub use status::{ClusterStatus, HostRole, HostStatus, InstanceStatus};
+pub use token::Token;
 pub use transaction::{Transaction, Tx};
 
 use crate::catalog::{Snapshot, Watch};

@@ -67,6 +67,14 @@ impl Shard {
         self
     }
 
+    pub(super) fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    pub(super) fn time_limit(&self) -> Option<Duration> {
+        self.timeout
+    }
+
     /// Runs a statement and collects its rows.
     ///
     /// # Errors

@@ -113,7 +113,7 @@ impl Transaction {
         let error = match (value, failure) {
             (Ok(value), None) => match deadline.after_sending(visit.lent.end("COMMIT")).await {
                 Ok(()) => return Ok(value),
-                Err(error) => error,
+                Err(error) => error.at(visit.home.instance()),
             },
             (Ok(_), Some(failure)) => failure.hint("an earlier statement had failed"),
             (Err(error), _) => error,

@@ -76,6 +76,11 @@ impl Dsn {
         })
     }
 
+    /// Whether it has this option.
+    pub(crate) fn says(&self, option: &str) -> bool {
+        Parts::of(&self.text).is_ok_and(|parts| parts.options().any(|named| named == option))
+    }
+
     /// Whether every one of its hosts is on this machine, so that nobody can listen in on the way.
     pub(crate) fn is_local(&self) -> bool {
         self.config.get_hosts().iter().all(|host| match host {

@@ -81,6 +81,11 @@ pub(crate) fn is_undefined_name(error: &Error) -> bool {
     matches!(error.code(), Some(&SqlState::UNDEFINED_TABLE | &SqlState::INVALID_SCHEMA_NAME))
 }
 
+/// Whether the server or the session only reads.
+pub(crate) fn is_read_only(error: &Error) -> bool {
+    error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
+}
+
 /// Whether a prepared statement is out of date on this connection: the table has changed ("cached plan must
 /// not change result type"), or the statement was discarded. PostgreSQL executed nothing.
 pub(crate) fn is_stale_plan(error: &tokio_postgres::Error) -> bool {

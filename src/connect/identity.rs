@@ -6,6 +6,7 @@ use tokio_postgres::SimpleQueryMessage::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryRow};
 
+use super::standing::{self, Standing};
 use super::statement_failure;
 use crate::error::Kind;
 use crate::id::Layout;
@@ -51,15 +52,17 @@ pub(crate) struct Identity {
 impl Identity {
     /// What the server says of itself; `None` when it is no instance of any cluster.
     pub(crate) async fn read(client: &Client) -> Result<Option<Self>> {
-        Self::read_after(client, "").await
+        Ok(Self::read_after(client, "").await?.map(|(identity, _)| identity))
     }
 
-    /// The same after some settings of the session, in one round trip.
-    async fn read_after(client: &Client, settings: &str) -> Result<Option<Self>> {
-        const READ: &str = "SELECT cluster, instance, generation, epoch_ms, shard_bits, sequence_bits \
-                            FROM howdah.identity";
-
-        let answer = match client.simple_query(&format!("{settings}{READ}")).await {
+    /// The same after some settings of the session, with what the server is at the moment, in one round trip.
+    async fn read_after(client: &Client, settings: &str) -> Result<Option<(Self, Standing)>> {
+        let read = format!(
+            "{settings}SELECT cluster, instance, generation, epoch_ms, shard_bits, sequence_bits, {} \
+             FROM howdah.identity",
+            standing::COLUMNS
+        );
+        let answer = match client.simple_query(&read).await {
             Ok(answer) => answer,
             Err(error) if is_absent(&error) => return Ok(None),
             Err(error) => {
@@ -70,7 +73,8 @@ impl Identity {
             Row(row) => Some(row),
             _ => None,
         });
-        row.map(Self::from_text).transpose()
+        let found = row.map(|row| Ok((Self::from_text(row)?, Standing::from_text(row, 6))));
+        found.transpose()
     }
 
     fn from_text(row: &SimpleQueryRow) -> Result<Self> {
@@ -85,35 +89,40 @@ impl Identity {
         })
     }
 
-    /// Applies the settings to a new session and checks that it reached the right server.
+    /// Applies the settings to a new session and checks that it reached the right server; tells what that is at the
+    /// moment.
     ///
     /// # Errors
     ///
     /// When the server is another instance, of another cluster, behind in its generation, or makes ids in another layout.
-    pub(crate) async fn greet(&self, client: &Client, settings: &str) -> Result<()> {
+    pub(crate) async fn greet(&self, client: &Client, settings: &str) -> Result<Standing> {
         let wrong = |found: String| {
             Err(Error::new(Kind::WrongServer, format!("the server that answered is {found}"))
                 .hint(format!("expected instance {} of cluster {}", self.instance, self.cluster))
                 .at(&self.instance))
         };
-        match Self::read_after(client, settings).await? {
-            None => wrong("no instance of any cluster".into()),
-            Some(found) if found.cluster != self.cluster => {
-                wrong(format!("instance {} of cluster {}", found.instance, found.cluster))
-            }
-            Some(found) if found.instance != self.instance => {
-                wrong(format!("instance {}", found.instance))
-            }
-            Some(found) if found.generation < self.generation => wrong(format!(
+        let Some((found, standing)) = Self::read_after(client, settings).await? else {
+            return wrong("no instance of any cluster".into());
+        };
+        if found.cluster != self.cluster {
+            return wrong(format!("instance {} of cluster {}", found.instance, found.cluster));
+        }
+        if found.instance != self.instance {
+            return wrong(format!("instance {}", found.instance));
+        }
+        if found.generation < self.generation {
+            return wrong(format!(
                 "of generation {}, and the catalog allows none below {}",
                 found.generation.0, self.generation.0
-            )),
-            Some(found) if found.layout != self.layout => wrong(format!(
+            ));
+        }
+        if found.layout != self.layout {
+            return wrong(format!(
                 "set up to make ids as {}, and the catalog says {}",
                 found.layout, self.layout
-            )),
-            Some(_) => Ok(()),
+            ));
         }
+        Ok(standing)
     }
 }
 

@@ -1,29 +1,48 @@
 //! One connection: where it goes, as whom, how it is secured, and whether the right server answered.
 //!
-//! A connection made here has logged in to a primary within the connect timeout. Nothing here pools, retries or
-//! knows of shards.
+//! A connection made here has logged in within the connect timeout, to a primary unless another is asked for. Nothing here
+//! pools, retries or knows of shards.
 
 mod failure;
+mod hosts;
 mod identity;
+mod position;
+mod seek;
+mod standing;
 mod tls;
 
 use std::future::{pending, poll_fn};
 use std::sync::Arc;
+use std::time::Duration;
 
-use bb8::ManageConnection;
-use bb8_postgres::PostgresConnectionManager;
 use futures_util::future::join_all;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
 use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::{AsyncMessage, Client, Socket};
 
-pub(crate) use failure::{connect_failure, is_stale_plan, is_undefined_name, statement_failure};
+pub(crate) use failure::{
+    connect_failure, is_read_only, is_stale_plan, is_undefined_name, statement_failure,
+};
+pub(crate) use hosts::Hosts;
 pub(crate) use identity::{ClusterId, Generation, Identity};
+pub(crate) use position::{Lsn, Timeline};
+use seek::{Attempt, no_primary, seek};
+use standing::Standing;
 use tls::Tls;
 
 use crate::config::{Dsn, Settings};
 use crate::error::Kind;
 use crate::{Error, Result};
+
+/// When a connection on which nothing is said is probed: one whose other end is gone without a word is found dead after
+/// [`USER_TIMEOUT`] or a little more, waiting for an answer or idle.
+const KEEPALIVES_IDLE: Duration = Duration::from_secs(10);
+const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(3);
+const KEEPALIVES_RETRIES: u32 = 3;
+/// How long what was sent may stay unacknowledged by the other end's kernel.
+const USER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// As whom a connection logs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,33 +74,31 @@ impl Connector {
         &self.settings
     }
 
-    /// Logs in to the primary among the hosts of an address.
+    /// Logs in to the primary among the hosts of an address; of several, to the one that was promoted last.
     ///
     /// # Errors
     ///
-    /// Everything that can go wrong on the way, with the outcome "not executed". With several hosts, the last one's
-    /// error is what is reported.
+    /// Everything that can go wrong on the way, with the outcome "not executed". With several hosts, each one's reason is
+    /// named.
     pub(crate) async fn connect(&self, dsn: &Dsn, role: Role) -> Result<Client> {
-        let mut failure = None;
-        for (host, driver) in self.targets(dsn, role)? {
-            let manager = PostgresConnectionManager::new(driver, self.tls.clone());
-            match self.in_time(&host, Box::pin(manager.connect())).await {
-                Ok(client) => return Ok(client),
-                Err(error) => failure = Some(error),
-            }
-        }
-        Err(failure.unwrap_or_else(|| no_host(dsn)))
+        let targets = self.targets(dsn, role)?;
+        let attempts = targets.iter().map(|target| -> Attempt<'_, Client> {
+            Box::pin(async move {
+                let limit = self.settings.pool.connect_timeout;
+                let client = self.log_in(target, limit).await?.client;
+                let standing = in_time(target, limit, Standing::ask(&client)).await?;
+                Ok((standing.of_a_primary(target)?, client))
+            })
+        });
+        seek(None, attempts).await.map_err(|failures| no_primary(dsn, failures))
     }
 
     /// Logs in to each host of an address, primary or not, all at once.
     pub(crate) async fn connect_each(&self, dsn: &Dsn) -> Vec<(String, u16, Result<Client>)> {
         let connect = async |host: String, port: u16| {
             let connected = async {
-                let target = dsn.with_host(&host, port)?;
-                let mut driver = self.driver_config(&target, &host, port)?;
-                driver.target_session_attrs(TargetSessionAttrs::Any);
-                let manager = PostgresConnectionManager::new(driver, self.tls.clone());
-                self.in_time(&target, manager.connect()).await
+                let limit = self.settings.pool.connect_timeout;
+                Ok(self.log_in(&dsn.with_host(&host, port)?, limit).await?.client)
             };
             let connected = connected.await;
             (host, port, connected)
@@ -102,8 +119,15 @@ impl Connector {
             Err(error) => return error,
         };
         let mut failure = no_host(dsn);
-        for (host, driver) in targets {
-            match self.in_time(&host, Box::pin(driver.connect(self.tls.clone()))).await {
+        for host in targets {
+            let limit = self.settings.pool.connect_timeout;
+            let listening = async {
+                let mut driver = self.driver_config(&host)?;
+                driver.target_session_attrs(TargetSessionAttrs::ReadWrite);
+                let connecting = driver.connect(self.tls.clone());
+                connecting.await.map_err(|error| connect_failure(error, &host))
+            };
+            match in_time(&host, limit, Box::pin(listening)).await {
                 Ok((client, connection)) => {
                     return hear(client, connection, &host, channel, heard).await;
                 }
@@ -119,53 +143,79 @@ impl Connector {
         let limit = self.settings.pool.connect_timeout;
         async move {
             // Nobody waits for this: where it fails, statement_timeout ends the statement.
-            let _ = tokio::time::timeout(limit, token.cancel_query(tls)).await;
+            let _ = timeout(limit, token.cancel_query(tls)).await;
         }
     }
 
-    /// The hosts of an address one by one, each with what the driver needs to log in there.
-    fn targets(&self, dsn: &Dsn, role: Role) -> Result<Vec<(Dsn, tokio_postgres::Config)>> {
+    /// The hosts of an address one by one.
+    fn targets(&self, dsn: &Dsn, role: Role) -> Result<Vec<Dsn>> {
         let dsn = match role {
             Role::App => dsn.clone(),
             Role::Owner => dsn.with_user(&self.settings.auth.owner)?,
         };
-        let target = |(host, port): (String, u16)| {
-            let target = dsn.with_host(&host, port)?;
-            let driver = self.driver_config(&target, &host, port)?;
-            Ok((target, driver))
-        };
-        dsn.hosts().map(target).collect()
+        dsn.hosts().map(|(host, port)| dsn.with_host(&host, port)).collect()
     }
 
-    /// Waits for a log-in; the caller has boxed it, for with TLS it is large.
-    async fn in_time<T>(
-        &self,
-        dsn: &Dsn,
-        connecting: impl Future<Output = Result<T, tokio_postgres::Error>>,
-    ) -> Result<T> {
-        let limit = self.settings.pool.connect_timeout;
-        match tokio::time::timeout(limit, connecting).await {
-            Ok(connected) => connected.map_err(|error| connect_failure(error, dsn)),
-            Err(_) => {
-                Err(Error::new(Kind::Timeout, format!("{dsn} let no one in within {limit:?}"))
-                    .hint("is the server up, and is it the right address?"))
-            }
-        }
+    /// Logs in to a single host, primary or not.
+    async fn log_in(&self, target: &Dsn, limit: Duration) -> Result<Link> {
+        let driver = self.driver_config(target)?;
+        // Boxed because with TLS it is large.
+        let connecting = Box::pin(async {
+            let connected = driver.connect(self.tls.clone()).await;
+            connected.map_err(|error| connect_failure(error, target))
+        });
+        let (client, connection) = in_time(target, limit, connecting).await?;
+        // It ends with the client; what goes wrong there is the answer to the client's next request.
+        let driven = tokio::spawn(async move { drop(connection.await) }).abort_handle();
+        Ok(Link { client, driven })
     }
 
-    fn driver_config(&self, dsn: &Dsn, host: &str, port: u16) -> Result<tokio_postgres::Config> {
+    fn driver_config(&self, target: &Dsn) -> Result<tokio_postgres::Config> {
         let auth = &self.settings.auth;
-        let mut driver = dsn.driver_config();
+        let mut driver = target.driver_config();
         driver
             .application_name("howdah")
-            .target_session_attrs(TargetSessionAttrs::ReadWrite)
-            .ssl_mode(tls::driver_mode(auth.sslmode(dsn.is_local())?));
-        let password = auth.passwords.password_for(host, port, dsn.dbname(), dsn.user())?;
-        if let Some(password) = password {
-            driver.password(password.reveal());
+            .ssl_mode(tls::driver_mode(auth.sslmode(target.is_local())?));
+        if !target.says("keepalives_idle") {
+            driver.keepalives_idle(KEEPALIVES_IDLE);
+        }
+        if !target.says("keepalives_interval") {
+            driver.keepalives_interval(KEEPALIVES_INTERVAL);
+        }
+        if !target.says("keepalives_retries") {
+            driver.keepalives_retries(KEEPALIVES_RETRIES);
+        }
+        if !target.says("tcp_user_timeout") {
+            driver.tcp_user_timeout(USER_TIMEOUT);
+        }
+        for (host, port) in target.hosts() {
+            let passwords = &auth.passwords;
+            let password = passwords.password_for(&host, port, target.dbname(), target.user())?;
+            if let Some(password) = password {
+                driver.password(password.reveal());
+            }
         }
         Ok(driver)
     }
+}
+
+/// A connection, and the task that drives it: aborted, it closes the connection under whoever uses it.
+#[derive(Debug)]
+struct Link {
+    client: Client,
+    driven: AbortHandle,
+}
+
+/// Waits for a server that is to let somebody in.
+async fn in_time<T>(
+    target: &Dsn,
+    limit: Duration,
+    connecting: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    timeout(limit, connecting).await.unwrap_or_else(|_| {
+        Err(Error::new(Kind::Timeout, format!("{target} let no one in within {limit:?}"))
+            .hint("is the server up, and is it the right address?"))
+    })
 }
 
 /// Listens until the connection ends.

@@ -1,13 +1,12 @@
 //! How bb8 makes, checks and judges the connections of one instance.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use super::session::Session;
-use crate::config::Dsn;
-use crate::connect::{Connector, Identity, Role};
-use crate::error::Kind;
+use crate::connect::{Connector, Hosts};
 use crate::observe;
 use crate::{Error, Result};
 
@@ -17,17 +16,18 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Manager {
     connector: Connector,
-    dsn: Dsn,
-    identity: Identity,
+    hosts: Arc<Hosts>,
+    /// The one replica to which it connects; none for the primary, whichever that is.
+    replica: Option<usize>,
     /// What a new session is told before anything else; numbers alone.
     greeting: String,
 }
 
 impl Manager {
-    pub(super) fn new(connector: Connector, dsn: Dsn, identity: Identity) -> Self {
+    pub(super) fn new(connector: Connector, hosts: Arc<Hosts>, replica: Option<usize>) -> Self {
         let timeout = connector.settings().pool.statement_timeout;
         let greeting = format!("SET statement_timeout = {};", timeout.as_millis());
-        Self { connector, dsn, identity, greeting }
+        Self { connector, hosts, replica, greeting }
     }
 }
 
@@ -37,19 +37,12 @@ impl bb8::ManageConnection for Manager {
 
     async fn connect(&self) -> Result<Session, Failure> {
         let began = Instant::now();
-        // Each host of the address has the connect timeout for itself, and so has the greeting.
-        let limit = self.connector.settings().pool.connect_timeout;
-        let connecting = async {
-            let client = self.connector.connect(&self.dsn, Role::App).await?;
-            let greeting = self.identity.greet(&client, &self.greeting);
-            tokio::time::timeout(limit, greeting).await.unwrap_or_else(|_| {
-                let text = format!("{} let us in and then said nothing for {limit:?}", self.dsn);
-                Err(Error::new(Kind::Timeout, text))
-            })?;
-            Ok(Session::new(client, self.connector.clone()))
+        let connected = match self.replica {
+            None => self.hosts.connect(&self.greeting).await,
+            Some(host) => self.hosts.connect_to_replica(host, &self.greeting).await,
         };
-        let session = connecting.await;
-        observe::connect(&self.identity.instance, began.elapsed(), &session);
+        let session = connected.map(|client| Session::new(client, self.connector.clone()));
+        observe::connect(&self.hosts.identity().instance, began.elapsed(), &session);
         session.map_err(Failure::Connect)
     }
 

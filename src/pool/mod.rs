@@ -12,6 +12,7 @@ mod session;
 mod statements;
 
 use std::pin::pin;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -19,7 +20,7 @@ use tokio::time::timeout;
 use tokio_postgres::Row;
 
 use crate::config::Dsn;
-use crate::connect::{Connector, Identity};
+use crate::connect::{Connector, Hosts, Identity};
 use crate::error::Kind;
 use crate::observe;
 use crate::shard::{Home, InstanceName};
@@ -35,8 +36,10 @@ pub(crate) use session::Params;
 /// The connections to one instance.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    identity: Identity,
-    dsn: Dsn,
+    connector: Connector,
+    hosts: Arc<Hosts>,
+    /// A pool for each host, for when it is a replica; none in these themselves.
+    replicas: Box<[OnceLock<Pool>]>,
     gate: Gate,
     connections: bb8::Pool<Manager>,
     pipelines: Pipelines,
@@ -52,19 +55,34 @@ impl Pool {
     ///
     /// Outside of a tokio runtime.
     pub(crate) fn new(connector: Connector, identity: Identity, dsn: Dsn, size: u32) -> Self {
+        let hosts = Arc::new(Hosts::new(connector.clone(), identity, dsn));
+        let replicas = (0..hosts.count()).map(|_| OnceLock::new()).collect();
+        Self { replicas, ..Self::of(connector, hosts, None, size) }
+    }
+
+    /// The connections to one replica, made when they are needed.
+    pub(crate) fn replica(&self, host: usize) -> &Self {
+        self.replicas[host].get_or_init(|| {
+            Self::of(self.connector.clone(), self.hosts.clone(), Some(host), self.size)
+        })
+    }
+
+    fn of(connector: Connector, hosts: Arc<Hosts>, replica: Option<usize>, size: u32) -> Self {
         let settings = connector.settings().pool;
-        let hosts = u32::try_from(dsn.hosts().len()).unwrap_or(u32::MAX).min(100);
+        let count = u32::try_from(hosts.count()).unwrap_or(u32::MAX).min(100);
+        // Who reads from no replica keeps no connection there.
+        let min_idle = if replica.is_some() { 0 } else { settings.min_idle.min(size) };
         let (failed, failures) = watch::channel(None);
-        let manager = Manager::new(connector, dsn.clone(), identity.clone());
+        let manager = Manager::new(connector.clone(), hosts.clone(), replica);
         let connections = bb8::Pool::builder()
             .max_size(size)
-            .min_idle(Some(settings.min_idle.min(size)))
+            .min_idle(Some(min_idle))
             .max_lifetime(Some(settings.max_lifetime))
             .idle_timeout(Some(settings.idle_timeout))
             // The most recently used connection first: its caches are warm, and the others may go idle.
             .queue_strategy(bb8::QueueStrategy::Lifo)
             // The connector has a timeout of its own; bb8's must never be the one that strikes.
-            .connection_timeout(settings.connect_timeout * (hosts + 2))
+            .connection_timeout(settings.connect_timeout * (count + 2))
             .retry_connection(false)
             .error_sink(Box::new(Failures::new(failed)))
             .build_unchecked(manager);
@@ -72,15 +90,24 @@ impl Pool {
         // A pooler in transaction mode does not keep a session's settings; one connection must be left to lend.
         let count = if settings.prepared { settings.pipelines.min(size - 1) } else { 0 };
         let pipelines = Pipelines::new(count, settings.max_lifetime);
-        Self { identity, dsn, gate, connections, pipelines, failures, size }
+        Self {
+            connector,
+            hosts,
+            replicas: Box::default(),
+            gate,
+            connections,
+            pipelines,
+            failures,
+            size,
+        }
     }
 
     pub(crate) fn instance(&self) -> &InstanceName {
-        &self.identity.instance
+        &self.hosts.identity().instance
     }
 
     pub(crate) fn identity(&self) -> &Identity {
-        &self.identity
+        self.hosts.identity()
     }
 
     /// The most connections that it has.
@@ -89,7 +116,12 @@ impl Pool {
     }
 
     pub(crate) fn dsn(&self) -> &Dsn {
-        &self.dsn
+        self.hosts.dsn()
+    }
+
+    /// Its servers: which is the primary, and how far the replicas are.
+    pub(crate) fn hosts(&self) -> &Hosts {
+        &self.hosts
     }
 
     /// Lends a connection, in the order of asking.

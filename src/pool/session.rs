@@ -11,7 +11,7 @@ use postgres_types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
 use super::statements::{Prepared, Statements};
-use crate::connect::{Connector, is_stale_plan, statement_failure};
+use crate::connect::{Connector, is_read_only, is_stale_plan, statement_failure};
 use crate::error::Kind;
 use crate::shard::Home;
 use crate::statement::{Nature, Statement};
@@ -137,7 +137,8 @@ impl Session {
         answer.map_err(|error| {
             let error =
                 statement_failure(error, format!("shard {} refused {statement:?}", home.shard()));
-            if error.outcome() == Outcome::Unknown {
+            // What only reads is no primary any more.
+            if error.outcome() == Outcome::Unknown || is_read_only(&error) {
                 self.spend();
             }
             match statement.nature() {

@@ -1,0 +1,233 @@
+//! A primary dies or hangs and a replica takes over: no acknowledged write is lost, every error tells its outcome, and
+//! nothing has to be restarted.
+#![cfg(test)]
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use howdah::testing::TestCluster;
+use howdah::{Error, Migrations, Outcome, ReadFrom, Result, Shard, ShardId, Statement};
+use tokio::time::timeout;
+
+const NOTES: &str = "CREATE TABLE notes (n bigint PRIMARY KEY);
+    CREATE VIEW here AS SELECT pg_is_in_recovery() AS replica";
+const ADD: Statement = Statement::new("INSERT INTO {shard}.notes (n) VALUES ($1)");
+const ALL: Statement = Statement::new("SELECT n FROM {shard}.notes");
+const HERE: Statement = Statement::new("SELECT replica FROM {shard}.here");
+
+/// When the operating guide says that writes go on, from the promotion on; longer, for a machine with much to do.
+const BACK_WITHIN: Duration = Duration::from_secs(20);
+
+async fn one_instance_with_a_replica() -> Result<TestCluster> {
+    let notes = Migrations::new([("0001_notes.sql", NOTES)])?;
+    let builder = TestCluster::builder().instances(1).replicas(1).shards(2);
+    builder.migrations(notes).start().await
+}
+
+/// Commits wait from now on until the replica has them.
+async fn replicate_synchronously(test: &TestCluster) {
+    let admin = test.admin("pg1").await.unwrap();
+    admin.batch_execute("ALTER SYSTEM SET synchronous_standby_names = '*'").await.unwrap();
+    admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    until(async || {
+        let sync = "SELECT FROM pg_stat_replication WHERE sync_state = 'sync'";
+        admin.query_opt(sync, &[]).await.unwrap().is_some()
+    })
+    .await;
+}
+
+async fn until(mut condition: impl AsyncFnMut() -> bool) {
+    let reached = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(BACK_WITHIN, reached).await.expect("it never came to that");
+}
+
+/// Writes, on one or the other shard, by itself or in a transaction.
+async fn add(shards: &[Shard], n: i64) -> Result<()> {
+    let shard = &shards[usize::try_from(n / 2 % 2).unwrap()];
+    if n % 2 == 0 {
+        return shard.execute(&ADD, &[&n]).await.map(drop);
+    }
+    shard.transaction(async |tx| tx.execute(&ADD, &[&n]).await).await.map(drop)
+}
+
+async fn all(shards: &[Shard]) -> Result<BTreeSet<i64>> {
+    let mut found = BTreeSet::new();
+    for shard in shards {
+        let rows = shard.query(&ALL, &[]).await?;
+        found.extend(rows.iter().map(|row| row.get::<_, i64>(0)));
+    }
+    Ok(found)
+}
+
+async fn shards(test: &TestCluster) -> Result<Vec<Shard>> {
+    let cluster = test.cluster().await?;
+    (0..2).map(|number| cluster.shard(ShardId::new(number)?)).collect()
+}
+
+#[derive(Default)]
+struct Told {
+    acknowledged: BTreeSet<i64>,
+    errors: Vec<(i64, Error)>,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_under_load_loses_no_acknowledged_write() -> Result<()> {
+    let mut test = one_instance_with_a_replica().await?;
+    replicate_synchronously(&test).await;
+    let shards = shards(&test).await?;
+    let next = Arc::new(AtomicI64::new(0));
+    let told = Arc::new(Mutex::new(Told::default()));
+    let over = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = (0..8)
+        .map(|_| {
+            let (shards, next, told, over) =
+                (shards.clone(), next.clone(), told.clone(), over.clone());
+            tokio::spawn(async move {
+                while !over.load(Ordering::Relaxed) {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    let answer = add(&shards, n).await;
+                    let is_error = answer.is_err();
+                    match answer {
+                        Ok(()) => drop(told.lock().unwrap().acknowledged.insert(n)),
+                        Err(error) => told.lock().unwrap().errors.push((n, error)),
+                    }
+                    if is_error {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                }
+            })
+        })
+        .collect();
+    let acknowledged = || told.lock().unwrap().acknowledged.len();
+    until(async || acknowledged() > 500).await;
+
+    test.kill("pg1").await?;
+    test.promote("pg1-r1").await?;
+    let promoted = Instant::now();
+    let before = acknowledged();
+    until(async || acknowledged() > before).await;
+    eprintln!("the first write was acknowledged {:?} after the promotion", promoted.elapsed());
+    until(async || acknowledged() > before + 500).await;
+    over.store(true, Ordering::Relaxed);
+    for writer in writers {
+        writer.await.unwrap();
+    }
+
+    let written = all(&shards).await?;
+    let told = told.lock().unwrap();
+    let lost: Vec<_> = told.acknowledged.difference(&written).collect();
+    assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+    let outcomes = |outcome| told.errors.iter().filter(move |(_, e)| e.outcome() == outcome);
+    for (n, error) in &told.errors {
+        assert!(error.is_unavailable(), "{error:?}");
+        assert_eq!(error.instance(), Some("pg1"), "{error:?}");
+        let is_written = written.contains(n);
+        assert!(error.outcome() == Outcome::Unknown || !is_written, "{n} was written: {error:?}");
+    }
+    eprintln!(
+        "{} acknowledged, {} not executed, {} failed, {} unknown",
+        told.acknowledged.len(),
+        outcomes(Outcome::NotExecuted).count(),
+        outcomes(Outcome::Failed).count(),
+        outcomes(Outcome::Unknown).count()
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_primary_that_was_replaced_is_never_written_to_again() -> Result<()> {
+    let mut test = one_instance_with_a_replica().await?;
+    let shards = shards(&test).await?;
+    add(&shards, 0).await?;
+    test.kill("pg1").await?;
+    test.promote("pg1-r1").await?;
+    until(async || add(&shards, 1).await.is_ok()).await;
+
+    // Somebody starts it again by mistake: now two servers say that they are the primary.
+    test.start_server("pg1").await?;
+    for n in 2..100 {
+        add(&shards, n).await?;
+    }
+    // Nor does a program go there that has known neither.
+    let fresh = self::shards(&test).await?;
+    for n in 100..110 {
+        add(&fresh, n).await?;
+    }
+    assert_eq!(all(&shards).await?.len(), 110);
+
+    // And not even where it is the only one left.
+    test.kill("pg1-r1").await?;
+    until(async || {
+        let error = add(&shards, 200).await.unwrap_err();
+        error.outcome() == Outcome::NotExecuted && error.to_string().contains("has been replaced")
+    })
+    .await;
+    let old = test.admin("pg1").await?;
+    let count = "SELECT count(*) FROM shard_0000_e1.notes";
+    let count: i64 = old.query_one(count, &[]).await.unwrap().get(0);
+    assert_eq!(count, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_waits_for_a_primary_that_hangs_is_told_when_another_is_promoted() -> Result<()> {
+    let mut test = one_instance_with_a_replica().await?;
+    let shards = shards(&test).await?;
+    add(&shards, 0).await?;
+    test.suspend("pg1").await?;
+    let waiting = tokio::spawn({
+        let shards = shards.clone();
+        async move { add(&shards, 1).await }
+    });
+    test.promote("pg1-r1").await?;
+    let promoted = Instant::now();
+    // The server would answer it never, and its connection is as sound as any.
+    let error = timeout(BACK_WITHIN, waiting).await.expect("it waits on").unwrap().unwrap_err();
+    assert_ne!(error.outcome(), Outcome::Failed, "{error:?}");
+    until(async || add(&shards, 2).await.is_ok()).await;
+    eprintln!("the first write was acknowledged {:?} after the promotion", promoted.elapsed());
+
+    test.resume("pg1").await?;
+    for n in 3..50 {
+        add(&shards, n).await?;
+    }
+    let written = all(&shards).await?;
+    assert_eq!(written, std::iter::once(0).chain(2..50).collect());
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_a_primary_writes_fail_at_once_and_reads_go_on() -> Result<()> {
+    let mut test = one_instance_with_a_replica().await?;
+    let shards = shards(&test).await?;
+    add(&shards, 0).await?;
+    let patient = shards[0].read(ReadFrom::Replica { max_lag: Duration::from_secs(600) });
+    let on_replica = async || patient.query_one(&HERE, &[]).await.is_ok_and(|row| row.get(0));
+    until(on_replica).await;
+
+    test.kill("pg1").await?;
+    until(async || add(&shards, 1).await.unwrap_err().outcome() == Outcome::NotExecuted).await;
+    let error = add(&shards, 1).await.unwrap_err();
+    assert!(error.is_unavailable() && !error.is_timeout(), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains("no primary") && text.contains("is a replica"), "{text}");
+    for _ in 0..50 {
+        assert!(patient.query_one(&HERE, &[]).await?.get::<_, bool>(0));
+        assert_eq!(patient.query(&ALL, &[]).await?.len(), 1);
+    }
+    // Who is not content with what may be old by now has to hear that there is nothing newer.
+    let strict = shards[0].read(ReadFrom::Replica { max_lag: Duration::from_millis(400) });
+    until(async || strict.query(&ALL, &[]).await.is_err()).await;
+
+    test.promote("pg1-r1").await?;
+    until(async || add(&shards, 1).await.is_ok()).await;
+    assert_eq!(strict.query(&ALL, &[]).await?.len(), 2);
+    assert!(!patient.query_one(&HERE, &[]).await?.get::<_, bool>(0));
+    Ok(())
+}
