@@ -77,6 +77,36 @@ async fn interrupted_anywhere_it_is_finished_by_the_next() {
     connect(&cluster, "pg1").await.batch_execute("CREATE SCHEMA s").await.unwrap();
 }
 
+/// What was begun to start has no number yet by which it could be stopped.
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn stopped_after_an_interrupted_start_nothing_runs() {
+    let dir = TestDir::new().await.unwrap();
+    let options = dir.up_options().instances(1);
+    let mut cluster = LocalCluster::open(dir.path()).unwrap();
+    cluster.up(&options).await.unwrap();
+    cluster.stop().await.unwrap();
+    let data = cluster.servers()[0].data_dir();
+    for patience_ms in [4, 6, 8, 10, 12, 15, 20, 30, 50] {
+        let mut cluster = LocalCluster::open(dir.path()).unwrap();
+        let _ =
+            tokio::time::timeout(Duration::from_millis(patience_ms), cluster.up(&options)).await;
+        cluster.stop().await.unwrap();
+        assert_eq!(running_on(&data), Vec::<String>::new(), "after {patience_ms} ms");
+    }
+}
+
+/// The commands of all processes that name a folder.
+#[cfg(target_os = "linux")]
+fn running_on(folder: &Path) -> Vec<String> {
+    fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| fs::read_to_string(entry.path().join("cmdline")).ok())
+        .filter(|command| command.contains(folder.to_str().unwrap()))
+        .collect()
+}
+
 #[tokio::test]
 async fn a_half_made_data_folder_is_made_anew() {
     let dir = TestDir::new().await.unwrap();

@@ -227,6 +227,7 @@ impl Server {
 
     async fn end(&self, how: Signal) -> Result<()> {
         let data = self.data_dir();
+        process::started(&data).await;
         match postmaster(&data) {
             Some(running) => process::end(running.pid, &data, how, STOP_PATIENCE)
                 .await

@@ -15,6 +15,9 @@ use crate::{Error, Result};
 /// How often we look whether a process has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
+/// How long a server may take from its program's start to writing down its number: it does little before.
+const START_PATIENCE: Duration = Duration::from_secs(10);
+
 /// A server's first process, and the port it listens on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Running {
@@ -32,6 +35,34 @@ pub(super) fn postmaster(data: &Path) -> Option<Running> {
     let pid = Pid::from_raw(file.lines().next()?.trim().parse().ok().filter(|pid| *pid > 1)?);
     let port = file.lines().nth(3).and_then(|line| line.trim().parse().ok());
     serves(pid, data).then_some(Running { pid, port })
+}
+
+/// Waits while a server on this data folder is being started by a program whose caller was interrupted: until it has
+/// written down its number, or has failed.
+///
+/// Only Linux tells what others run; elsewhere there is nothing to wait for.
+pub(super) async fn started(data: &Path) {
+    let start = Instant::now();
+    while postmaster(data).is_none() && is_starting(data) && start.elapsed() < START_PATIENCE {
+        sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// Whether a program of PostgreSQL, or the shell through which one starts another, has this folder among its arguments.
+fn is_starting(data: &Path) -> bool {
+    let data = data.as_os_str().as_encoded_bytes();
+    let starts = |command: &[u8]| {
+        let program = command.split(|byte| *byte == 0).next().unwrap_or_default();
+        let name = program.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        [&b"postgres"[..], b"pg_ctl", b"sh"].contains(&name)
+            && command.windows(data.len()).any(|part| part == data)
+    };
+    fs::read_dir("/proc").is_ok_and(|entries| {
+        entries
+            .flatten()
+            .filter_map(|entry| fs::read(entry.path().join("cmdline")).ok())
+            .any(|command| starts(&command))
+    })
 }
 
 fn serves(pid: Pid, data: &Path) -> bool {

@@ -175,7 +175,8 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
             busy(output, "deleting", local.destroy()).await?;
             let gone =
                 Document { dir: dir.display().to_string(), config: None, servers: Vec::new() };
-            output.show(&gone, format_args!("{} is gone", dir.display()))
+            let rest = if dir.exists() { "; it stays, as it holds other things" } else { "" };
+            output.show(&gone, format_args!("the cluster in {} is gone{rest}", dir.display()))
         }
     }
 }
