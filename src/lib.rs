@@ -85,9 +85,10 @@ pub mod testing;
 
 pub use catalog::InstanceState;
 pub use cluster::{
-    Client, Cluster, ClusterStatus, Cursor, Exec, Gathered, HostRole, HostStatus, Instance,
-    InstanceStatus, Page, Read, ReadFrom, ReservedIds, Scatter, Shard, ShardAnswer, TextRows,
-    Token, Transaction, Tx,
+    Aggregate, Client, Cluster, ClusterStatus, Copied, CopyIn, CopyOut, Cursor, Exec, Found,
+    Gathered, GetMany, HostRole, HostStatus, Instance, InstanceStatus, JobProgress, JobReport,
+    Jobs, Page, Place, Read, ReadFrom, ReservedIds, Scatter, Shard, ShardAnswer, ShardStream,
+    Summand, TextRows, Token, Transaction, Tx,
 };
 pub use config::{Config, Dsn, SslMode};
 pub use error::{Error, Outcome, Result};

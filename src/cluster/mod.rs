@@ -1,33 +1,50 @@
 //! What an application holds: the cluster, and handles of its shards and instances.
 
+mod aggregate;
+mod copy_in;
+mod copy_out;
 mod deadline;
 mod exec;
 mod instance;
+mod jobs;
+mod many;
+mod merge;
+mod number;
 mod page;
+mod policy;
 mod pools;
 mod read;
+mod reading;
 mod reserve;
 mod retry;
 mod rows;
 mod scatter;
 mod shard;
 mod status;
+mod stream;
 mod token;
 mod transaction;
+mod union;
 
 use std::fmt;
 use std::sync::Arc;
 
 use tokio::task::AbortHandle;
 
+pub use aggregate::{Aggregate, Summand};
+pub use copy_in::{Copied, CopyIn, Place};
+pub use copy_out::CopyOut;
 pub use exec::{Exec, ShardAnswer, TextRows};
 pub use instance::{Client, Instance};
+pub use jobs::{JobProgress, JobReport, Jobs};
+pub use many::{Found, GetMany};
 pub use page::{Cursor, Page};
 pub use read::{Read, ReadFrom};
 pub use reserve::ReservedIds;
 pub use scatter::{Gathered, Scatter};
 pub use shard::Shard;
 pub use status::{ClusterStatus, HostRole, HostStatus, InstanceStatus};
+pub use stream::ShardStream;
 pub use token::Token;
 pub use transaction::{Transaction, Tx};
 
@@ -39,6 +56,7 @@ use crate::shard::{InstanceName, ShardId, ShardKey, ShardMap};
 use crate::statement::Statement;
 use crate::{Error, Result};
 use pools::Pools;
+use union::Unions;
 
 /// A cluster of PostgreSQL servers, as one application sees it.
 ///
@@ -70,6 +88,7 @@ struct Inner {
     watch: Arc<Watch>,
     pools: Arc<Pools>,
     following: AbortHandle,
+    unions: Unions,
 }
 
 impl Drop for Inner {
@@ -101,7 +120,7 @@ impl Cluster {
             }
         })
         .abort_handle();
-        Ok(Self(Arc::new(Inner { watch, pools, following })))
+        Ok(Self(Arc::new(Inner { watch, pools, following, unions: Unions::new() })))
     }
 
     /// The layout of the cluster's ids.

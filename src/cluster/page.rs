@@ -61,15 +61,15 @@ impl Cursor {
     }
 }
 
-/// One shard's share of a page: `None` for a shard that could not be reached.
+/// What some shards that were asked together have for a page: `None` where they could not be reached.
 pub(super) struct Part<R> {
-    shard: ShardId,
+    shards: Vec<ShardId>,
     rows: Option<Vec<(i64, R)>>,
 }
 
 impl Part<Row> {
     /// Reads the key of every row.
-    pub(super) fn new(shard: ShardId, rows: Option<Vec<Row>>, key: &str) -> Result<Self> {
+    pub(super) fn new(shards: &[ShardId], rows: Option<Vec<Row>>, key: &str) -> Result<Self> {
         let with_key = |row: Row| match row.try_get(key) {
             Ok(value) if value >= 0 => Ok((value, row)),
             Ok(value) => Err(Error::input(format!("{value} is no key of a page: it is negative"))),
@@ -79,54 +79,78 @@ impl Part<Row> {
                 .hint("return a column of that name that is a bigint and not null")),
         };
         let rows = rows.map(|rows| rows.into_iter().map(with_key).collect::<Result<_>>());
-        Ok(Self { shard, rows: rows.transpose()? })
+        Ok(Self { shards: shards.to_vec(), rows: rows.transpose()? })
     }
 }
 
-/// Puts the parts together to one page. Each part has one row more than the limit where it could.
-pub(super) fn merge(start: &Cursor, parts: Vec<Part<Row>>, limit: usize) -> Page {
-    let Merged { rows, next, missing } = merge_keyed(start, parts, limit);
-    Page { rows, next, missing }
+/// A page that is put together while its parts come. Each part has one row more than the limit where it could.
+pub(super) struct Merge<'a, R> {
+    start: &'a Cursor,
+    limit: usize,
+    found: Vec<(i64, R)>,
+    reached: Vec<ShardId>,
+    missing: Vec<ShardId>,
+}
+
+impl<'a, R> Merge<'a, R> {
+    pub(super) fn new(start: &'a Cursor, limit: usize) -> Self {
+        Self { start, limit, found: Vec::new(), reached: Vec::new(), missing: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, part: Part<R>) {
+        let Some(rows) = part.rows else {
+            self.missing.extend(part.shards);
+            return;
+        };
+        self.reached.extend(part.shards);
+        self.found.extend(rows);
+        // However many shards there are, only what may still be returned is kept.
+        if self.found.len() / 4 > self.limit {
+            self.cut();
+        }
+    }
+
+    /// Leaves the newest rows, one more than the limit: it tells that there are more.
+    fn cut(&mut self) {
+        self.found.sort_by(|(one, _), (other, _)| other.cmp(one));
+        self.found.truncate(self.limit + 1);
+    }
+
+    fn finish(mut self) -> Merged<R> {
+        self.cut();
+        let Self { start, limit, mut found, reached, mut missing } = self;
+        missing.sort_unstable();
+        let more = found.len() > limit;
+        found.truncate(limit);
+        // Everything that was reached is read down to the last row returned, or to its end.
+        let down_to = found.last().filter(|_| more).map_or(0, |(key, _)| *key);
+        let next = (more || !missing.is_empty()).then(|| {
+            let mut behind = start.behind.clone();
+            behind.extend(missing.iter().map(|shard| (*shard, start.position(*shard))));
+            for shard in reached {
+                if let Some(position) = behind.get_mut(&shard) {
+                    *position = down_to.min(*position);
+                }
+            }
+            let position = start.position.min(down_to);
+            behind.retain(|_, own| *own > position);
+            Cursor { position, behind }
+        });
+        Merged { rows: found.into_iter().map(|(_, row)| row).collect(), next, missing }
+    }
+}
+
+impl Merge<'_, Row> {
+    pub(super) fn into_page(self) -> Page {
+        let Merged { rows, next, missing } = self.finish();
+        Page { rows, next, missing }
+    }
 }
 
 struct Merged<R> {
     rows: Vec<R>,
     next: Option<Cursor>,
     missing: Vec<ShardId>,
-}
-
-fn merge_keyed<R>(start: &Cursor, parts: Vec<Part<R>>, limit: usize) -> Merged<R> {
-    let mut missing = Vec::new();
-    let mut reached = Vec::new();
-    let mut found = Vec::new();
-    for Part { shard, rows } in parts {
-        match rows {
-            None => missing.push(shard),
-            Some(rows) => {
-                reached.push(shard);
-                found.extend(rows);
-            }
-        }
-    }
-    missing.sort_unstable();
-    found.sort_by(|(one, _), (other, _)| other.cmp(one));
-    let more = found.len() > limit;
-    found.truncate(limit);
-    // Everything that was reached is read down to the last row returned, or to its end.
-    let down_to = found.last().filter(|_| more).map_or(0, |(key, _)| *key);
-    let next = (more || !missing.is_empty()).then(|| {
-        let mut behind = start.behind.clone();
-        behind.extend(missing.iter().map(|shard| (*shard, start.position(*shard))));
-        for shard in reached {
-            if let Some(position) = behind.get_mut(&shard) {
-                *position = down_to.min(*position);
-            }
-        }
-        let position = start.position.min(down_to);
-        behind.retain(|_, own| *own > position);
-        Cursor { position, behind }
-    });
-    Merged { rows: found.into_iter().map(|(_, row)| row).collect(), next, missing }
 }
 
 impl fmt::Display for Cursor {
@@ -179,19 +203,30 @@ mod tests {
 
     type Shards = BTreeMap<ShardId, BTreeSet<i64>>;
 
-    /// What the shards answer to a request for a page; `down` ones answer nothing.
+    /// What the shards answer to a request for a page, two that stand at the same place together; `down` ones answer
+    /// nothing.
     fn page(
         shards: &Shards,
         start: &Cursor,
         limit: usize,
         down: &BTreeSet<ShardId>,
     ) -> Merged<i64> {
-        let part = |(shard, keys): (&ShardId, &BTreeSet<i64>)| {
-            let below = keys.range(..start.position(*shard)).rev().take(limit + 1);
-            let rows = below.map(|key| (*key, *key)).collect();
-            Part { shard: *shard, rows: (!down.contains(shard)).then_some(rows) }
-        };
-        merge_keyed(start, shards.iter().map(part).collect(), limit)
+        let mut merge = Merge::new(start, limit);
+        let mut waiting = shards.iter().peekable();
+        while let Some((shard, keys)) = waiting.next() {
+            let bound = start.position(*shard);
+            let together = |(other, _): &(&ShardId, &BTreeSet<i64>)| {
+                start.position(**other) == bound && down.contains(other) == down.contains(shard)
+            };
+            let other = waiting.next_if(together);
+            let asked: Vec<_> = std::iter::once((shard, keys)).chain(other).collect();
+            let mut rows: Vec<_> = asked.iter().flat_map(|(_, keys)| keys.range(..bound)).collect();
+            rows.sort_unstable_by(|one, other| other.cmp(one));
+            let rows = rows.into_iter().take(limit + 1).map(|key| (*key, *key)).collect();
+            let shards = asked.iter().map(|(shard, _)| **shard).collect();
+            merge.add(Part { shards, rows: (!down.contains(shard)).then_some(rows) });
+        }
+        merge.finish()
     }
 
     fn number(shard: u16) -> ShardId {

@@ -13,6 +13,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::Cluster;
+use crate::catalog::Snapshot;
 use crate::connect::{is_undefined_name, statement_failure};
 use crate::error::Kind;
 use crate::observe;
@@ -85,9 +86,13 @@ impl Cluster {
     /// Goes where the map says that the shard lives.
     pub(super) async fn visit(&self, shard: ShardId) -> Result<Visit> {
         let snapshot = self.snapshot();
-        let home = snapshot.map.home(shard)?.clone();
-        let pool = self.0.pools.get(home.instance(), &snapshot)?;
-        Ok(Visit { lent: pool.lend().await?, home, version: snapshot.map.version() })
+        self.visit_home(&snapshot, snapshot.map.home(shard)?).await
+    }
+
+    /// Goes where a map has a home.
+    pub(super) async fn visit_home(&self, snapshot: &Snapshot, home: &Home) -> Result<Visit> {
+        let pool = self.0.pools.get(home.instance(), snapshot)?;
+        Ok(Visit { lent: pool.lend().await?, home: home.clone(), version: snapshot.map.version() })
     }
 
     /// After an error: returns when trying again makes sense, and gives the error back when it does not. The visit

@@ -1,24 +1,38 @@
 //! One read over many shards.
 
 use std::fmt;
+use std::time::Duration;
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use postgres_types::ToSql;
 use tokio_postgres::Row;
 
 use super::Cluster;
-use super::page::{Cursor, Page, Part, merge};
+use super::deadline::Deadline;
+use super::page::{Cursor, Merge, Page, Part};
+use super::policy::Policy;
+use super::union::{Group, Union};
+use crate::pool::Params;
 use crate::shard::ShardId;
 use crate::statement::Statement;
-use crate::{Error, Outcome, Result};
+use crate::{Error, Result};
 
-/// How many shards are asked at once; each instance's pool has a bound of its own.
+/// How many shards, or groups of them, are asked at once; each instance's pool has a bound of its own.
 const CONCURRENCY: usize = 32;
 
 /// A read over many shards, from [`Cluster::scatter`].
 ///
 /// Every shard is asked at most once, a bounded number at a time. The rows are not of one moment: each shard answers
 /// with what it has committed when it is asked.
+///
+/// | | for | in memory |
+/// | --- | --- | --- |
+/// | [`rows`](Scatter::rows) | a few rows of each shard | all of them |
+/// | [`page`](Scatter::page) | the newest rows of all, page after page | a page |
+/// | [`count`](Scatter::count), [`sum`](Scatter::sum), [`min`](Scatter::min), [`max`](Scatter::max), [`average`](Scatter::average) | one value out of each shard's | the values |
+/// | [`stream`](Scatter::stream) | more rows than fit into memory, in any order | some batches |
+/// | [`merge`](Scatter::merge) | the first rows in an order of one's own | some rows of each shard |
 ///
 /// # Examples
 ///
@@ -34,12 +48,15 @@ const CONCURRENCY: usize = 32;
 /// # Ok(())
 /// # }
 /// ```
-#[must_use = "a read does nothing until `rows` or `page` is awaited"]
+#[must_use = "a read does nothing until one of its results is awaited"]
 pub struct Scatter<'a> {
-    cluster: Cluster,
-    statement: Statement,
-    targets: Vec<Target<'a>>,
-    partial: bool,
+    pub(super) cluster: Cluster,
+    pub(super) statement: Statement,
+    /// Every shard, with the same parameters.
+    all: Option<Vec<&'a (dyn ToSql + Sync)>>,
+    /// Shards with parameters of their own.
+    some: Vec<Target<'a>>,
+    pub(super) policy: Policy,
 }
 
 struct Target<'a> {
@@ -57,22 +74,33 @@ pub struct Gathered {
     pub missing: Vec<ShardId>,
 }
 
+/// Whom to ask for a part of a page, with which parameters, and below which key.
+struct Ask<'s, 'a> {
+    whom: Whom<'s>,
+    params: &'s [&'a (dyn ToSql + Sync)],
+    bound: i64,
+}
+
+enum Whom<'s> {
+    Shard(ShardId),
+    Group(&'s Union, &'s Group),
+}
+
 impl<'a> Scatter<'a> {
     pub(super) fn new(cluster: Cluster, statement: Statement) -> Self {
-        Self { cluster, statement, targets: Vec::new(), partial: false }
+        Self { cluster, statement, all: None, some: Vec::new(), policy: Policy::default() }
     }
 
     /// Asks every shard of the cluster, with the same parameters.
     pub fn all(mut self, params: &[&'a (dyn ToSql + Sync)]) -> Self {
-        let shards = self.cluster.snapshot().map.count();
-        let target = |shard| Target { shard, params: params.to_vec() };
-        self.targets = shards.iter().map(target).collect();
+        self.all = Some(params.to_vec());
+        self.some.clear();
         self
     }
 
     /// Asks one more shard, with parameters of its own.
     pub fn shard(mut self, shard: ShardId, params: &[&'a (dyn ToSql + Sync)]) -> Self {
-        self.targets.push(Target { shard, params: params.to_vec() });
+        self.some.push(Target { shard, params: params.to_vec() });
         self
     }
 
@@ -80,7 +108,15 @@ impl<'a> Scatter<'a> {
     ///
     /// Only an [unavailable](Error::is_unavailable) shard is gone without; any other error fails the whole.
     pub fn partial(mut self) -> Self {
-        self.partial = true;
+        self.policy.partial = true;
+        self
+    }
+
+    /// The time that the whole may take. Default: none but the configuration's for each phase.
+    ///
+    /// A shard that has not answered by then counts as one that could not be reached.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.policy.timeout = Some(timeout);
         self
     }
 
@@ -90,22 +126,10 @@ impl<'a> Scatter<'a> {
     ///
     /// The first that any shard has, but for those that [`Scatter::partial`] goes without.
     pub async fn rows(self) -> Result<Gathered> {
-        // Futures of closures that take references are `Send` for one lifetime alone, which no handler accepts.
-        let mut asked = Vec::with_capacity(self.targets.len());
-        for target in &self.targets {
-            asked.push(self.ask(target.shard, target.params.clone()));
-        }
-        let mut answers: Vec<_> =
-            stream::iter(asked).buffer_unordered(CONCURRENCY).try_collect().await?;
-        answers.sort_by_key(|(shard, _)| *shard);
-        let mut gathered = Gathered { rows: Vec::new(), missing: Vec::new() };
-        for (shard, rows) in answers {
-            match rows {
-                Some(rows) => gathered.rows.extend(rows.into_iter().map(|row| (shard, row))),
-                None => gathered.missing.push(shard),
-            }
-        }
-        Ok(gathered)
+        let (answers, missing) = self.answers().await?;
+        let of_shard =
+            |(shard, rows): (ShardId, Vec<Row>)| rows.into_iter().map(move |row| (shard, row));
+        Ok(Gathered { rows: answers.into_iter().flat_map(of_shard).collect(), missing })
     }
 
     /// One page of rows, newest first: ordered by a key that falls, and merged over the shards.
@@ -119,6 +143,12 @@ impl<'a> Scatter<'a> {
     /// allows it, keeps its own position in [`Page::next`]: when it is back, its rows follow on the next page, later
     /// than they would have, but none is skipped.
     ///
+    /// # Cost
+    ///
+    /// Where [all](Scatter::all) shards are asked, one round trip to each instance and one answer of about `limit` rows,
+    /// on page 200 as on page 1: up to 32 shards share a statement, which the server merges and cuts off. Shards with
+    /// parameters of their own are asked side by side, each for up to `limit` rows.
+    ///
     /// # Errors
     ///
     /// As [`Scatter::rows`]; when the limit is 0, or the key's column is missing or no `bigint`.
@@ -127,42 +157,149 @@ impl<'a> Scatter<'a> {
         // One row more than asked for tells whether there is a next page.
         let fetch = i64::try_from(limit).ok().filter(|limit| (1..i64::MAX).contains(limit));
         let fetch = fetch.ok_or_else(|| Error::input("a page has at least one row"))? + 1;
-        let bounds: Vec<i64> =
-            self.targets.iter().map(|target| start.position(target.shard)).collect();
-        let mut asked = Vec::with_capacity(self.targets.len());
-        for (target, bound) in self.targets.iter().zip(&bounds) {
-            // A shard whose rows are all returned has nothing below its position.
-            if *bound > 0 {
-                let mut params = target.params.clone();
-                params.extend([bound as &(dyn ToSql + Sync), &fetch]);
-                asked.push(self.ask(target.shard, params));
+        let policy = self.policy.begin();
+        let union = self.all.as_ref().map(|_| self.cluster.union(&self.statement, key, limit + 1));
+        let mut waiting = self.asks(union.as_deref(), &start);
+        let mut merge = Merge::new(&start, limit);
+        let mut asked = FuturesUnordered::new();
+        loop {
+            while asked.len() < CONCURRENCY
+                && let Some(ask) = waiting.pop()
+            {
+                asked.push(self.ask_for_page(ask, &fetch, policy));
+            }
+            let Some(answer) = asked.next().await else { break };
+            match answer? {
+                (ask, Some(rows)) => {
+                    merge.add(Part::new(ask.whom.shards(), policy.judge(rows)?, key)?)
+                }
+                (ask, None) => waiting.extend(ask.apart()),
             }
         }
-        let answers: Vec<_> =
-            stream::iter(asked).buffer_unordered(CONCURRENCY).try_collect().await?;
-        let mut parts = Vec::with_capacity(answers.len());
-        for (shard, rows) in answers {
-            parts.push(Part::new(shard, rows, key)?);
+        drop(asked);
+        Ok(merge.into_page())
+    }
+
+    /// Whom to ask for a page. A shard whose rows are all returned has nothing below its position.
+    fn asks<'s>(&'s self, union: Option<&'s Union>, start: &Cursor) -> Vec<Ask<'s, 'a>> {
+        let mut asks = Vec::new();
+        if let (Some(union), Some(params)) = (union, &self.all) {
+            for group in union.groups() {
+                let bounds = group.shards().iter().map(|shard| start.position(*shard));
+                match bounds.clone().min().filter(|least| bounds.clone().all(|one| one == *least)) {
+                    Some(bound) => {
+                        asks.push(Ask { whom: Whom::Group(union, group), params, bound })
+                    }
+                    // Some were read further than others.
+                    None => asks.extend(group.shards().iter().map(|shard| {
+                        let bound = start.position(*shard);
+                        Ask { whom: Whom::Shard(*shard), params, bound }
+                    })),
+                }
+            }
         }
-        Ok(merge(&start, parts, limit))
+        asks.extend(self.some.iter().map(|target| {
+            let bound = start.position(target.shard);
+            Ask { whom: Whom::Shard(target.shard), params: &target.params, bound }
+        }));
+        asks.retain(|ask| ask.bound > 0);
+        asks
+    }
+
+    /// One part of a page; no answer where the shards of a group have to be asked one by one.
+    async fn ask_for_page<'s>(
+        &self,
+        ask: Ask<'s, 'a>,
+        fetch: &i64,
+        policy: Policy,
+    ) -> Result<(Ask<'s, 'a>, Option<Result<Vec<Row>>>)> {
+        let mut params: Vec<&(dyn ToSql + Sync)> = ask.params.to_vec();
+        params.extend([&ask.bound as &(dyn ToSql + Sync), fetch]);
+        let answer = match &ask.whom {
+            Whom::Shard(shard) => {
+                let shard = policy.limit(self.cluster.shard(*shard)?);
+                Some(shard.query(&self.statement, &params).await)
+            }
+            Whom::Group(union, group) => {
+                let read = async { Ok(self.cluster.read_union(union, group, &params).await) };
+                let deadline = Deadline::new(group.shards()[0], policy.left());
+                match deadline.before_sending(read).await {
+                    Ok(answer) => answer,
+                    Err(late) => Some(Err(late)),
+                }
+            }
+        };
+        drop(params);
+        Ok((ask, answer))
+    }
+
+    /// What each shard answers, in the order of the shards, and those that [`Scatter::partial`] goes without.
+    pub(super) async fn answers(&self) -> Result<(Vec<(ShardId, Vec<Row>)>, Vec<ShardId>)> {
+        let policy = self.policy.begin();
+        let mut targets = self.targets();
+        let mut asked = FuturesUnordered::new();
+        let (mut answers, mut missing) = (Vec::new(), Vec::new());
+        loop {
+            while asked.len() < CONCURRENCY
+                && let Some((shard, params)) = targets.next()
+            {
+                asked.push(self.ask(shard, params, policy));
+            }
+            let Some(answer) = asked.next().await else { break };
+            match answer? {
+                (shard, Some(rows)) => answers.push((shard, rows)),
+                (shard, None) => missing.push(shard),
+            }
+        }
+        answers.sort_by_key(|(shard, _)| *shard);
+        missing.sort_unstable();
+        Ok((answers, missing))
+    }
+
+    /// Every shard to ask, with its parameters.
+    pub(super) fn targets(&self) -> impl Iterator<Item = (ShardId, Params<'_>)> + Send {
+        let count = self.cluster.snapshot().map.count();
+        let all = self.all.as_deref().into_iter();
+        let all = all.flat_map(move |params| count.iter().map(move |shard| (shard, params)));
+        all.chain(self.some.iter().map(|target| (target.shard, target.params.as_slice())))
+    }
+
+    /// Every shard to ask, with its parameters, for who outlives this.
+    pub(super) fn into_targets(self) -> Vec<(ShardId, Vec<&'a (dyn ToSql + Sync)>)> {
+        let count = self.cluster.snapshot().map.count();
+        let all = self.all.into_iter();
+        let all = all.flat_map(|params| count.iter().map(move |shard| (shard, params.clone())));
+        all.chain(self.some.into_iter().map(|target| (target.shard, target.params))).collect()
     }
 
     async fn ask(
         &self,
         shard: ShardId,
-        params: Vec<&(dyn ToSql + Sync)>,
+        params: Params<'_>,
+        policy: Policy,
     ) -> Result<(ShardId, Option<Vec<Row>>)> {
-        match self.cluster.shard(shard)?.query(&self.statement, &params).await {
-            Ok(rows) => Ok((shard, Some(rows))),
-            // What ran into a timeout of its own was reached.
-            Err(error)
-                if self.partial
-                    && error.is_unavailable()
-                    && error.outcome() == Outcome::NotExecuted =>
-            {
-                Ok((shard, None))
-            }
-            Err(error) => Err(error),
+        let asked = policy.limit(self.cluster.shard(shard)?);
+        Ok((shard, policy.judge(asked.query(&self.statement, params).await)?))
+    }
+}
+
+impl<'s, 'a> Ask<'s, 'a> {
+    /// The same for each shard of a group.
+    fn apart(self) -> impl Iterator<Item = Ask<'s, 'a>> {
+        let Self { whom, params, bound } = self;
+        let shards: &[ShardId] = match whom {
+            Whom::Shard(_) => &[],
+            Whom::Group(_, group) => group.shards(),
+        };
+        shards.iter().map(move |shard| Ask { whom: Whom::Shard(*shard), params, bound })
+    }
+}
+
+impl Whom<'_> {
+    fn shards(&self) -> &[ShardId] {
+        match self {
+            Self::Shard(shard) => std::slice::from_ref(shard),
+            Self::Group(_, group) => group.shards(),
         }
     }
 }
@@ -171,8 +308,8 @@ impl fmt::Debug for Scatter<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scatter")
             .field("statement", &self.statement)
-            .field("shards", &self.targets.len())
-            .field("partial", &self.partial)
+            .field("shards", &self.targets().count())
+            .field("partial", &self.policy.partial)
             .finish_non_exhaustive()
     }
 }

@@ -4,6 +4,7 @@
 //! queue has a bound; bb8 behind it keeps, checks and replaces the connections. A connection whose state is
 //! in doubt is never lent again. Some of the connections serve as [`pipelines`] for single reads.
 
+mod copy;
 mod gate;
 mod lent;
 mod manager;

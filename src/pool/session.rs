@@ -103,10 +103,17 @@ impl Session {
     }
 
     async fn command(&self, sql: &str, what: &str) -> Result<()> {
-        let flight = Flight::take_off(self);
-        let answer = self.client.batch_execute(sql).await;
-        flight.land();
+        let answer = self.watch(self.client.batch_execute(sql)).await;
         answer.map_err(|error| statement_failure(error, what))
+    }
+
+    /// Does something with the bare client. Dropping the future leaves the session unfit to be lent again, and has the
+    /// server stop what it was doing.
+    pub(crate) async fn watch<T>(&self, work: impl Future<Output = T>) -> T {
+        let flight = Flight::take_off(self);
+        let done = work.await;
+        flight.land();
+        done
     }
 
     /// Runs one statement, collects its rows and counts those that it changed.

@@ -1,0 +1,237 @@
+//! Reads over many shards while rows are added, shards move and servers come and go.
+#![cfg(test)]
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use howdah::postgres::Row;
+use howdah::testing::TestCluster;
+use howdah::{Cluster, Cursor, Id, Migrations, Result, ShardId, Statement};
+
+const NOTES: &str = "CREATE TABLE notes (id bigint PRIMARY KEY DEFAULT next_id(), n int)";
+const ADD: Statement = Statement::new(
+    "INSERT INTO {shard}.notes (n) SELECT n FROM generate_series(1, $1) n RETURNING id",
+);
+const NEWEST: Statement =
+    Statement::new("SELECT id FROM {shard}.notes WHERE id < $1 ORDER BY id DESC LIMIT $2");
+const ALL: Statement = Statement::new("SELECT id FROM {shard}.notes ORDER BY id DESC");
+const SUM: Statement = Statement::new("SELECT sum(n) FROM {shard}.notes");
+
+fn notes() -> Result<Migrations> {
+    Migrations::new([("0001_notes.sql", NOTES)])
+}
+
+async fn fill(cluster: &Cluster, each: i32) -> Result<BTreeSet<Id>> {
+    let mut ids = BTreeSet::new();
+    for shard in cluster.map().count().iter() {
+        let rows = cluster.shard(shard)?.query(&ADD, &[&each]).await?;
+        ids.extend(rows.iter().map(|row| row.get::<_, Id>(0)));
+    }
+    Ok(ids)
+}
+
+/// Gives a shard the next epoch, as a cutover does, without telling anybody.
+async fn rename(test: &TestCluster, cluster: &Cluster, number: u16) -> Result<()> {
+    let home = cluster.map().home(ShardId::new(number)?)?.clone();
+    let (old, epoch) = (home.schema(), home.epoch().get() + 1);
+    let rename = format!("ALTER SCHEMA {old} RENAME TO shard_{number:04}_e{epoch}");
+    test.admin(home.instance().as_str()).await?.batch_execute(&rename).await.unwrap();
+    let change = format!(
+        "UPDATE howdah.home SET epoch = {epoch} WHERE shard = {number};
+         UPDATE howdah.cluster SET map_version = map_version + 1"
+    );
+    test.admin("pg1").await?.batch_execute(&change).await.unwrap();
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_to_the_end_miss_no_old_row_and_repeat_none() -> Result<()> {
+    let mut test = TestCluster::builder().own_servers().migrations(notes()?).start().await?;
+    let cluster = test.cluster().await?;
+    let old = fill(&cluster, 60).await?;
+
+    let stop = AtomicBool::new(false);
+    let adding = async {
+        let mut number = 0;
+        while !stop.load(Ordering::Relaxed) {
+            number = (number + 1) % 8;
+            // A write to the server that is down fails, and must not matter.
+            let _ = cluster.shard(ShardId::new(number)?)?.execute(&ADD, &[&1]).await;
+            tokio::task::yield_now().await;
+        }
+        Ok::<_, howdah::Error>(())
+    };
+    let reading = async {
+        let mut seen = Vec::new();
+        let mut cursor: Option<Cursor> = None;
+        let mut with_gaps = 0;
+        for number in 0.. {
+            match number {
+                2 => test.kill("pg2").await?,
+                5 => test.start_server("pg2").await?,
+                8 => rename(&test, &cluster, 3).await?,
+                10 => rename(&test, &cluster, 4).await?,
+                _ => {}
+            }
+            let scatter = cluster.scatter(&NEWEST).all(&[]).partial();
+            let page = scatter.page("id", cursor.as_ref(), 20).await?;
+            with_gaps += usize::from(!page.missing.is_empty());
+            seen.extend(page.rows.iter().map(|row| row.get::<_, Id>(0)));
+            let Some(next) = page.next else { break };
+            // As it would come back from a browser.
+            cursor = Some(next.to_string().parse()?);
+        }
+        stop.store(true, Ordering::Relaxed);
+        Ok::<_, howdah::Error>((seen, with_gaps))
+    };
+    let (added, read) = tokio::join!(adding, reading);
+    added?;
+    let (seen, with_gaps) = read?;
+    assert_eq!(with_gaps, 3);
+    let once: BTreeSet<Id> = seen.iter().copied().collect();
+    assert_eq!(once.len(), seen.len(), "no row twice");
+    let lost: Vec<_> = old.difference(&once).collect();
+    assert!(lost.is_empty(), "{lost:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_instance_that_is_down_is_left_out_of_everything_and_named() -> Result<()> {
+    let mut test = TestCluster::builder().own_servers().migrations(notes()?).start().await?;
+    let cluster = test.cluster().await?;
+    let ids = fill(&cluster, 10).await?;
+    let lost = [1, 3, 5, 7].map(|number| ShardId::new(number).unwrap());
+    let key = |row: &Row| Reverse(row.get::<_, Id>(0));
+    test.kill("pg2").await?;
+
+    assert!(cluster.scatter(&SUM).all(&[]).sum::<i128>().await.unwrap_err().is_unavailable());
+    let sum = cluster.scatter(&SUM).all(&[]).partial().sum::<i128>().await?;
+    assert_eq!((sum.value, sum.missing.as_slice()), (Some(4 * 55), lost.as_slice()));
+
+    assert!(cluster.scatter(&ALL).all(&[]).merge(5, key).next().await.unwrap().is_err());
+    let mut merged = cluster.scatter(&ALL).all(&[]).partial().merge(1000, key);
+    let mut seen = Vec::new();
+    while let Some(row) = merged.next().await {
+        seen.push(row?.get::<_, Id>(0));
+    }
+    let mut there: Vec<Id> = ids.into_iter().collect();
+    there.retain(|id| cluster.layout().shard_of(*id).get() % 2 == 0);
+    there.reverse();
+    assert_eq!(seen, there);
+    assert_eq!(merged.missing(), lost);
+
+    let mut stream = cluster.scatter(&ALL).all(&[]).partial().stream();
+    let mut count = 0;
+    while let Some(row) = stream.next().await {
+        row?;
+        count += 1;
+    }
+    assert_eq!((count, stream.missing().as_slice()), (40, lost.as_slice()));
+    assert_eq!(stream.finished().len(), 4);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_shard_that_has_moved_is_followed_by_every_kind_of_read() -> Result<()> {
+    let test = TestCluster::builder().migrations(notes()?).start().await?;
+    let cluster = test.cluster().await?;
+    let ids = fill(&cluster, 10).await?;
+    let newest: Vec<Id> = ids.iter().rev().copied().collect();
+    let page = async || cluster.scatter(&NEWEST).all(&[]).page("id", None, 25).await;
+    let of = |rows: &[Row]| rows.iter().map(|row| row.get::<_, Id>(0)).collect::<Vec<_>>();
+    assert_eq!(of(&page().await?.rows), newest[..25]);
+    rename(&test, &cluster, 2).await?;
+    assert_eq!(of(&page().await?.rows), newest[..25]);
+    rename(&test, &cluster, 3).await?;
+    let mut merged = cluster.scatter(&ALL).all(&[]).merge(25, |row| Reverse(row.get::<_, Id>(0)));
+    let mut rows = Vec::new();
+    while let Some(row) = merged.next().await {
+        rows.push(row?);
+    }
+    assert_eq!(of(&rows), newest[..25]);
+    rename(&test, &cluster, 4).await?;
+    let mut stream = cluster.scatter(&ALL).all(&[]).stream();
+    let mut streamed = BTreeSet::new();
+    while let Some(row) = stream.next().await {
+        streamed.insert(row?.1.get::<_, Id>(0));
+    }
+    assert_eq!(streamed, ids);
+    rename(&test, &cluster, 5).await?;
+    assert_eq!(cluster.scatter(&SUM).all(&[]).sum::<i128>().await?.value, Some(8 * 55));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_shard_in_another_order_is_an_error_and_not_a_wrong_merge() -> Result<()> {
+    const OLDEST: Statement = Statement::new("SELECT id FROM {shard}.notes ORDER BY id");
+    let test = TestCluster::builder().migrations(notes()?).start().await?;
+    let cluster = test.cluster().await?;
+    fill(&cluster, 10).await?;
+    let mut merged =
+        cluster.scatter(&OLDEST).all(&[]).merge(80, |row| Reverse(row.get::<_, Id>(0)));
+    let error = loop {
+        match merged.next().await {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => break error,
+            None => panic!("it was merged"),
+        }
+    };
+    assert!(error.to_string().contains("order"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stream_that_is_dropped_or_slow_holds_up_nobody() -> Result<()> {
+    let test = TestCluster::builder().instances(1).shards(4).migrations(notes()?).start().await?;
+    let cluster = Cluster::connect(test.config().max_size(2).pipelines(0)).await?;
+    fill(&cluster, 2_000).await?;
+    for _ in 0..5 {
+        let mut stream = cluster.scatter(&ALL).all(&[]).stream();
+        stream.next().await.unwrap()?;
+        drop(stream);
+        let key = |row: &Row| Reverse(row.get::<_, Id>(0));
+        let mut merged = cluster.scatter(&ALL).all(&[]).merge(1_000, key);
+        merged.next().await.unwrap()?;
+        drop(merged);
+        let sum = cluster.scatter(&SUM).all(&[]).sum::<i128>().await?.value;
+        assert_eq!(sum, Some(4 * 2_001_000));
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_kind_of_read_runs_in_a_spawned_task() -> Result<()> {
+    const SOME: Statement =
+        Statement::new("SELECT id FROM {shard}.notes WHERE id = ANY($1) AND n > $2");
+
+    let test = TestCluster::builder().migrations(notes()?).start().await?;
+    let cluster = test.cluster().await?;
+    let ids: Vec<Id> = fill(&cluster, 3).await?.into_iter().collect();
+    let counts = tokio::spawn(async move {
+        let page = cluster.scatter(&NEWEST).all(&[]).partial().page("id", None, 7).await?;
+        let least = 1;
+        let found = cluster.get_many(&SOME, &ids).params(&[&least]).await?;
+        let sum: Option<i128> = cluster.scatter(&SUM).all(&[]).sum().await?.value;
+        let mut merged =
+            cluster.scatter(&ALL).all(&[]).merge(1, |row| Reverse(row.get::<_, Id>(0)));
+        let first = merged.next().await;
+        let mut stream = cluster.scatter(&ALL).all(&[]).stream();
+        let any = stream.next().await;
+        let rows = cluster.scatter(&ALL).all(&[]).rows().await?.rows.len();
+        let jobs = cluster.jobs().for_each_shard(async |shard| shard.query(&ALL, &[]).await);
+        let jobs = jobs.await?.into_result()?.len();
+        Ok::<_, howdah::Error>((
+            page.rows.len(),
+            found.into_rows().len(),
+            sum,
+            first.is_some() && any.is_some(),
+            rows,
+            jobs,
+        ))
+    })
+    .await
+    .unwrap()?;
+    assert_eq!(counts, (7, 16, Some(48), true, 24, 8));
+    Ok(())
+}
