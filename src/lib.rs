@@ -42,6 +42,8 @@
 //!   while rows are added and servers come and go.
 //! * **Connections** are pooled per instance: in order of asking, bounded in number and in wait. A server that is down
 //!   hurts those shards alone that live on it, at once and with the reason.
+//! * **Failover** needs nobody: connections go to whichever host of an instance is the primary, and never back to one that
+//!   was replaced. [`Shard::read`] may ask a replica, within a lag bound or as fresh as a [`Token`].
 //! * **Errors** are one type, [`Error`], and each says whether the work was not executed, failed, or may have happened:
 //!   [`Outcome`]. Only what was not executed is ever done again by itself.
 //! * **Operation**: [`Init`] makes a cluster, [`Migrations`] brings all shards from one version to the next; the

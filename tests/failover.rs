@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use howdah::testing::TestCluster;
-use howdah::{Error, Migrations, Outcome, ReadFrom, Result, Shard, ShardId, Statement};
+use howdah::{Error, HostRole, Migrations, Outcome, ReadFrom, Result, Shard, ShardId, Statement};
 use tokio::time::timeout;
 
 const NOTES: &str = "CREATE TABLE notes (n bigint PRIMARY KEY);
@@ -160,6 +160,9 @@ async fn a_primary_that_was_replaced_is_never_written_to_again() -> Result<()> {
         add(&fresh, n).await?;
     }
     assert_eq!(all(&shards).await?.len(), 110);
+    let status = test.cluster().await?.status().await;
+    let roles: Vec<_> = status.instances[0].hosts.iter().map(|host| host.role).collect();
+    assert_eq!(roles, [HostRole::Unreachable, HostRole::Primary]);
 
     // And not even where it is the only one left.
     test.kill("pg1-r1").await?;
@@ -229,5 +232,38 @@ async fn without_a_primary_writes_fail_at_once_and_reads_go_on() -> Result<()> {
     until(async || add(&shards, 1).await.is_ok()).await;
     assert_eq!(strict.query(&ALL, &[]).await?.len(), 2);
     assert!(!patient.query_one(&HERE, &[]).await?.get::<_, bool>(0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_writes_is_left_at_once_and_says_so() -> Result<()> {
+    let notes = Migrations::new([("0001_notes.sql", NOTES)])?;
+    let builder = TestCluster::builder().instances(1).own_servers().shards(2);
+    let test = builder.migrations(notes).start().await?;
+    let shards = shards(&test).await?;
+    add(&shards, 0).await?;
+    let admin = test.admin("pg1").await?;
+    let set = async |read_only: &str| {
+        let set = format!("ALTER SYSTEM SET default_transaction_read_only = {read_only}");
+        // The setting forbids its own change.
+        admin.batch_execute("SET default_transaction_read_only = off").await.unwrap();
+        admin.batch_execute(&set).await.unwrap();
+        admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    };
+    set("on").await;
+    // A connection from before answers 25006, and is closed; no new one is to be had.
+    let mut codes = BTreeSet::new();
+    let mut n = 0;
+    until(async || {
+        n += 1;
+        let Err(error) = add(&shards, n).await else { return false };
+        assert!(error.is_unavailable() && error.outcome() == Outcome::NotExecuted, "{error:?}");
+        codes.extend(error.code().map(|code| code.code().to_owned()));
+        error.to_string().contains("set to take no writes")
+    })
+    .await;
+    assert_eq!(codes.into_iter().collect::<Vec<_>>(), ["25006"]);
+    set("off").await;
+    until(async || add(&shards, n).await.is_ok()).await;
     Ok(())
 }

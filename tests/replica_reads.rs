@@ -156,3 +156,33 @@ async fn what_may_write_goes_to_no_replica() -> Result<()> {
     assert!(error.is_invalid_input(), "{error:?}");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_replica_that_does_not_follow_the_new_primary_is_not_read() -> Result<()> {
+    let notes = Migrations::new([("0001_notes.sql", NOTES)])?;
+    let builder = TestCluster::builder().instances(1).replicas(2).shards(1);
+    let mut test = builder.migrations(notes).start().await?;
+    let shard = test.cluster().await?.shard(ShardId::new(0)?)?;
+    shard.execute(&ADD, &[&0_i64]).await?;
+    until_replica_has(&shard, 1).await;
+
+    test.kill("pg1").await?;
+    test.promote("pg1-r1").await?;
+    until(async || shard.execute(&ADD, &[&1_i64]).await.is_ok()).await;
+    // The other one waits for the old primary, and knows nothing of the new history.
+    until(async || here(&shard, ANY).await.unwrap() == (false, 2)).await;
+    for _ in 0..50 {
+        assert_eq!(here(&shard, ANY).await?, (false, 2));
+    }
+
+    let port = test.servers().server("pg1-r1")?.port();
+    let other = test.admin("pg1-r2").await?;
+    let follow =
+        format!("ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port={port} user=postgres'");
+    other.batch_execute(&follow).await.unwrap();
+    other.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    let primary = test.admin("pg1-r1").await?;
+    primary.batch_execute("GRANT pg_read_all_stats TO howdah_app").await.unwrap();
+    until_replica_has(&shard, 2).await;
+    Ok(())
+}

@@ -6,7 +6,8 @@ use tokio_postgres::Client;
 use super::{Cluster, Instance};
 use crate::catalog::InstanceState;
 use crate::config::Dsn;
-use crate::connect::{Identity, statement_failure};
+use crate::connect::{Identity, Lsn, Standing, statement_failure};
+use crate::error::Kind;
 use crate::shard::{InstanceName, MapVersion, ShardCount, ShardId};
 use crate::{Error, Result};
 
@@ -86,9 +87,7 @@ impl HostRole {
 
 /// What a server says of itself.
 struct Facts {
-    is_replica: bool,
-    /// The end of its WAL, written or replayed, as bytes since the beginning of time.
-    position: Option<i64>,
+    standing: Standing,
     version_number: i32,
     bytes: i64,
 }
@@ -118,12 +117,22 @@ impl Instance {
             let identity = identity.as_ref();
             async move { (host, port, Facts::ask(client, identity).await) }
         });
-        let facts = join_all(facts).await;
-
+        let mut facts = join_all(facts).await;
+        // Of two that say that they are the primary, the one that was promoted later is.
+        let reigns = facts.iter().filter_map(|(_, _, facts)| facts.as_ref().ok()?.standing.reign());
+        let latest = reigns.reduce(|one, other| if other.is_later_than(one) { other } else { one });
+        for (_, _, facts) in &mut facts {
+            let reign = facts.as_ref().ok().and_then(|facts| facts.standing.reign());
+            if latest.zip(reign).is_some_and(|(latest, reign)| latest.is_later_than(reign)) {
+                *facts = Err(Error::new(Kind::WrongServer, "a primary that has been replaced")
+                    .hint("stop it, and rebuild it as a replica"));
+            }
+        }
         let primary = facts
             .iter()
-            .find_map(|(_, _, facts)| facts.as_ref().ok().filter(|facts| !facts.is_replica));
-        let written = primary.and_then(|facts| facts.position);
+            .filter_map(|(_, _, facts)| facts.as_ref().ok())
+            .find_map(|facts| Some((facts, facts.standing.flushed()?)));
+        let (primary, flushed) = primary.unzip();
         InstanceStatus {
             name: self.name().clone(),
             dsn: self.dsn().clone(),
@@ -133,21 +142,21 @@ impl Instance {
             bytes: primary.and_then(|facts| u64::try_from(facts.bytes).ok()),
             hosts: facts
                 .iter()
-                .map(|(host, port, facts)| HostStatus::new(host, *port, facts, written))
+                .map(|(host, port, facts)| HostStatus::new(host, *port, facts, flushed))
                 .collect(),
         }
     }
 }
 
 impl HostStatus {
-    fn new(host: &str, port: u16, facts: &Result<Facts>, written: Option<i64>) -> Self {
-        let (role, lag_bytes, error) = match facts {
-            Ok(facts) if facts.is_replica => {
+    fn new(host: &str, port: u16, facts: &Result<Facts>, flushed: Option<Lsn>) -> Self {
+        let (role, lag_bytes, error) = match facts.as_ref().map(|facts| facts.standing) {
+            Ok(Standing::Primary { .. }) => (HostRole::Primary, Some(0), None),
+            Ok(Standing::Replica { replayed, .. }) => {
                 // A replica that was asked after the primary may have come further.
-                let lag = written.zip(facts.position).map(|(written, replayed)| written - replayed);
-                (HostRole::Replica, lag.map(|lag| u64::try_from(lag).unwrap_or(0)), None)
+                let lag = flushed.zip(replayed).map(|(flushed, replayed)| flushed.since(replayed));
+                (HostRole::Replica, lag, None)
             }
-            Ok(_) => (HostRole::Primary, Some(0), None),
             Err(error) => (HostRole::Unreachable, None, Some(error.clone())),
         };
         Self { host: host.to_owned(), port, role, lag_bytes, error }
@@ -156,24 +165,18 @@ impl HostStatus {
 
 impl Facts {
     async fn ask(client: Result<Client>, identity: Option<&Identity>) -> Result<Self> {
-        const FACTS: &str = "SELECT pg_is_in_recovery(),
-            (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END
-                - '0/0'::pg_lsn)::bigint,
-            current_setting('server_version_num')::int,
+        const FACTS: &str = "SELECT current_setting('server_version_num')::int,
             pg_database_size(current_database())";
 
         let client = client?;
-        if let Some(identity) = identity {
-            identity.greet(&client, "SET statement_timeout = '5s'; ").await?;
-        }
+        let settings = "SET statement_timeout = '5s'; ";
+        let standing = match identity {
+            Some(identity) => identity.greet(&client, settings).await?,
+            None => Standing::ask(&client).await?,
+        };
         let row = client.query_one(FACTS, &[]).await;
         let row = row.map_err(|error| statement_failure(error, "cannot ask the server"))?;
-        Ok(Self {
-            is_replica: row.get(0),
-            position: row.get(1),
-            version_number: row.get(2),
-            bytes: row.get(3),
-        })
+        Ok(Self { standing, version_number: row.get(0), bytes: row.get(1) })
     }
 
     fn version(&self) -> String {

@@ -29,7 +29,7 @@ pub(crate) use hosts::Hosts;
 pub(crate) use identity::{ClusterId, Generation, Identity};
 pub(crate) use position::{Lsn, Timeline};
 use seek::{Attempt, no_primary, seek};
-use standing::Standing;
+pub(crate) use standing::Standing;
 use tls::Tls;
 
 use crate::config::{Dsn, Settings};

@@ -54,7 +54,7 @@ pub(super) const COLUMNS: &str = "pg_is_in_recovery(), current_setting('transact
 
 impl Standing {
     /// Asks a server in one round trip.
-    pub(super) async fn ask(client: &Client) -> Result<Self> {
+    pub(crate) async fn ask(client: &Client) -> Result<Self> {
         let answer = client.simple_query(&format!("SELECT {COLUMNS}")).await;
         let answer =
             answer.map_err(|error| statement_failure(error, "cannot ask what the server is"))?;
@@ -63,6 +63,22 @@ impl Standing {
             _ => None,
         });
         Ok(row.map_or(Self::UNKNOWN, |row| Self::from_text(row, 0)))
+    }
+
+    /// That of a primary.
+    pub(crate) fn reign(self) -> Option<Reign> {
+        match self {
+            Self::Primary { reign, .. } => Some(reign),
+            Self::Replica { .. } => None,
+        }
+    }
+
+    /// What a primary has flushed.
+    pub(crate) fn flushed(self) -> Option<Lsn> {
+        match self {
+            Self::Primary { flushed, .. } => Some(flushed),
+            Self::Replica { .. } => None,
+        }
     }
 
     /// The reign of a primary that takes writes.
