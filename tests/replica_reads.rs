@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use howdah::testing::TestCluster;
-use howdah::{Migrations, Outcome, ReadFrom, Result, Shard, ShardId, Statement, Token};
+use howdah::{Cluster, Migrations, Outcome, ReadFrom, Result, Shard, ShardId, Statement, Token};
 use tokio::time::timeout;
 
 const NOTES: &str = "CREATE TABLE notes (n bigint PRIMARY KEY);
@@ -22,6 +22,13 @@ async fn one_instance_with_a_replica() -> Result<(TestCluster, Shard)> {
     let shard = test.cluster().await?.shard(ShardId::new(0)?)?;
     shard.execute(&ADD, &[&0_i64]).await?;
     Ok((test, shard))
+}
+
+/// The same shard, for somebody who would wait for a server that hangs for as long as it takes.
+async fn patient(test: &TestCluster, shard: &Shard) -> Result<Shard> {
+    let minute = Duration::from_secs(60);
+    let config = test.config().connect_timeout(minute).statement_timeout(minute);
+    Cluster::connect(config).await?.shard(shard.id())
 }
 
 /// Whether a replica answered, and how many rows there were.
@@ -130,6 +137,7 @@ async fn a_replica_that_does_not_know_the_shards_new_name_yet_sends_nobody_astra
 #[tokio::test]
 async fn a_replica_that_is_lost_delays_reads_and_fails_none() -> Result<()> {
     let (mut test, shard) = one_instance_with_a_replica().await?;
+    let shard = patient(&test, &shard).await?;
     until_replica_has(&shard, 1).await;
     test.suspend("pg1-r1").await?;
     // A replica that hangs is noticed within two seconds; reads that are waiting there are asked again.
@@ -160,9 +168,10 @@ async fn what_may_write_goes_to_no_replica() -> Result<()> {
 #[tokio::test]
 async fn a_replica_that_does_not_follow_the_new_primary_is_not_read() -> Result<()> {
     let notes = Migrations::new([("0001_notes.sql", NOTES)])?;
-    let builder = TestCluster::builder().instances(1).replicas(2).shards(1);
+    let builder = TestCluster::builder().instances(1).replicas(2).shards(2);
     let mut test = builder.migrations(notes).start().await?;
-    let shard = test.cluster().await?.shard(ShardId::new(0)?)?;
+    // The second shard keeps to the second replica, as long as that serves.
+    let shard = test.cluster().await?.shard(ShardId::new(1)?)?;
     shard.execute(&ADD, &[&0_i64]).await?;
     until_replica_has(&shard, 1).await;
 
