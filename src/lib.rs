@@ -39,7 +39,9 @@
 //! * **Transactions** are on one shard: [`Shard::transaction`] takes a closure and runs it again when the database asks for
 //!   that, [`Shard::begin`] gives a guard.
 //! * **Reads over many shards**: [`Cluster::scatter`] asks them side by side, and merges keyset pages that stay right
-//!   while rows are added and servers come and go.
+//!   while rows are added and servers come and go; it streams, counts and adds up. [`Cluster::get_many`] finds the rows of many
+//!   ids. Where a shard is away, the caller chooses: fail, or go without it and name it.
+//! * **Work on all shards**: [`Cluster::copy_in`] and [`Cluster::copy_out`] for bulk loads, [`Cluster::jobs`] for the rest.
 //! * **Connections** are pooled per instance: in order of asking, bounded in number and in wait. A server that is down
 //!   hurts those shards alone that live on it, at once and with the reason.
 //! * **Failover** needs nobody: connections go to whichever host of an instance is the primary, and never back to one that
