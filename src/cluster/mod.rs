@@ -52,7 +52,7 @@ use crate::catalog::{Snapshot, Watch};
 use crate::config::Config;
 use crate::connect::Connector;
 use crate::id::{Id, Layout};
-use crate::shard::{InstanceName, ShardId, ShardKey, ShardMap};
+use crate::shard::{InstanceName, ShardCount, ShardId, ShardKey, ShardMap};
 use crate::statement::Statement;
 use crate::{Error, Result};
 use pools::Pools;
@@ -89,6 +89,9 @@ struct Inner {
     pools: Arc<Pools>,
     following: AbortHandle,
     unions: Unions,
+    /// Fixed at `init`, like the number of shards: it takes no map to find an id's shard.
+    layout: Layout,
+    shards: ShardCount,
 }
 
 impl Drop for Inner {
@@ -107,7 +110,8 @@ impl Cluster {
         let connector = Connector::new(Arc::new(config.settings()?))?;
         let watch = Arc::new(Watch::start(connector.clone()).await?);
         let pools = Arc::new(Pools::new(connector));
-        pools.follow(&watch.current())?;
+        let snapshot = watch.current();
+        pools.follow(&snapshot)?;
         let following = tokio::spawn({
             let (watch, pools) = (watch.clone(), pools.clone());
             async move {
@@ -120,13 +124,14 @@ impl Cluster {
             }
         })
         .abort_handle();
-        Ok(Self(Arc::new(Inner { watch, pools, following, unions: Unions::new() })))
+        let (layout, shards, unions) = (snapshot.layout, snapshot.map.count(), Unions::new());
+        Ok(Self(Arc::new(Inner { watch, pools, following, unions, layout, shards })))
     }
 
     /// The layout of the cluster's ids.
     #[must_use]
     pub fn layout(&self) -> Layout {
-        self.snapshot().layout
+        self.0.layout
     }
 
     /// The shard map as this process knows it.
@@ -141,8 +146,7 @@ impl Cluster {
     ///
     /// When the id names a shard that this cluster does not have: it was not issued here.
     pub fn shard_of_id(&self, id: Id) -> Result<Shard> {
-        let snapshot = self.snapshot();
-        self.shard(snapshot.layout.shard_of(id)).map_err(|error| {
+        self.shard(self.0.layout.shard_of(id)).map_err(|error| {
             Error::input(format!("{id} was not issued by this cluster")).because(error)
         })
     }
@@ -150,7 +154,7 @@ impl Cluster {
     /// The shard on which a key's family of rows lives, by the frozen hash of [`ShardKey`]. No I/O.
     #[must_use]
     pub fn shard_for_key<'a>(&self, key: impl Into<ShardKey<'a>>) -> Shard {
-        Shard::new(self.clone(), self.snapshot().map.shard_for_key(key))
+        Shard::new(self.clone(), key.into().shard(self.0.shards))
     }
 
     /// A shard by its number. No I/O.
@@ -159,7 +163,7 @@ impl Cluster {
     ///
     /// When the cluster has no such shard.
     pub fn shard(&self, shard: ShardId) -> Result<Shard> {
-        self.snapshot().map.home(shard)?;
+        self.0.shards.check(shard)?;
         Ok(Shard::new(self.clone(), shard))
     }
 

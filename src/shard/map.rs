@@ -1,6 +1,7 @@
 //! The shard map: all homes, with one version number.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::{Home, InstanceName, ShardCount, ShardId, ShardKey};
 use crate::{Error, Result};
@@ -28,12 +29,12 @@ impl fmt::Display for MapVersion {
     }
 }
 
-/// All homes of one cluster's shards: complete, and immutable; a change is a new map.
+/// All homes of one cluster's shards: complete, and immutable; a change is a new map. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShardMap {
     version: MapVersion,
     count: ShardCount,
-    homes: Box<[Home]>,
+    homes: Arc<[Home]>,
 }
 
 impl ShardMap {
@@ -73,12 +74,8 @@ impl ShardMap {
     ///
     /// When the cluster has no such shard.
     pub fn home(&self, shard: ShardId) -> Result<&Home> {
-        self.homes.get(shard.index()).ok_or_else(|| {
-            Error::input(format!(
-                "there is no shard {shard}: this cluster has {}, numbered from 0",
-                self.count
-            ))
-        })
+        self.count.check(shard)?;
+        Ok(&self.homes[shard.index()])
     }
 
     /// All homes, in the order of the shards.

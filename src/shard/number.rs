@@ -99,6 +99,16 @@ impl ShardCount {
     pub const fn contains(self, shard: ShardId) -> bool {
         shard.0 < self.0
     }
+
+    /// Refuses a shard that the cluster does not have.
+    pub(crate) fn check(self, shard: ShardId) -> Result<()> {
+        if self.contains(shard) {
+            return Ok(());
+        }
+        Err(Error::input(format!(
+            "there is no shard {shard}: this cluster has {self}, numbered from 0"
+        )))
+    }
 }
 
 impl fmt::Display for ShardCount {

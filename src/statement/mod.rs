@@ -4,6 +4,7 @@ mod classify;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 pub(crate) use classify::Nature;
@@ -32,10 +33,12 @@ const PLACEHOLDER: &str = "{shard}";
 /// assert!(Statement::parse("SELECT 1").unwrap_err().is_invalid_input());
 /// # Ok::<(), howdah::Error>(())
 /// ```
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone)]
 pub struct Statement {
     text: Text,
     nature: Nature,
+    /// Of the text, worked out once: a statement is looked up at each call.
+    hash: u64,
 }
 
 #[derive(Clone)]
@@ -53,7 +56,8 @@ impl Statement {
     #[must_use]
     pub const fn new(text: &'static str) -> Self {
         assert!(has_placeholder(text.as_bytes()), "a statement for a shard must contain {{shard}}");
-        Self { text: Text::Static(text), nature: classify::nature(text) }
+        let (nature, hash) = (classify::nature(text), hash_of(text.as_bytes()));
+        Self { text: Text::Static(text), nature, hash }
     }
 
     /// A statement made at run time. Never build one from the values of a user: pass those as parameters.
@@ -69,6 +73,7 @@ impl Statement {
         }
         Ok(Self {
             nature: classify::nature(&text),
+            hash: hash_of(text.as_bytes()),
             text: match text {
                 Cow::Borrowed(text) => Text::Static(text),
                 Cow::Owned(text) => Text::Shared(text.into()),
@@ -108,17 +113,18 @@ impl Text {
     }
 }
 
-impl PartialEq for Text {
+impl PartialEq for Statement {
     fn eq(&self, other: &Self) -> bool {
-        self.as_str() == other.as_str()
+        let (one, two) = (self.as_str(), other.as_str());
+        self.hash == other.hash && (std::ptr::eq(one, two) || one == two)
     }
 }
 
-impl Eq for Text {}
+impl Eq for Statement {}
 
-impl std::hash::Hash for Text {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.as_str().hash(state);
+impl Hash for Statement {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.hash.hash(state);
     }
 }
 
@@ -126,6 +132,17 @@ impl fmt::Debug for Statement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.as_str().fmt(f)
     }
+}
+
+/// FNV-1a, which the compiler can run.
+const fn hash_of(text: &[u8]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut n = 0;
+    while n < text.len() {
+        hash = (hash ^ text[n] as u64).wrapping_mul(0x0000_0100_0000_01b3);
+        n += 1;
+    }
+    hash
 }
 
 /// Whether the text contains the placeholder; a plain search that the compiler can run.
