@@ -148,6 +148,33 @@ async fn a_server_that_dies_under_a_full_pipeline_is_unavailable_and_comes_back(
 }
 
 #[tokio::test]
+async fn reads_leave_a_server_process_that_hangs() -> Result<()> {
+    const PROCESS: &str =
+        "SELECT pid FROM pg_stat_activity WHERE query LIKE 'SELECT count(*) FROM shard_0000%'";
+
+    let notes = Migrations::new([("0001_notes.sql", NOTES)])?;
+    let builder = TestCluster::builder().instances(1).shards(1).migrations(notes).own_servers();
+    let test = builder.start().await?;
+    let cluster = Cluster::connect(one_of_each(&test)).await?;
+    let shard = shard(&cluster, 0)?;
+    shard.query(&COUNT, &[]).await?;
+    let admin = test.admin("pg1").await?;
+    let pipeline: i32 = admin.query_one(PROCESS, &[]).await.unwrap().get(0);
+    let signal = async |name: &str| {
+        let mut kill = tokio::process::Command::new("kill");
+        assert!(kill.arg(name).arg(pipeline.to_string()).status().await.unwrap().success());
+    };
+    signal("-STOP").await;
+    // They wait for nothing but the pool's own patience, and are answered on the other connection.
+    let reads = (0..20).map(|_| async { shard.query_one(&COUNT, &[]).await });
+    for answer in futures_util::future::join_all(reads).await {
+        assert_eq!(answer?.get::<_, i64>(0), 0);
+    }
+    signal("-CONT").await;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_read_on_a_pipeline_cannot_write() -> Result<()> {
     // A view looks like a table; what it calls is written nowhere in the statement.
     const TRAP: &str = "CREATE FUNCTION add_one() RETURNS int LANGUAGE sql BEGIN ATOMIC \

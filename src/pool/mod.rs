@@ -7,6 +7,7 @@
 mod copy;
 mod gate;
 mod lent;
+mod line;
 mod manager;
 mod pipelines;
 mod session;

@@ -20,16 +20,11 @@ use lru::LruCache;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
+use super::line::Line;
 use super::{Lent, Params};
 use crate::shard::Home;
 use crate::statement::Statement;
 
-/// What a pipeline's session is told. A read holds up those behind it for a second at most, and for 100 ms if it waits
-/// for a lock.
-const GREETING: &str =
-    "SET statement_timeout = 1000; SET lock_timeout = 100; SET default_transaction_read_only = on";
-/// After so long the network or the server is at fault, or a reader that does not take its rows.
-const HUNG: Duration = Duration::from_secs(2);
 /// What keeps a statement off the pipelines: too slow, behind a lock, or writing after all, through a view.
 const KEPT_OFF: [SqlState; 3] =
     [SqlState::QUERY_CANCELED, SqlState::LOCK_NOT_AVAILABLE, SqlState::READ_ONLY_SQL_TRANSACTION];
@@ -57,15 +52,9 @@ pub(super) struct Pipelines {
 struct Slot {
     line: ArcSwapOption<Line>,
     opening: AtomicBool,
-    depth: AtomicUsize,
+    depth: Arc<AtomicUsize>,
     /// When it was last used, in milliseconds since the pipelines were made.
     used: AtomicU64,
-}
-
-#[derive(Debug)]
-struct Line {
-    lent: Lent,
-    opened: Instant,
 }
 
 impl Pipelines {
@@ -92,22 +81,23 @@ impl Pipelines {
         }
         let slot = self.slot(home)?;
         let _place = Place::take(slot);
-        slot.used.store(self.now(), Ordering::Relaxed);
+        // One look at the clock, which costs more than all the rest here.
+        let now = Instant::now();
+        slot.used.store(self.since_start(now), Ordering::Relaxed);
         let line = match slot.line.load_full() {
-            Some(line) if line.is_usable(self.max_lifetime) => line,
+            Some(line) if line.is_usable(now, self.max_lifetime) => line,
             // Boxed because it is rare, and large.
             _ => Box::pin(slot.open(open())).await?,
         };
-        let sent = line.lent.send(statement, home, params);
-        match tokio::time::timeout(HUNG, sent).await {
-            Ok(Ok(answer)) => Some(answer),
-            Ok(Err(error)) => {
+        match line.read(statement, home, params).await {
+            Some(Ok(answer)) => Some(answer),
+            Some(Err(error)) => {
                 if error.code().is_some_and(|code| KEPT_OFF.contains(code)) {
                     self.slow().put(statement.clone(), Instant::now());
                 }
                 None
             }
-            Err(_) => {
+            None => {
                 slot.close(&line);
                 None
             }
@@ -116,7 +106,7 @@ impl Pipelines {
 
     /// Closes a pipeline that nobody uses, so that its connection can be lent.
     pub(super) fn give_up_an_idle_one(&self) {
-        let now = self.now();
+        let now = self.since_start(Instant::now());
         let is_idle = |slot: &&Slot| {
             let unused = now.saturating_sub(slot.used.load(Ordering::Relaxed));
             slot.depth.load(Ordering::Relaxed) == 0
@@ -148,8 +138,8 @@ impl Pipelines {
     }
 
     /// Milliseconds since the start.
-    fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    fn since_start(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
     }
 }
 
@@ -166,19 +156,9 @@ impl Slot {
         let _opening = Opening::begin(&self.opening)?;
         // The old one is closed when its last read is done.
         self.line.store(None);
-        let lent = open.await?;
-        // From here on its session is not like those that are lent, also if nobody waits for the answer.
-        lent.spend();
-        lent.client().batch_execute(GREETING).await.ok()?;
-        let line = Arc::new(Line { lent, opened: Instant::now() });
+        let line = Line::open(open.await?, self.depth.clone()).await?;
         self.line.store(Some(line.clone()));
         Some(line)
-    }
-}
-
-impl Line {
-    fn is_usable(&self, max_lifetime: Duration) -> bool {
-        !self.lent.client().is_closed() && self.opened.elapsed() < max_lifetime
     }
 }
 

@@ -1,0 +1,114 @@
+//! One pipeline: a connection that carries reads side by side, and the look-out for one that answers no more.
+//!
+//! There is no timer for each read, which would cost more than the rest of sending it: the line as a whole is looked at
+//! now and then, for it answers in order.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio_postgres::Row;
+
+use super::{Lent, Params};
+use crate::Result;
+use crate::shard::Home;
+use crate::statement::Statement;
+
+/// What a pipeline's session is told. A read holds up those behind it for a second at most, and for 100 ms if it waits
+/// for a lock.
+const GREETING: &str =
+    "SET statement_timeout = 1000; SET lock_timeout = 100; SET default_transaction_read_only = on";
+/// How often a line is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// How many looks in a row may find reads waiting and nothing answered. A read then has waited for two seconds at least:
+/// the network or the server is at fault, or a reader that does not take its rows.
+const PATIENCE: u32 = 3;
+
+#[derive(Debug)]
+pub(super) struct Line {
+    lent: Lent,
+    opened: Instant,
+    /// How many wait for an answer in the line's place, also on the one before it.
+    depth: Arc<AtomicUsize>,
+    answered: AtomicU64,
+    is_hung: AtomicBool,
+    hung: Notify,
+}
+
+impl Line {
+    /// Makes a pipeline of a lent connection; `None` if its server does not play along.
+    pub(super) async fn open(lent: Lent, depth: Arc<AtomicUsize>) -> Option<Arc<Self>> {
+        // From here on its session is not like those that are lent, also if nobody waits for the answer.
+        lent.spend();
+        lent.client().batch_execute(GREETING).await.ok()?;
+        let line = Arc::new(Self {
+            lent,
+            opened: Instant::now(),
+            depth,
+            answered: AtomicU64::new(0),
+            is_hung: AtomicBool::new(false),
+            hung: Notify::new(),
+        });
+        let watched = Arc::downgrade(&line);
+        tokio::spawn(async move {
+            let mut seen = Seen::default();
+            loop {
+                tokio::time::sleep(LOOK).await;
+                let Some(line) = watched.upgrade() else { return };
+                if seen.is_hung(&line) {
+                    line.is_hung.store(true, Ordering::Relaxed);
+                    line.hung.notify_waiters();
+                    return;
+                }
+            }
+        });
+        Some(line)
+    }
+
+    /// Whether it may be sent another read.
+    pub(super) fn is_usable(&self, now: Instant, max_lifetime: Duration) -> bool {
+        !self.lent.client().is_closed()
+            && !self.is_hung.load(Ordering::Relaxed)
+            && now.saturating_duration_since(self.opened) < max_lifetime
+    }
+
+    /// Reads; `None` when the line was found to hang.
+    pub(super) async fn read(
+        &self,
+        statement: &Statement,
+        home: &Home,
+        params: Params<'_>,
+    ) -> Option<Result<(Vec<Row>, u64)>> {
+        let hung = self.hung.notified();
+        // What is said from here on is heard; this is what was said before.
+        if self.is_hung.load(Ordering::Relaxed) {
+            return None;
+        }
+        tokio::select! {
+            biased;
+            answer = self.lent.send(statement, home, params) => {
+                self.answered.fetch_add(1, Ordering::Relaxed);
+                Some(answer)
+            }
+            () = hung => None,
+        }
+    }
+}
+
+/// What the last look at a line saw.
+#[derive(Debug, Default)]
+struct Seen {
+    answered: u64,
+    silent: u32,
+}
+
+impl Seen {
+    fn is_hung(&mut self, line: &Line) -> bool {
+        let answered = line.answered.load(Ordering::Relaxed);
+        let silent = answered == self.answered && line.depth.load(Ordering::Relaxed) > 0;
+        self.silent = if silent { self.silent + 1 } else { 0 };
+        self.answered = answered;
+        self.silent >= PATIENCE
+    }
+}
