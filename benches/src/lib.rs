@@ -7,12 +7,16 @@
 //! `QUICK=1` takes 3 pairs instead of 9 and asks the benches for less work in each. A word on the command line measures
 //! the cases alone whose names contain it: `cargo bench -p howdah-benches --bench id -- process`.
 
+mod latencies;
 mod machine;
 mod report;
 mod sample;
+mod servers;
 
+pub use latencies::Latencies;
 pub use report::{Bench, Unit};
 pub use sample::Sample;
+pub use servers::{fill, fill_unsharded, servers};
 
 /// What a benchmark ends with when something it needs fails.
 pub type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
