@@ -97,7 +97,7 @@ pub use cluster::{
 pub use config::{Config, Dsn, SslMode};
 pub use error::{Error, Outcome, Result};
 pub use id::{Generator, Id, IdParts, Layout, NoId};
-pub use rebalance::{MovePhase, MoveStep};
+pub use rebalance::{MoveEvent, MoveId, MoveNews, MovePhase, MoveReport, MoveStep, Mover};
 pub use schema::{
     Init, InitReport, MigrationProgress, MigrationReport, MigrationVersion, Migrations,
     ShardMigration,

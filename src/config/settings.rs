@@ -33,12 +33,11 @@ pub(crate) struct Settings {
 pub(crate) struct Auth {
     pub(crate) passwords: Passwords,
     sslmode: Option<SslMode>,
-    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "only TLS has certificates"))]
     pub(crate) sslrootcert: Option<PathBuf>,
     /// The paths of a certificate and its private key.
-    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "only TLS has certificates"))]
     pub(crate) client_cert: Option<(PathBuf, PathBuf)>,
     pub(crate) owner: String,
+    pub(crate) mover: String,
 }
 
 /// The bounds of each instance's pool.
@@ -111,8 +110,6 @@ impl Config {
             Some("") => Err(Error::config(format!("{key} is empty")).hint("name a role")),
             role => Ok(role.unwrap_or(default).to_owned()),
         };
-        // Nothing logs in as the mover yet; a wrong value is told now all the same.
-        role("mover", &self.mover, "howdah_mover")?;
         Ok(Auth {
             passwords: Passwords::new(
                 self.password.clone(),
@@ -123,6 +120,7 @@ impl Config {
             sslrootcert: self.sslrootcert.clone(),
             client_cert,
             owner: role("owner", &self.owner, "howdah_owner")?,
+            mover: role("mover", &self.mover, "howdah_mover")?,
         })
     }
 

@@ -6,6 +6,7 @@
 mod failure;
 mod hosts;
 mod identity;
+mod libpq;
 mod position;
 mod seek;
 mod standing;
@@ -51,6 +52,8 @@ pub(crate) enum Role {
     App,
     /// The owner of the schemas: creates and migrates them.
     Owner,
+    /// Whoever moves shards: replication.
+    Mover,
 }
 
 /// Makes connections, from the configuration alone.
@@ -149,11 +152,16 @@ impl Connector {
 
     /// The hosts of an address one by one.
     fn targets(&self, dsn: &Dsn, role: Role) -> Result<Vec<Dsn>> {
-        let dsn = match role {
-            Role::App => dsn.clone(),
-            Role::Owner => dsn.with_user(&self.settings.auth.owner)?,
-        };
+        let dsn = self.in_role(dsn, role)?;
         dsn.hosts().map(|(host, port)| dsn.with_host(&host, port)).collect()
+    }
+
+    fn in_role(&self, dsn: &Dsn, role: Role) -> Result<Dsn> {
+        match role {
+            Role::App => Ok(dsn.clone()),
+            Role::Owner => dsn.with_user(&self.settings.auth.owner),
+            Role::Mover => dsn.with_user(&self.settings.auth.mover),
+        }
     }
 
     /// Logs in to a single host, primary or not.

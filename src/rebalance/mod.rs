@@ -1,5 +1,32 @@
 //! Moving shards live from one instance to another.
+//!
+//! [`step`] has the steps and why they stand in this order; [`run`] goes through them and finds, after any interruption,
+//! where to go on: what is on the servers decides, and the journal says which servers those are. [`cutover`] is the part
+//! in which writers wait.
 
+mod copy;
+mod cutover;
+mod dump;
+mod event;
+mod hosts;
+mod journal;
+mod mover;
+mod names;
+mod preflight;
+mod relations;
+mod rows;
+mod run;
+mod seal;
+mod sequences;
+mod session;
+mod settle;
+mod side;
 mod step;
+mod stream;
+mod structure;
+mod verify;
 
+pub use event::{MoveEvent, MoveNews};
+pub use journal::{MoveId, MoveReport};
+pub use mover::Mover;
 pub use step::{MovePhase, MoveStep};

@@ -188,6 +188,11 @@ impl MoveStep {
         }
     }
 
+    /// The step of a name.
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|step| step.as_str() == name)
+    }
+
     /// The phase that a move is in while it takes this step.
     #[must_use]
     pub const fn phase(self) -> MovePhase {
@@ -247,6 +252,20 @@ impl MovePhase {
             Self::RolledBack => "rolled_back",
             Self::Aborted => "aborted",
         }
+    }
+
+    pub(super) fn parse(word: &str) -> Option<Self> {
+        let all = [
+            Self::Preflight,
+            Self::Copy,
+            Self::Verify,
+            Self::Fence,
+            Self::Reversible,
+            Self::Finished,
+            Self::RolledBack,
+            Self::Aborted,
+        ];
+        all.into_iter().find(|phase| phase.as_str() == word)
     }
 
     /// Whether the move has not ended: something of it may be on the servers.

@@ -240,6 +240,7 @@ impl Init {
         let failed = |error| statement_failure(error, "cannot set up the instance").at(name);
         create_roles(client).await?;
         client.batch_execute(include_str!("../../sql/identity.sql")).await.map_err(failed)?;
+        client.batch_execute(include_str!("../../sql/guard.sql")).await.map_err(failed)?;
         let bits = (i32::from(plan.layout.shard_bits()), i32::from(plan.layout.sequence_bits()));
         let entry: [&(dyn ToSql + Sync); 5] =
             [&cluster.as_str(), &name.as_str(), &plan.layout.epoch_ms(), &bits.0, &bits.1];

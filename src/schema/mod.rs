@@ -2,7 +2,7 @@
 //! changes to one shard apart.
 
 mod init;
-mod lock;
+pub(crate) mod lock;
 mod migrate;
 mod plan;
 mod preflight;

@@ -1,0 +1,80 @@
+-- What keeps a shard's schema ($1) from being moved: one row a problem. $2 is the name of the guards.
+WITH space AS (
+    SELECT oid, nspowner FROM pg_namespace WHERE nspname = $1::text
+), relation AS (
+    SELECT c.* FROM pg_class c JOIN space ON c.relnamespace = space.oid
+), inside (classid, objid, name) AS (
+    -- Everything that is in the schema, or belongs to what is.
+    SELECT 'pg_class'::regclass::oid, oid, relname::text FROM relation
+    UNION ALL SELECT 'pg_type'::regclass, t.oid, typname FROM pg_type t JOIN space ON typnamespace = space.oid
+    UNION ALL SELECT 'pg_proc'::regclass, p.oid, proname FROM pg_proc p JOIN space ON pronamespace = space.oid
+    UNION ALL SELECT 'pg_attrdef'::regclass, d.oid, relname FROM pg_attrdef d JOIN relation ON adrelid = relation.oid
+    UNION ALL SELECT 'pg_constraint'::regclass, k.oid, conname FROM pg_constraint k JOIN space ON connamespace = space.oid
+    UNION ALL SELECT 'pg_trigger'::regclass, t.oid, tgname FROM pg_trigger t JOIN relation ON tgrelid = relation.oid
+    UNION ALL SELECT 'pg_rewrite'::regclass, r.oid, relname FROM pg_rewrite r JOIN relation ON ev_class = relation.oid
+    UNION ALL SELECT 'pg_policy'::regclass, p.oid, polname FROM pg_policy p JOIN relation ON polrelid = relation.oid
+    UNION ALL SELECT 'pg_operator'::regclass, o.oid, oprname FROM pg_operator o JOIN space ON oprnamespace = space.oid
+    UNION ALL SELECT 'pg_statistic_ext'::regclass, x.oid, stxname FROM pg_statistic_ext x JOIN space ON stxnamespace = space.oid
+), indexed AS (
+    SELECT * FROM inside
+)
+SELECT 'table ' || relname || ' has no primary key' FROM relation
+WHERE relkind = 'r' AND relname <> 'howdah_move'
+  AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = relation.oid AND i.indisprimary)
+UNION ALL
+SELECT 'table ' || relname || ' is unlogged' FROM relation WHERE relkind IN ('r', 'p') AND relpersistence = 'u'
+UNION ALL
+SELECT CASE relkind WHEN 'm' THEN 'materialized view ' ELSE 'foreign table ' END || relname || ' cannot be replicated'
+FROM relation WHERE relkind IN ('m', 'f')
+UNION ALL
+SELECT 'table ' || relname || ' has a replica identity other than its primary key' FROM relation
+WHERE relkind = 'r' AND relreplident <> 'd'
+UNION ALL
+SELECT 'table ' || relname || ' has the column ' || attname || ' of type ' || format_type(atttypid, NULL) ||
+       ': large objects are not replicated'
+FROM relation JOIN pg_attribute ON attrelid = relation.oid AND attnum > 0 AND NOT attisdropped
+WHERE relkind = 'r' AND (atttypid = 'oid'::regtype OR format_type(atttypid, NULL) ~ '(^|\.)lo$')
+UNION ALL
+SELECT relname || ' belongs to ' || pg_get_userbyid(relowner) || ', not to ' || current_user FROM relation
+WHERE relkind IN ('r', 'p', 'v', 'S') AND pg_get_userbyid(relowner) <> current_user
+UNION ALL
+SELECT 'function ' || proname || ' belongs to ' || pg_get_userbyid(proowner) || ', not to ' || current_user
+FROM pg_proc p JOIN space ON pronamespace = space.oid WHERE pg_get_userbyid(proowner) <> current_user
+UNION ALL
+SELECT 'trigger ' || tgname || ' of ' || relname || ' fires for replication too, so it would run twice'
+FROM relation JOIN pg_trigger ON tgrelid = relation.oid WHERE NOT tgisinternal AND tgenabled IN ('R', 'A')
+UNION ALL
+SELECT 'table ' || relname || ' has the guard of a copy: this is not the shard''s home'
+FROM relation JOIN pg_trigger ON tgrelid = relation.oid WHERE tgname = $2::text
+UNION ALL
+SELECT 'function ' || proname || ' is in the language ' || lanname || ' and names its schema, which changes'
+FROM pg_proc p JOIN space ON pronamespace = space.oid JOIN pg_language l ON l.oid = prolang
+WHERE lanname NOT IN ('sql', 'plpgsql') AND p.prosrc ~ ('\m' || $1::text || '\M')
+UNION ALL
+SELECT 'the prepared transaction ' || quote_literal(gid) || ' is in doubt: `howdah tx recover`'
+FROM pg_prepared_xacts x JOIN pg_locks l ON l.virtualtransaction = '-1/' || x.transaction::text
+JOIN relation ON relation.oid = l.relation WHERE x.database = current_database()
+UNION ALL
+SELECT 'the subscription ' || subname || ' writes into table ' || relname
+FROM relation JOIN pg_subscription_rel ON srrelid = relation.oid JOIN pg_subscription s ON s.oid = srsubid
+UNION ALL
+SELECT DISTINCT relname || ' is the howdah_move of another move' FROM relation WHERE relname = 'howdah_move'
+UNION ALL
+-- What is inside and needs what is outside. Functions, types and operators elsewhere are of no harm as long as the target
+-- has them, and making the copy shows that; rows elsewhere do not come along.
+SELECT DISTINCT format('%s depends on %s, which is not in the shard''s schema',
+    pg_describe_object(d.classid, d.objid, d.objsubid), pg_describe_object(d.refclassid, d.refobjid, d.refobjsubid))
+FROM pg_depend d JOIN inside i ON i.classid = d.classid AND i.objid = d.objid
+JOIN pg_class c ON d.refclassid = 'pg_class'::regclass AND c.oid = d.refobjid
+WHERE c.relnamespace NOT IN (SELECT oid FROM space)
+  AND c.relnamespace NOT IN ('pg_catalog'::regnamespace, 'pg_toast'::regnamespace, 'information_schema'::regnamespace)
+UNION ALL
+-- What is outside and needs what is inside: it is bound to it, and would go on with the old home.
+SELECT DISTINCT format('%s depends on %s, and is not in the shard''s schema',
+    pg_describe_object(d.classid, d.objid, d.objsubid), pg_describe_object(d.refclassid, d.refobjid, d.refobjsubid))
+FROM pg_depend d JOIN inside i ON i.classid = d.refclassid AND i.objid = d.refobjid
+WHERE NOT EXISTS (SELECT FROM indexed o WHERE o.classid = d.classid AND o.objid = d.objid)
+  AND d.deptype IN ('n', 'a', 'P', 'S')
+  AND d.classid NOT IN ('pg_publication_rel'::regclass, 'pg_publication_namespace'::regclass, 'pg_default_acl'::regclass,
+                        'pg_init_privs'::regclass)
+  AND NOT (d.classid = 'pg_class'::regclass AND d.objid IN (SELECT oid FROM pg_class WHERE relnamespace = 'pg_toast'::regnamespace))

@@ -1,0 +1,234 @@
+//! The copy: schema, rows, indexes, and what the way back needs.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::dump::{Dump, PgDump};
+use super::event::MoveNews;
+use super::names::{MARK_TABLE, literal};
+use super::relations::Relations;
+use super::run::Run;
+use super::step::MoveStep;
+use super::stream::{self, Begin};
+use super::{seal, sequences};
+use crate::error::Kind;
+use crate::{Error, Result};
+
+/// How often the copy of rows is looked at, and how often the journal is told.
+const LOOK_AGAIN: Duration = Duration::from_millis(30);
+const TELL_JOURNAL: Duration = Duration::from_secs(1);
+/// How long a copy may stand still before it is given up.
+const STANDSTILL: Duration = Duration::from_secs(60);
+
+/// How much of the rows is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Copied {
+    ready: i64,
+    rows: u64,
+    bytes: u64,
+}
+
+impl Run<'_> {
+    /// Makes the copy, or what is missing of it.
+    pub(super) async fn copy(&self, schema: &str, relations: &Relations) -> Result<()> {
+        let began = Instant::now();
+        self.mark_shard(schema).await?;
+        let comment = self.target.comment(schema).await?;
+        let dump = if comment.as_ref() == Some(&self.names.comment) {
+            None
+        } else {
+            let dump = self.dump(schema).await?;
+            if comment != Some(self.names.bare_comment()) {
+                self.copy_schema(schema, relations, &dump).await?;
+            }
+            Some(dump)
+        };
+        self.begin(MoveStep::Publish).await?;
+        stream::publish(&self.source, &self.names.forward, schema, relations).await?;
+        stream::make_slot(&self.source, &self.names.forward).await?;
+        self.end(MoveStep::Publish).await?;
+
+        self.copy_rows(schema, relations).await?;
+        if let Some(dump) = dump {
+            self.build_indexes(schema, &dump).await?;
+        }
+        if self.report.reverse {
+            self.begin(MoveStep::PrepareReverse).await?;
+            stream::publish(&self.target, &self.names.reverse, schema, relations).await?;
+            stream::make_slot(&self.target, &self.names.reverse).await?;
+            self.end(MoveStep::PrepareReverse).await?;
+        }
+        self.journal.set_copied(&self.report, began.elapsed()).await
+    }
+
+    async fn mark_shard(&self, schema: &str) -> Result<()> {
+        self.begin(MoveStep::MarkShard).await?;
+        let mark = format!(
+            "CREATE TABLE IF NOT EXISTS {schema}.{MARK_TABLE} (move bigint PRIMARY KEY, mark bigint NOT NULL); \
+             REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON {schema}.{MARK_TABLE} FROM howdah_app; \
+             INSERT INTO {schema}.{MARK_TABLE} VALUES ({}, 0) ON CONFLICT DO NOTHING",
+            self.report.id.get()
+        );
+        self.source.work.batch(&mark, "cannot mark the shard").await?;
+        self.end(MoveStep::MarkShard).await
+    }
+
+    async fn dump(&self, schema: &str) -> Result<Dump> {
+        let folder = self.programs_of_source().await;
+        let named = self.mover.pg_bin.as_deref();
+        let pg_dump = PgDump::find(named, folder, self.source.major).await?;
+        let connector = &self.mover.connector;
+        pg_dump.schema(connector, &self.source.dsn, schema, self.target.major).await
+    }
+
+    /// The source's own programs, where it runs on this machine and says so.
+    async fn programs_of_source(&self) -> Option<std::path::PathBuf> {
+        const FOLDER: &str = "SELECT setting FROM pg_config WHERE name = 'BINDIR'";
+
+        if !self.source.dsn.is_local() {
+            return None;
+        }
+        // Only superusers are told.
+        let row = self.source.mover.opt(FOLDER, &[], "").await.ok().flatten()?;
+        Some(row.get::<_, String>(0).into())
+    }
+
+    /// The schema with its primary keys, sealed, in one transaction: it is there as a whole or not at all.
+    async fn copy_schema(&self, schema: &str, relations: &Relations, dump: &Dump) -> Result<()> {
+        const KEYS: &str = "SELECT k.oid FROM pg_constraint k WHERE k.contype = 'p' \
+            AND k.connamespace = to_regnamespace($1)";
+        const WHAT: &str = "cannot make the schema on the target";
+
+        self.begin(MoveStep::CopySchema).await?;
+        let keys = self.source.work.rows(KEYS, &[&schema], "cannot read the primary keys").await?;
+        let keys: Vec<u32> = keys.iter().map(|row| row.get(0)).collect();
+        let (keys, _) = dump.split(&keys);
+        let work = &self.target.work;
+        let made = async {
+            work.batch(&format!("BEGIN; {}", dump.before), WHAT).await?;
+            work.batch(&keys, WHAT).await?;
+            let sequences = sequences::read(work, schema, &relations.sequences, "").await?;
+            let seal = format!(
+                "{}{}{}COMMIT",
+                seal::guard(schema, relations),
+                sequences::seal(schema, &sequences),
+                seal::comment(schema, Some(&self.names.bare_comment())),
+            );
+            work.batch(&seal, WHAT).await
+        };
+        let made = made.await;
+        work.roll_back().await;
+        work.refresh().await?;
+        made?;
+        self.end(MoveStep::CopySchema).await
+    }
+
+    async fn build_indexes(&self, schema: &str, dump: &Dump) -> Result<()> {
+        const KEYS: &str = "SELECT k.oid FROM pg_constraint k WHERE k.contype = 'p' \
+            AND k.connamespace = to_regnamespace($1)";
+        const WHAT: &str = "cannot make the indexes and constraints on the target";
+
+        self.begin(MoveStep::BuildIndexes).await?;
+        let keys = self.source.work.rows(KEYS, &[&schema], "cannot read the primary keys").await?;
+        let keys: Vec<u32> = keys.iter().map(|row| row.get(0)).collect();
+        let (_, rest) = dump.split(&keys);
+        let work = &self.target.work;
+        let whole = seal::comment(schema, Some(&self.names.comment));
+        let made = work.batch(&format!("BEGIN; {rest}; {whole}COMMIT"), WHAT).await;
+        work.roll_back().await;
+        work.refresh().await?;
+        made?;
+        self.end(MoveStep::BuildIndexes).await
+    }
+
+    /// Subscribes, and waits until every table was copied and follows.
+    async fn copy_rows(&self, schema: &str, relations: &Relations) -> Result<()> {
+        self.begin(MoveStep::CopyRows).await?;
+        let name = &self.names.forward;
+        let (source, target) = (&self.source, &self.target);
+        stream::subscribe(&self.mover.connector, target, source, name, Begin::Copying).await?;
+        let tables = i64::try_from(relations.with_rows().count() + 1).unwrap_or(i64::MAX);
+        let of_bytes = self.size(source, schema).await?;
+        let mut last = (Copied::default(), Instant::now());
+        let mut told = Instant::now();
+        loop {
+            let copied = self.copied(schema).await?;
+            if copied != last.0 {
+                last = (copied, Instant::now());
+            }
+            let Copied { ready, rows, bytes } = copied;
+            self.event(MoveStep::CopyRows, MoveNews::Progress { rows, bytes, of_bytes });
+            if ready >= tables {
+                break;
+            }
+            self.check_held_back(name).await?;
+            if last.1.elapsed() > STANDSTILL {
+                let trouble = stream::trouble(target, name).await;
+                return Err(Error::new(
+                    Kind::Timeout,
+                    format!(
+                        "the copy has stood still for {STANDSTILL:?} with {ready} of {tables} tables: {trouble}"
+                    ),
+                ));
+            }
+            if told.elapsed() > TELL_JOURNAL {
+                self.journal.set_progress(&self.report, rows, bytes).await?;
+                told = Instant::now();
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+        let bytes = self.size(target, schema).await?;
+        self.journal.set_progress(&self.report, last.0.rows, bytes).await?;
+        self.end(MoveStep::CopyRows).await
+    }
+
+    /// What the target has of the rows so far.
+    async fn copied(&self, schema: &str) -> Result<Copied> {
+        const RUNNING: &str = "SELECT coalesce(sum(p.tuples_processed), 0)::bigint, coalesce(sum(p.bytes_processed), 0)::bigint \
+            FROM pg_stat_progress_copy p JOIN pg_class c ON c.oid = p.relid \
+            WHERE p.datname = current_database() AND c.relnamespace = to_regnamespace($1)";
+        const DONE: &str = "SELECT coalesce(sum(n_live_tup), 0)::bigint, coalesce(sum(pg_table_size(relid)), 0)::bigint \
+            FROM pg_stat_user_tables JOIN pg_subscription_rel ON srrelid = relid \
+            WHERE schemaname = $1 AND srsubstate NOT IN ('i', 'd')";
+        const WHAT: &str = "cannot look at the copy";
+
+        let (_, ready) = stream::readiness(&self.target, &self.names.forward).await?;
+        let running = self.target.watch.one(RUNNING, &[&schema], WHAT).await?;
+        let done = self.target.watch.one(DONE, &[&schema], WHAT).await?;
+        let sum = |column| {
+            let sum: i64 = running.get::<_, i64>(column) + done.get::<_, i64>(column);
+            u64::try_from(sum).unwrap_or(0)
+        };
+        Ok(Copied { ready, rows: sum(0), bytes: sum(1) })
+    }
+
+    /// The bytes of the tables and indexes of a schema.
+    async fn size(&self, side: &super::side::Side, schema: &str) -> Result<u64> {
+        const SIZE: &str = "SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class \
+            WHERE relnamespace = to_regnamespace($1) AND relkind = 'r'";
+
+        let row = side.watch.one(SIZE, &[&schema], "cannot ask for the shard's size").await?;
+        Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
+    }
+
+    /// Gives up before the WAL that the slot keeps fills the source's disk.
+    async fn check_held_back(&self, slot: &str) -> Result<()> {
+        let Some((bytes, is_whole)) = stream::held_back(&self.source, slot).await? else {
+            return Ok(());
+        };
+        let most = self.mover.max_wal;
+        if !is_whole || u64::try_from(bytes).is_ok_and(|bytes| bytes > most) {
+            return Err(Error::refused(format!(
+                "{} keeps {bytes} bytes of WAL for the copy, and {most} are allowed",
+                self.source.name
+            ))
+            .hint(format!(
+                "`howdah moves abort {}` frees them; {} is too slow or stands still",
+                self.report.id,
+                literal(self.target.name.as_str())
+            )));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,399 @@
+//! The cutover: the few milliseconds in which a shard takes no writes, and after which it lives elsewhere.
+//!
+//! Until the source's commit everything is undone by ending a transaction, and by closing the target again. From that
+//! commit on the only way is forward. The order of the steps is argued in [`MoveStep`](super::MoveStep).
+
+use std::time::Duration;
+
+use futures_util::try_join;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_postgres::error::SqlState;
+
+use super::hosts::Hosts;
+use super::journal::Change;
+use super::names::{MARK_TABLE, schema_at};
+use super::relations::Relations;
+use super::run::Run;
+use super::sequences::{self, Sequence};
+use super::side::Side;
+use super::step::MoveStep;
+use super::structure::Structure;
+use super::verify::{Findings, Pair};
+use super::{seal, stream};
+use crate::error::Kind;
+use crate::shard::Epoch;
+use crate::{Error, Outcome, Result};
+
+/// How long the locks that hurt nobody are waited for: autovacuum leaves after a second.
+const GENTLE_LOCK: &str = "15s";
+/// How long writers may be made to wait for a lock that the fence does not get, at first and at most.
+const LOCK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
+/// How long the fence may take, from its first lock to the target's opening.
+const FENCE: Duration = Duration::from_secs(1);
+/// How often the fence is tried, and the pauses between, from the first to the longest.
+const ATTEMPTS: u32 = 60;
+const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+/// How far the target may be behind when the fence begins, and how long that is waited for.
+const CLOSE_BEHIND: Duration = Duration::from_millis(60);
+const CATCH_UP: Duration = Duration::from_secs(600);
+/// How long all hosts may take to hear of a rename: the target's in the fence, the source's after it.
+const TARGET_HOSTS: Duration = Duration::from_secs(1);
+const SOURCE_HOSTS: Duration = Duration::from_secs(600);
+const CHECK_HOSTS: Duration = Duration::from_secs(600);
+
+/// One change of home.
+pub(super) struct Cutover<'a> {
+    pub(super) run: &'a Run<'a>,
+    /// The home, and the copy that becomes it.
+    pub(super) from: &'a Side,
+    pub(super) to: &'a Side,
+    pub(super) old: Epoch,
+    pub(super) new: Epoch,
+    /// The stream between them.
+    pub(super) stream: &'a str,
+    /// Whether the position is to be noted where a stream back begins.
+    pub(super) reverse: bool,
+}
+
+/// What the fence is prepared with before it hurts anybody.
+struct Prepared {
+    sequences: Vec<Sequence>,
+    functions: Vec<String>,
+}
+
+impl Cutover<'_> {
+    fn schemas(&self) -> [String; 2] {
+        let shard = self.run.report.shard;
+        [self.old, self.new].map(|epoch| schema_at(shard, epoch, &self.from.name))
+    }
+
+    /// Fences the source, opens the target, closes the source, and tells everybody.
+    pub(super) async fn perform(&self, relations: &Relations, findings: &Findings) -> Result<()> {
+        let run = self.run;
+        let mut source_hosts = Hosts::connect(&run.mover.connector, self.from).await;
+        let mut target_hosts = Hosts::connect(&run.mover.connector, self.to).await;
+        run.begin(MoveStep::CheckHosts).await?;
+        let tell = |waits: &str| run.tell(MoveStep::CheckHosts, waits);
+        source_hosts.check(CHECK_HOSTS, tell).await?;
+        target_hosts.check(CHECK_HOSTS, tell).await?;
+        run.end(MoveStep::CheckHosts).await?;
+
+        // One fence at a time: two on one server would wait for each other's row in the identity.
+        let alone = run.mover.fencing.lock().await;
+        let mut pause = PAUSE.0;
+        let mut lock = LOCK.0;
+        for attempt in 1.. {
+            self.catch_up().await?;
+            let tried = self.attempt(relations, findings, lock, &mut target_hosts).await;
+            let Err(error) = tried else { break };
+            self.from.work.roll_back().await;
+            self.to.work.roll_back().await;
+            if error.outcome() == Outcome::Unknown || !is_passing(&error) || attempt >= ATTEMPTS {
+                return Err(error);
+            }
+            self.reopen_nothing(relations).await?;
+            run.tell(MoveStep::FenceTables, &format!("tried {attempt} times: {error}"));
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE.1);
+            lock = lock.mul_f64(1.25).min(LOCK.1);
+        }
+        let opened = self.conclude(&mut source_hosts).await;
+        drop(alone);
+        opened
+    }
+
+    /// From the source's commit on: everybody learns of it.
+    pub(super) async fn conclude(&self, source_hosts: &mut Hosts<'_>) -> Result<()> {
+        const GENERATION: &str = "SELECT generation FROM howdah.identity";
+
+        let run = self.run;
+        let [old, new] = self.schemas();
+        run.event_begin(MoveStep::AwaitSourceHosts);
+        let tell = |waits: &str| run.tell(MoveStep::AwaitSourceHosts, waits);
+        source_hosts.have_renamed([&old, &new], SOURCE_HOSTS, tell).await?;
+        run.event_end(MoveStep::AwaitSourceHosts);
+
+        run.event_begin(MoveStep::ChangeHome);
+        let row = self.from.watch.one(GENERATION, &[], "cannot read the generation").await?;
+        let change = Change {
+            shard: run.report.shard,
+            from: (&self.from.name, self.old),
+            to: (&self.to.name, self.new),
+            generation: row.get(0),
+        };
+        run.journal.change_home(&run.report, &change).await?;
+        if let Some(began) = run.fence_ends() {
+            run.journal.set_fence(&run.report, began.elapsed()).await?;
+        }
+        run.end(MoveStep::ChangeHome).await
+    }
+
+    /// Waits until the target is so close behind that the fence will be short.
+    async fn catch_up(&self) -> Result<()> {
+        let [old, _] = self.schemas();
+        let began = Instant::now();
+        loop {
+            let id = self.run.report.id.get();
+            let lag = stream::mark(self.from, self.to, &old, id, CATCH_UP).await?;
+            self.run.lag(MoveStep::FenceTables, lag);
+            if lag <= CLOSE_BEHIND {
+                return Ok(());
+            }
+            if began.elapsed() > CATCH_UP {
+                return Err(Error::new(
+                    Kind::Timeout,
+                    format!("{} stays {lag:?} behind {}", self.to.name, self.from.name),
+                )
+                .hint("move the shard when less is written, then resume"));
+            }
+        }
+    }
+
+    /// Once: up to the commit that closes the source.
+    async fn attempt(
+        &self,
+        relations: &Relations,
+        findings: &Findings,
+        lock: Duration,
+        target_hosts: &mut Hosts<'_>,
+    ) -> Result<()> {
+        let prepared = self.prepare(relations, findings).await?;
+        let began = Instant::now();
+        self.run.fence_begins(began);
+        let fenced = timeout(FENCE, self.fence(relations, findings, &prepared, lock)).await;
+        let too_slow = || Error::new(Kind::Timeout, format!("the fence took more than {FENCE:?}"));
+        let sequences = fenced.map_err(|_| too_slow())??;
+        self.open_target(relations, &prepared, &sequences).await?;
+        let ready = self.before_closing(target_hosts).await;
+        if let Err(error) = ready {
+            // The source is still the home, so the target must not stay open.
+            self.from.work.roll_back().await;
+            self.close_again(relations).await?;
+            return Err(error);
+        }
+        match self.close_source(&prepared).await {
+            Err(error) if error.outcome() != Outcome::Unknown => {
+                self.from.work.roll_back().await;
+                self.close_again(relations).await?;
+                Err(error)
+            }
+            closed => closed,
+        }
+    }
+
+    /// Takes the locks that hurt nobody, and reads what does not change under them.
+    async fn prepare(&self, relations: &Relations, findings: &Findings) -> Result<Prepared> {
+        let [old, _] = self.schemas();
+        let begin = format!(
+            "BEGIN; SET LOCAL lock_timeout = '{GENTLE_LOCK}'; {}",
+            relations.lock(&old, "SHARE UPDATE EXCLUSIVE")
+        );
+        let what = "cannot lock the shard's tables";
+        try_join!(self.from.work.batch(&begin, what), self.to.work.batch(&begin, what))?;
+        let with_views = self.from.major == self.to.major;
+        let structure = Structure::read(&self.from.work, &old, with_views).await?;
+        if let Some(changed) = findings.structure.difference(&structure) {
+            return Err(Error::refused(format!(
+                "the shard's schema was changed after it was verified: {changed}"
+            ))
+            .hint(
+                "howdah's migrations keep away; who changed it by hand? resume, or abort the move",
+            ));
+        }
+        let sequences = sequences::read(&self.from.work, &old, &relations.sequences, "").await?;
+        let functions = seal::functions_naming(&self.from.work, &old).await?;
+        Ok(Prepared { sequences, functions })
+    }
+
+    /// Closes the source as far as a transaction can, and waits until the target has everything.
+    async fn fence(
+        &self,
+        relations: &Relations,
+        findings: &Findings,
+        prepared: &Prepared,
+        lock: Duration,
+    ) -> Result<Vec<Sequence>> {
+        let run = self.run;
+        let [old, _] = self.schemas();
+        let (from, to) = (self.from, self.to);
+        run.event_begin(MoveStep::FenceTables);
+        let limits = format!(
+            "SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}; ",
+            lock.as_millis(),
+            FENCE.as_millis()
+        );
+        let tables = format!("{limits}{}", relations.lock(&old, "EXCLUSIVE"));
+        from.work.batch(&tables, "cannot fence the shard's tables").await?;
+        run.event_end(MoveStep::FenceTables);
+
+        run.event_begin(MoveStep::FenceSequences);
+        let first = sequences::lock(&old, &prepared.sequences);
+        let sequences = sequences::read(&from.work, &old, &relations.sequences, &first).await?;
+        let seal = sequences::seal(&old, &sequences);
+        from.work.batch(&seal, "cannot fence the shard's sequences").await?;
+        run.event_end(MoveStep::FenceSequences);
+
+        run.event_begin(MoveStep::GuardSource);
+        from.work.batch(&seal::guard(&old, relations), "cannot guard the shard's tables").await?;
+        run.event_end(MoveStep::GuardSource);
+
+        run.event_begin(MoveStep::Recheck);
+        self.recheck(relations).await?;
+        run.event_end(MoveStep::Recheck);
+
+        run.event_begin(MoveStep::Drain);
+        stream::mark(from, to, &old, run.report.id.get(), FENCE).await?;
+        let pair = Pair { home: from, copy: to, schema: &old, id: run.report.id.get() };
+        if let Some(difference) = pair.compare_hot(findings).await? {
+            return Err(Error::refused(format!("the copies differ: {difference}")));
+        }
+        run.event_end(MoveStep::Drain);
+        Ok(sequences)
+    }
+
+    /// What is locked is what was verified, published and subscribed.
+    async fn recheck(&self, relations: &Relations) -> Result<()> {
+        const PUBLISHED: &str = "SELECT tablename::text FROM pg_publication_tables \
+            WHERE pubname = $1 AND schemaname = $2 AND tablename <> $3 ORDER BY tablename";
+
+        let [old, _] = self.schemas();
+        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
+            [&self.stream, &old, &MARK_TABLE];
+        let (now, published, (subscribed, ready)) = try_join!(
+            Relations::read(&self.from.work, &old),
+            self.from.watch.rows(PUBLISHED, &params, "cannot read the publication"),
+            stream::readiness(self.to, self.stream),
+        )?;
+        let names: Vec<&str> = relations.with_rows().map(|table| table.name.as_str()).collect();
+        if now != *relations {
+            let added: Vec<_> = now
+                .tables
+                .iter()
+                .filter(|table| !relations.tables.contains(table))
+                .map(|table| table.name.as_str())
+                .chain(
+                    now.sequences
+                        .iter()
+                        .filter(|name| !relations.sequences.contains(name))
+                        .map(String::as_str),
+                )
+                .collect();
+            return Err(Error::refused(format!(
+                "the shard's tables were changed during the move: {}",
+                if added.is_empty() { "some are gone".into() } else { added.join(", ") }
+            ))
+            .hint("abort the move, then begin it anew"));
+        }
+        let mut published: Vec<String> = published.iter().map(|row| row.get(0)).collect();
+        published.sort_unstable();
+        let mut wanted = names.clone();
+        wanted.sort_unstable();
+        let expected = i64::try_from(names.len() + 1).unwrap_or(i64::MAX);
+        if published != wanted || subscribed != expected || ready != expected {
+            return Err(Error::refused(format!(
+                "{} tables are published and {ready} of {subscribed} follow, of {} in all",
+                published.len() + 1,
+                expected
+            ))
+            .hint("somebody changed the publication or the subscription: abort the move, then begin it anew"));
+        }
+        Ok(())
+    }
+
+    async fn open_target(
+        &self,
+        relations: &Relations,
+        prepared: &Prepared,
+        sequences: &[Sequence],
+    ) -> Result<()> {
+        let [old, new] = self.schemas();
+        self.run.event_begin(MoveStep::OpenTarget);
+        let open = format!(
+            "SET LOCAL lock_timeout = '1s'; {}{}{}{}COMMIT",
+            seal::unguard(&old, relations),
+            sequences::open(&old, sequences),
+            seal::comment(&old, None),
+            seal::rename(&old, &new, &prepared.functions),
+        );
+        self.to.work.batch(&open, "cannot open the target").await?;
+        self.run.event_end(MoveStep::OpenTarget);
+        Ok(())
+    }
+
+    /// What must be known while everything can still be undone.
+    async fn before_closing(&self, target_hosts: &mut Hosts<'_>) -> Result<()> {
+        const POSITION: &str = "SELECT pg_current_wal_insert_lsn()";
+
+        let run = self.run;
+        let [old, new] = self.schemas();
+        if self.reverse {
+            // It also shows that the catalog answers, without which the shard would have no home for long.
+            run.event_begin(MoveStep::NotePosition);
+            let row = self.to.watch.one(POSITION, &[], "cannot ask for the position").await?;
+            run.journal.set_position(&run.report, row.get(0)).await?;
+            run.event_end(MoveStep::NotePosition);
+        }
+        run.event_begin(MoveStep::AwaitTargetHosts);
+        let tell = |waits: &str| run.tell(MoveStep::AwaitTargetHosts, waits);
+        target_hosts.have_renamed([&old, &new], TARGET_HOSTS, tell).await?;
+        run.event_end(MoveStep::AwaitTargetHosts);
+
+        run.event_begin(MoveStep::RecheckTimelines);
+        let (from, to) = try_join!(self.from.server_now(), self.to.server_now())?;
+        if from != self.from.server || to != self.to.server {
+            return Err(run.void());
+        }
+        run.event_end(MoveStep::RecheckTimelines);
+        Ok(())
+    }
+
+    async fn close_source(&self, prepared: &Prepared) -> Result<()> {
+        let [old, new] = self.schemas();
+        self.run.event_begin(MoveStep::CloseSource);
+        let close = format!(
+            "{}{}UPDATE howdah.identity SET generation = generation + 1; COMMIT",
+            seal::comment(&old, Some(&self.run.names.comment)),
+            seal::rename(&old, &new, &prepared.functions),
+        );
+        self.from.work.batch(&close, "cannot close the source").await?;
+        self.run.event_end(MoveStep::CloseSource);
+        Ok(())
+    }
+
+    /// After an attempt that failed: where the target was opened, and nobody knows how that ended, it is closed again.
+    async fn reopen_nothing(&self, relations: &Relations) -> Result<()> {
+        if self.to.epochs(self.run.report.shard).await?.contains(&self.new) {
+            self.close_again(relations).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes a copy of what was opened, as long as the source is the home.
+    pub(super) async fn close_again(&self, relations: &Relations) -> Result<()> {
+        let [old, new] = self.schemas();
+        let functions = seal::functions_naming(&self.to.work, &new).await?;
+        let sequences = sequences::read(&self.to.work, &new, &relations.sequences, "").await?;
+        let close = format!(
+            "BEGIN; SET LOCAL lock_timeout = '10s'; {}{}{}{}COMMIT",
+            seal::guard(&new, relations),
+            sequences::seal(&new, &sequences),
+            seal::comment(&new, Some(&self.run.names.comment)),
+            seal::rename(&new, &old, &functions),
+        );
+        self.to.work.batch(&close, "cannot close the target again").await
+    }
+}
+
+/// Whether an attempt failed for something that passes: others held locks, or the target was too far behind.
+fn is_passing(error: &Error) -> bool {
+    error.is_timeout()
+        || error.is_conflict()
+        || matches!(
+            error.code(),
+            Some(
+                &SqlState::LOCK_NOT_AVAILABLE
+                    | &SqlState::QUERY_CANCELED
+                    | &SqlState::OBJECT_IN_USE
+            )
+        )
+}

@@ -1,0 +1,168 @@
+//! All configured hosts of an instance, connected or not: whichever of them is promoted must know of the rename.
+//!
+//! Each is asked for the fact itself, not for a position in the WAL: positions of different histories do not compare.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+use super::side::Side;
+use crate::connect::{Connector, statement_failure};
+use crate::error::Kind;
+use crate::{Error, Result};
+
+/// How often a host is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(2);
+/// How long one may take to answer.
+const ANSWER: Duration = Duration::from_secs(5);
+/// How often one is that cannot be reached.
+const COME_AGAIN: Duration = Duration::from_millis(200);
+/// How far a replica may be behind when the fence begins, in bytes.
+const MOST_BEHIND: i64 = 1 << 20;
+
+/// The hosts of an instance besides the primary that we are connected to.
+#[derive(Debug)]
+pub(super) struct Hosts<'a> {
+    connector: &'a Connector,
+    side: &'a Side,
+    reached: Vec<Host>,
+}
+
+#[derive(Debug)]
+struct Host {
+    address: String,
+    client: Result<Client>,
+}
+
+impl<'a> Hosts<'a> {
+    pub(super) async fn connect(connector: &'a Connector, side: &'a Side) -> Self {
+        let mut hosts = Self { connector, side, reached: Vec::new() };
+        hosts.come_again().await;
+        hosts
+    }
+
+    /// Waits until each is reachable and close behind the primary; `tell` hears what is waited for.
+    pub(super) async fn check(
+        &mut self,
+        patience: Duration,
+        tell: impl Fn(&str) + Send + Sync,
+    ) -> Result<()> {
+        const BEHIND: &str = "SELECT NOT pg_is_in_recovery() \
+            OR coalesce(($1::text::pg_lsn - pg_last_wal_replay_lsn())::bigint <= $2, false)";
+
+        if self.is_alone() {
+            return Ok(());
+        }
+        let at = "SELECT pg_current_wal_lsn()::text";
+        let at: String = self.side.watch.one(at, &[], "cannot ask for the position").await?.get(0);
+        let follows = async |client: &Client| {
+            let params: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
+                [(&at, Type::TEXT), (&MOST_BEHIND, Type::INT8)];
+            Ok(client.query_typed_one(BEHIND, &params).await?.get(0))
+        };
+        self.until_all(patience, "follow closely", follows, tell).await
+    }
+
+    /// Waits until each has the schema by its new name alone.
+    pub(super) async fn have_renamed(
+        &mut self,
+        [old, new]: [&str; 2],
+        patience: Duration,
+        tell: impl Fn(&str) + Send + Sync,
+    ) -> Result<()> {
+        const RENAMED: &str = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $2) \
+            AND NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)";
+
+        if self.is_alone() {
+            return Ok(());
+        }
+        let renamed = async |client: &Client| {
+            let params: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
+                [(&old, Type::NAME), (&new, Type::NAME)];
+            Ok(client.query_typed_one(RENAMED, &params).await?.get(0))
+        };
+        self.until_all(patience, "learn of the new name", renamed, tell).await
+    }
+
+    /// The primary that we are connected to is the only one.
+    fn is_alone(&self) -> bool {
+        self.side.dsn.hosts().len() < 2
+    }
+
+    async fn until_all(
+        &mut self,
+        patience: Duration,
+        what: &str,
+        holds: impl AsyncFn(&Client) -> Result<bool, tokio_postgres::Error>,
+        tell: impl Fn(&str) + Send + Sync,
+    ) -> Result<()> {
+        let began = Instant::now();
+        let mut told = None;
+        loop {
+            let mut waiting = None;
+            for host in &mut self.reached {
+                let reason = match &host.client {
+                    Ok(client) => match timeout(ANSWER, holds(client)).await {
+                        Ok(Ok(true)) => continue,
+                        Ok(Ok(false)) => None,
+                        Err(_) => {
+                            let error = Error::new(Kind::Timeout, "it does not answer");
+                            host.client = Err(error.clone());
+                            Some(error.to_string())
+                        }
+                        Ok(Err(error)) => {
+                            let error = statement_failure(error, "cannot ask it");
+                            let reason = error.to_string();
+                            host.client = Err(error);
+                            Some(reason)
+                        }
+                    },
+                    Err(error) => Some(error.to_string()),
+                };
+                waiting = Some((host.address.clone(), reason));
+                break;
+            }
+            let Some((address, reason)) = waiting else { return Ok(()) };
+            let lost = reason.is_some();
+            let reason = reason.map_or(String::new(), |reason| format!(" ({reason})"));
+            let waits = format!("{}: host {address} has still to {what}{reason}", self.side.name);
+            if began.elapsed() > patience {
+                return Err(Error::new(Kind::Timeout, waits)
+                    .hint("bring it back or take it out of the instance's address, then resume"));
+            }
+            if began.elapsed() > COME_AGAIN && told.as_ref() != Some(&waits) {
+                tell(&waits);
+                told = Some(waits);
+            }
+            if lost {
+                sleep(COME_AGAIN).await;
+                self.come_again().await;
+            } else {
+                sleep(ASK_AGAIN).await;
+            }
+        }
+    }
+
+    /// Logs in where that has not worked yet, or not lasted.
+    async fn come_again(&mut self) {
+        if self.is_alone() {
+            return;
+        }
+        let kept: Vec<_> = self.reached.drain(..).filter(|host| host.client.is_ok()).collect();
+        let connected = self.connector.connect_each(&self.side.dsn).await;
+        for (name, port, client) in connected {
+            let address = format!("{name}:{port}");
+            if kept.iter().any(|host| host.address == address) {
+                continue;
+            }
+            let client = match client {
+                Ok(client) => self.side.identity.greet(&client, "").await.map(|_| client),
+                Err(error) => Err(error),
+            };
+            self.reached.push(Host { address, client });
+        }
+        self.reached.extend(kept);
+    }
+}

@@ -1,0 +1,400 @@
+//! The journal of moves, in the catalog: what was meant, and how far it came.
+//!
+//! Every write names the attempt it belongs to, and changes nothing once a later run has taken over. What is on the
+//! servers decides how a move goes on; the journal says which servers those are, and what they were when the copy began.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use tokio_postgres::Row;
+use tokio_postgres::types::PgLsn;
+
+use super::session::Session;
+use super::step::{MovePhase, MoveStep};
+use crate::catalog::CHANNEL;
+use crate::connect::Connector;
+use crate::shard::{Epoch, InstanceName, ShardId};
+use crate::{Error, Result};
+
+/// The number of a move, written `m17`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MoveId(i64);
+
+impl MoveId {
+    /// The bare number.
+    #[must_use]
+    pub const fn get(self) -> i64 {
+        self.0
+    }
+}
+
+impl fmt::Display for MoveId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "m{}", self.0)
+    }
+}
+
+impl FromStr for MoveId {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let number = text.strip_prefix('m').and_then(|number| number.parse().ok());
+        number.filter(|number| *number > 0).map(Self).ok_or_else(|| {
+            Error::input(format!("{text:?} is not a move")).hint("they are named m1, m2 and so on")
+        })
+    }
+}
+
+/// A move as the journal has it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct MoveReport {
+    /// Its name.
+    pub id: MoveId,
+    /// The shard that is moved.
+    pub shard: ShardId,
+    /// The instance that it is moved from.
+    pub source: InstanceName,
+    /// The instance that it is moved to.
+    pub target: InstanceName,
+    /// How far it has come.
+    pub phase: MovePhase,
+    /// The step that was begun last.
+    pub step: MoveStep,
+    /// Rows on the target, as they were copied or last compared.
+    pub rows: u64,
+    /// Bytes of the tables and indexes on the target.
+    pub bytes: u64,
+    /// How long the copy took; `None` while it goes on.
+    pub copy: Option<Duration>,
+    /// How long writers were kept waiting by the last cutover, at most; `None` before it.
+    pub fence: Option<Duration>,
+    /// Whether the copies were compared and found equal.
+    pub verified: bool,
+    /// Whether a reverse stream was asked for.
+    pub reverse: bool,
+    /// Why the last run of it ended early.
+    pub error: Option<String>,
+    pub(super) epoch: Epoch,
+    pub(super) back: bool,
+    pub(super) attempt: i32,
+    pub(super) position: Option<PgLsn>,
+    pub(super) source_server: Option<ServerId>,
+    pub(super) target_server: Option<ServerId>,
+}
+
+/// Which server it is, and which history of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ServerId {
+    pub(super) system: String,
+    pub(super) timeline: i32,
+}
+
+const COLUMNS: &str = "id, shard, source, target, epoch, phase, step, back, attempt, reverse, source_system, \
+    source_timeline, target_system, target_timeline, position, rows, bytes, copy_ms, fence_ms, verified, error";
+
+impl MoveReport {
+    fn from_row(row: &Row) -> Result<Self> {
+        let count = |column| u64::try_from(row.get::<_, i64>(column)).unwrap_or(0);
+        let milliseconds = |column| {
+            let value: Option<f64> = row.get(column);
+            value.and_then(|ms| Duration::try_from_secs_f64(ms / 1000.0).ok())
+        };
+        let server = |system, timeline| {
+            let system: Option<String> = row.get(system);
+            let timeline: Option<i32> = row.get(timeline);
+            system.zip(timeline).map(|(system, timeline)| ServerId { system, timeline })
+        };
+        let unknown = |what: &str| {
+            Error::config(format!("the journal has a move with the unknown {what:?}"))
+                .hint("a newer version of howdah may have written it: upgrade this one")
+        };
+        let (phase, step): (&str, &str) = (row.get("phase"), row.get("step"));
+        let shard = u16::try_from(row.get::<_, i32>("shard")).unwrap_or(u16::MAX);
+        Ok(Self {
+            id: MoveId(row.get("id")),
+            shard: ShardId::new(shard)?,
+            source: InstanceName::new(row.get("source"))?,
+            target: InstanceName::new(row.get("target"))?,
+            phase: MovePhase::parse(phase).ok_or_else(|| unknown(phase))?,
+            step: MoveStep::parse(step).ok_or_else(|| unknown(step))?,
+            rows: count("rows"),
+            bytes: count("bytes"),
+            copy: milliseconds("copy_ms"),
+            fence: milliseconds("fence_ms"),
+            verified: row.get("verified"),
+            reverse: row.get("reverse"),
+            error: row.get("error"),
+            epoch: Epoch::new(row.get("epoch"))?,
+            back: row.get("back"),
+            attempt: row.get("attempt"),
+            position: row.get("position"),
+            source_server: server("source_system", "source_timeline"),
+            target_server: server("target_system", "target_timeline"),
+        })
+    }
+}
+
+/// What a mover means to do: the row that it writes first.
+pub(super) struct Intent<'a> {
+    pub(super) shard: ShardId,
+    pub(super) source: &'a InstanceName,
+    pub(super) target: &'a InstanceName,
+    pub(super) epoch: Epoch,
+    pub(super) reverse: bool,
+    pub(super) servers: [&'a ServerId; 2],
+}
+
+/// A shard's change of home.
+pub(super) struct Change<'a> {
+    pub(super) shard: ShardId,
+    pub(super) from: (&'a InstanceName, Epoch),
+    pub(super) to: (&'a InstanceName, Epoch),
+    /// What the identity row of the old home says since it was closed.
+    pub(super) generation: i64,
+}
+
+/// The catalog's session. Where it is lost the run begins again; the locks that matter are on the servers.
+#[derive(Debug)]
+pub(super) struct Journal {
+    session: Session,
+}
+
+impl Journal {
+    pub(super) async fn open(connector: &Connector) -> Result<Self> {
+        let session = Session::open_catalog(connector).await?;
+        let version = session
+            .opt("SELECT to_regclass('howdah.move') IS NOT NULL", &[], "cannot read the catalog")
+            .await?;
+        if !version.is_some_and(|row| row.get(0)) {
+            return Err(Error::config("the catalog has no journal of moves")
+                .hint("run `howdah init` again: it upgrades what is older"));
+        }
+        Ok(Self { session })
+    }
+
+    /// All moves, the newest first.
+    pub(super) async fn list(&self) -> Result<Vec<MoveReport>> {
+        let sql = format!("SELECT {COLUMNS} FROM howdah.move ORDER BY id DESC");
+        let rows = self.session.rows(&sql, &[], CANNOT_READ).await?;
+        rows.iter().map(MoveReport::from_row).collect()
+    }
+
+    pub(super) async fn show(&self, id: MoveId) -> Result<MoveReport> {
+        let sql = format!("SELECT {COLUMNS} FROM howdah.move WHERE id = $1");
+        let row = self.session.opt(&sql, &[&id.0], CANNOT_READ).await?;
+        let row = row.ok_or_else(|| Error::input(format!("there is no move {id}")))?;
+        MoveReport::from_row(&row)
+    }
+
+    /// The open move of a shard.
+    pub(super) async fn open_move(&self, shard: ShardId) -> Result<Option<MoveReport>> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM howdah.move \
+             WHERE shard = $1 AND phase NOT IN ('finished', 'rolled_back', 'aborted')"
+        );
+        let row = self.session.opt(&sql, &[&number(shard)], CANNOT_READ).await?;
+        row.as_ref().map(MoveReport::from_row).transpose()
+    }
+
+    /// Enters a move. Where the shard has an open one already, that is an error of the database.
+    pub(super) async fn enter(&self, intent: &Intent<'_>) -> Result<MoveReport> {
+        let sql = format!(
+            "INSERT INTO howdah.move (shard, source, target, epoch, reverse, step, source_system, source_timeline, \
+                 target_system, target_timeline) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING {COLUMNS}"
+        );
+        let [source, target] = intent.servers;
+        let row = self
+            .session
+            .one(
+                &sql,
+                &[
+                    &number(intent.shard),
+                    &intent.source.as_str(),
+                    &intent.target.as_str(),
+                    &i32::try_from(intent.epoch.get()).unwrap_or(i32::MAX),
+                    &intent.reverse,
+                    &MoveStep::Journal.as_str(),
+                    &source.system,
+                    &source.timeline,
+                    &target.system,
+                    &target.timeline,
+                ],
+                "cannot write the journal",
+            )
+            .await?;
+        MoveReport::from_row(&row)
+    }
+
+    /// Takes a move over from whoever was at it before. The caller holds the locks.
+    pub(super) async fn take_over(&self, id: MoveId, back: bool) -> Result<MoveReport> {
+        let sql = format!(
+            "UPDATE howdah.move SET attempt = attempt + 1, back = $2, error = NULL, changed_at = clock_timestamp() \
+             WHERE id = $1 RETURNING {COLUMNS}"
+        );
+        let row = self.session.one(&sql, &[&id.0, &back], CANNOT_WRITE).await?;
+        MoveReport::from_row(&row)
+    }
+
+    /// Notes that a step begins, or that it is done.
+    pub(super) async fn note(&self, of: &MoveReport, step: MoveStep, done: bool) -> Result<()> {
+        const NOTE: &str = "WITH mine AS (UPDATE howdah.move \
+                SET step = $3, phase = $4, changed_at = clock_timestamp() WHERE id = $1 AND attempt = $2 RETURNING back) \
+            INSERT INTO howdah.move_step (move, attempt, step, back, done) SELECT $1, $2, $3, back, $5 FROM mine \
+            RETURNING id";
+        let phase = step.phase().as_str();
+        let noted = self
+            .session
+            .opt(NOTE, &[&of.id.0, &of.attempt, &step.as_str(), &phase, &done], CANNOT_WRITE)
+            .await?;
+        noted.map(|_| ()).ok_or_else(|| superseded(of))
+    }
+
+    /// Sets columns of the move; `assignments` is SQL of ours, whose parameters begin at `$3`.
+    async fn set(
+        &self,
+        of: &MoveReport,
+        assignments: &str,
+        values: &[&(dyn tokio_postgres::types::ToSql + Sync)],
+    ) -> Result<()> {
+        let sql = format!(
+            "UPDATE howdah.move SET {assignments}, changed_at = clock_timestamp() \
+             WHERE id = $1 AND attempt = $2 RETURNING id"
+        );
+        let mut params: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> =
+            vec![&of.id.0, &of.attempt];
+        params.extend(values);
+        let set = self.session.opt(&sql, &params, CANNOT_WRITE).await?;
+        set.map(|_| ()).ok_or_else(|| superseded(of))
+    }
+
+    /// What has been copied so far, for whoever looks on.
+    pub(super) async fn set_progress(&self, of: &MoveReport, rows: u64, bytes: u64) -> Result<()> {
+        self.set(of, "rows = $3, bytes = $4", &[&signed(rows), &signed(bytes)]).await
+    }
+
+    pub(super) async fn set_copied(&self, of: &MoveReport, took: Duration) -> Result<()> {
+        let sum = "copy_ms = coalesce(copy_ms, 0) + $3";
+        self.set(of, sum, &[&milliseconds(took)]).await
+    }
+
+    pub(super) async fn set_verified(&self, of: &MoveReport, verified: bool) -> Result<()> {
+        self.set(of, "verified = $3", &[&verified]).await
+    }
+
+    /// Notes where the reverse stream begins.
+    pub(super) async fn set_position(&self, of: &MoveReport, position: PgLsn) -> Result<()> {
+        self.set(of, "position = $3", &[&position]).await
+    }
+
+    pub(super) async fn set_fence(&self, of: &MoveReport, took: Duration) -> Result<()> {
+        self.set(of, "fence_ms = $3", &[&milliseconds(took)]).await
+    }
+
+    /// Enters the phase in which the move comes to rest.
+    pub(super) async fn rest(&self, of: &MoveReport, phase: MovePhase) -> Result<()> {
+        self.set(of, "phase = $3, error = NULL", &[&phase.as_str()]).await
+    }
+
+    /// Notes why a run ended early. The run may have been taken over, and then this is of no interest.
+    pub(super) async fn set_error(&self, of: &MoveReport, error: &Error) {
+        let _ = self.set(of, "error = $3", &[&error.to_string()]).await;
+    }
+
+    /// Stores what a verification found of one table, or, without a table, of the structure.
+    pub(super) async fn store_verified(
+        &self,
+        of: &MoveReport,
+        relation: Option<&str>,
+        [rows, chunks]: [u64; 2],
+        difference: Option<&str>,
+    ) -> Result<()> {
+        const STORE: &str = "INSERT INTO howdah.move_verified (move, attempt, relation, rows, chunks, difference) \
+            VALUES ($1, $2, $3, $4, $5, $6) RETURNING id";
+        let (rows, chunks) = (signed(rows), signed(chunks));
+        self.session
+            .one(
+                STORE,
+                &[&of.id.0, &of.attempt, &relation, &rows, &chunks, &difference],
+                CANNOT_WRITE,
+            )
+            .await
+            .map(|_| ())
+    }
+
+    /// Changes the home, once: if the attempt is still ours and the home is the one we know. Done before, it is well, too.
+    pub(super) async fn change_home(&self, of: &MoveReport, change: &Change<'_>) -> Result<()> {
+        const CHANGE: &str = "WITH mine AS (UPDATE howdah.move SET step = $3, changed_at = clock_timestamp() \
+                WHERE id = $1 AND attempt = $2 RETURNING id), \
+            moved AS (UPDATE howdah.home SET instance = $7, epoch = $8 FROM mine \
+                WHERE shard = $4 AND instance = $5 AND epoch = $6 RETURNING shard), \
+            raised AS (UPDATE howdah.instance SET generation = greatest(generation, $9) FROM moved \
+                WHERE name = $5 RETURNING name), \
+            numbered AS (UPDATE howdah.cluster SET map_version = map_version + 1 FROM moved RETURNING map_version) \
+            SELECT (SELECT count(*) FROM mine), (SELECT count(*) FROM moved), (SELECT count(*) FROM raised), \
+                   (SELECT count(*) FROM numbered), pg_notify($10, '')";
+        const IS_CHANGED: &str =
+            "SELECT FROM howdah.home WHERE shard = $1 AND instance = $2 AND epoch = $3";
+
+        let epoch = |epoch: Epoch| i32::try_from(epoch.get()).unwrap_or(i32::MAX);
+        let shard = number(change.shard);
+        let ((from, old), (to, new)) = (change.from, change.to);
+        let (old, new) = (epoch(old), epoch(new));
+        let row = self
+            .session
+            .one(
+                CHANGE,
+                &[
+                    &of.id.0,
+                    &of.attempt,
+                    &MoveStep::ChangeHome.as_str(),
+                    &shard,
+                    &from.as_str(),
+                    &old,
+                    &to.as_str(),
+                    &new,
+                    &change.generation,
+                    &CHANNEL,
+                ],
+                "cannot change the home in the catalog",
+            )
+            .await?;
+        if row.get::<_, i64>(0) == 0 {
+            return Err(superseded(of));
+        }
+        if row.get::<_, i64>(1) == 1 {
+            return Ok(());
+        }
+        let changed =
+            self.session.opt(IS_CHANGED, &[&shard, &to.as_str(), &new], CANNOT_READ).await?;
+        changed.map(|_| ()).ok_or_else(|| {
+            Error::refused(format!(
+                "the catalog says neither that shard {} lives on {from} nor on {to}",
+                change.shard
+            ))
+            .hint("was the catalog restored from a backup? the servers are right: see `howdah status`")
+        })
+    }
+}
+
+const CANNOT_READ: &str = "cannot read the journal";
+const CANNOT_WRITE: &str = "cannot write the journal";
+
+fn superseded(of: &MoveReport) -> Error {
+    Error::refused(format!("another run has taken over {}", of.id))
+        .hint(format!("see `howdah moves show {}`", of.id))
+}
+
+fn number(shard: ShardId) -> i32 {
+    i32::from(shard.get())
+}
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}

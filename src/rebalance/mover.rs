@@ -1,0 +1,377 @@
+//! The public face: moves shards, and ends, undoes or resumes moves.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+
+use super::event::MoveEvent;
+use super::journal::{Intent, Journal, MoveId, MoveReport};
+use super::names::{Names, schema_at};
+use super::preflight;
+use super::run::Run;
+use super::side::Side;
+use super::step::{MovePhase, MoveStep};
+use crate::catalog::{Catalog, InstanceState, Snapshot};
+use crate::config::Config;
+use crate::connect::Connector;
+use crate::shard::{InstanceName, ShardId};
+use crate::{Error, Result};
+
+/// How often a run that lost a connection begins again by itself.
+const ROUNDS: u32 = 5;
+/// The WAL that a source may keep for a copy, by default.
+const MAX_WAL: u64 = 8 << 30;
+
+/// Moves shards live from one instance to another: `howdah move`.
+///
+/// While a shard is moved it is read and written as ever; for some milliseconds at the end its writes wait. No
+/// acknowledged write is lost and none is done twice, whatever dies on the way: the shard is where it was, or where it
+/// should go, and running the same again goes on. Afterwards a stream back keeps the old copy up to date until the move is
+/// [finished](Self::finish), and until then it can be [undone](Self::roll_back), with all that was written since.
+///
+/// It logs in as the configuration's `owner` and `mover`, and needs `pg_dump` of the source's version or newer.
+///
+/// Dropping a future stops the work where it is; running the same again, or [`abort`](Self::abort), goes on from there.
+///
+/// # Examples
+///
+/// ```no_run
+/// use howdah::{Config, InstanceName, Mover, ShardId};
+///
+/// # async fn example() -> howdah::Result<()> {
+/// let mover = Mover::new(&Config::load()?)?;
+/// let moved = mover.run(ShardId::new(5)?, &InstanceName::new("pg2")?).await?;
+/// println!("{} rows; writers waited {:?} at most", moved.rows, moved.fence);
+/// mover.finish(moved.id).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Mover {
+    pub(super) connector: Connector,
+    pub(super) pg_bin: Option<PathBuf>,
+    pub(super) max_wal: u64,
+    reverse: bool,
+    observer: Box<dyn Fn(&MoveEvent) + Send + Sync>,
+    /// Held during a fence.
+    pub(super) fencing: Arc<Mutex<()>>,
+}
+
+/// What is to be done with a move that is in the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    GoOn,
+    GoBack,
+    Finish,
+    Abort,
+}
+
+impl Mover {
+    /// A mover of the cluster that the configuration names.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration is wrong.
+    pub fn new(config: &Config) -> Result<Self> {
+        Ok(Self {
+            connector: Connector::new(Arc::new(config.settings()?))?,
+            pg_bin: std::env::var_os("HOWDAH_PG_BIN").map(PathBuf::from),
+            max_wal: MAX_WAL,
+            reverse: true,
+            observer: Box::new(|_| {}),
+            fencing: Arc::default(),
+        })
+    }
+
+    /// Whether a stream back keeps the old copy up to date, so that a move can be undone. Without one a move is finished as
+    /// soon as the shard lives on the target. Default: `true`.
+    #[must_use]
+    pub fn reverse(mut self, reverse: bool) -> Self {
+        self.reverse = reverse;
+        self
+    }
+
+    /// The folder of `pg_dump`. Default: `HOWDAH_PG_BIN`, else that of a source on this machine, `PATH`, and the
+    /// distribution's folders.
+    #[must_use]
+    pub fn pg_bin(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.pg_bin = Some(folder.into());
+        self
+    }
+
+    /// The bytes of WAL that a source may keep for a copy that is behind; beyond that the move gives up. Default: 8 GiB.
+    #[must_use]
+    pub fn max_wal(mut self, bytes: u64) -> Self {
+        self.max_wal = bytes;
+        self
+    }
+
+    /// Called with everything that happens, before each step and after it.
+    #[must_use]
+    pub fn on_event(mut self, observer: impl Fn(&MoveEvent) + Send + Sync + 'static) -> Self {
+        self.observer = Box::new(observer);
+        self
+    }
+
+    /// Moves a shard, or goes on with its move. Ends when the shard lives on the target.
+    ///
+    /// # Errors
+    ///
+    /// [Refused](Error::is_refused), with nothing touched and all reasons named, where something stands in the way;
+    /// [refused](Error::is_refused), with the shard where it was, where the copies differ. Otherwise what went wrong on the
+    /// way; run it again, or [`abort`](Self::abort).
+    pub async fn run(&self, shard: ShardId, to: &InstanceName) -> Result<MoveReport> {
+        let journal = Journal::open(&self.connector).await?;
+        if let Some(open) = journal.open_move(shard).await? {
+            match open.phase {
+                MovePhase::Reversible if open.target != *to || !open.back => {
+                    let home = self.snapshot().await?.map.home(shard)?.instance().clone();
+                    if home == *to {
+                        return Ok(open);
+                    }
+                    self.finish(open.id).await?;
+                }
+                _ if open.target == *to && !open.back => return self.resume(open.id).await,
+                _ => {
+                    return Err(Error::refused(format!(
+                        "shard {shard} has the open move {} from {} to {}",
+                        open.id, open.source, open.target
+                    ))
+                    .hint(format!("resume or abort it: `howdah moves resume {}`", open.id)));
+                }
+            }
+        }
+        let id = Box::pin(self.begin(shard, to)).await?;
+        self.resume(id).await
+    }
+
+    /// Goes on with a move that was interrupted, in the direction that it had.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run); also when it has ended.
+    pub async fn resume(&self, id: MoveId) -> Result<MoveReport> {
+        self.take_up(id, Wish::GoOn).await
+    }
+
+    /// Brings a shard back to where it was moved from, with every write that was made since; or goes on doing so.
+    ///
+    /// # Errors
+    ///
+    /// When the move has no stream back, or has not come so far; otherwise as [`run`](Self::run).
+    pub async fn roll_back(&self, id: MoveId) -> Result<MoveReport> {
+        self.take_up(id, Wish::GoBack).await
+    }
+
+    /// Ends a move: the stream back and the old copy are dropped.
+    ///
+    /// # Errors
+    ///
+    /// When the shard does not live on the target yet, or something cannot be dropped; run it again.
+    pub async fn finish(&self, id: MoveId) -> Result<MoveReport> {
+        self.take_up(id, Wish::Finish).await
+    }
+
+    /// Undoes a move before its cutover: everything that it made is dropped.
+    ///
+    /// # Errors
+    ///
+    /// When the shard has left already, or something cannot be dropped; run it again.
+    pub async fn abort(&self, id: MoveId) -> Result<MoveReport> {
+        self.take_up(id, Wish::Abort).await
+    }
+
+    /// All moves that there ever were, the newest first.
+    ///
+    /// # Errors
+    ///
+    /// When the catalog cannot be read.
+    pub async fn list(&self) -> Result<Vec<MoveReport>> {
+        Journal::open(&self.connector).await?.list().await
+    }
+
+    /// One move.
+    ///
+    /// # Errors
+    ///
+    /// When there is none of this name, or the catalog cannot be read.
+    pub async fn show(&self, id: MoveId) -> Result<MoveReport> {
+        Journal::open(&self.connector).await?.show(id).await
+    }
+
+    /// The open move of a shard.
+    ///
+    /// # Errors
+    ///
+    /// When the catalog cannot be read.
+    pub async fn open_move(&self, shard: ShardId) -> Result<Option<MoveReport>> {
+        Journal::open(&self.connector).await?.open_move(shard).await
+    }
+
+    /// Compares both copies of a shard while a stream back runs, and stores what was found with the move.
+    ///
+    /// # Errors
+    ///
+    /// [Refused](Error::is_refused), naming the differences, where they are not equal; otherwise when they cannot be
+    /// compared.
+    pub async fn verify(&self, shard: ShardId) -> Result<MoveReport> {
+        let journal = Journal::open(&self.connector).await?;
+        let open = journal.open_move(shard).await?;
+        let open = open.filter(|open| open.phase == MovePhase::Reversible).ok_or_else(|| {
+            Error::refused(format!("there is one copy of shard {shard}, so nothing to compare"))
+                .hint("both are there from a move on until it is finished")
+        })?;
+        let snapshot = self.snapshot().await?;
+        let run = Box::pin(self.lock(&snapshot, journal, &open, false)).await?;
+        run.compare().await?;
+        self.show(open.id).await
+    }
+
+    async fn snapshot(&self) -> Result<Snapshot> {
+        Catalog::new(self.connector.clone()).load().await
+    }
+
+    /// Everything up to the journal's entry.
+    async fn begin(&self, shard: ShardId, to: &InstanceName) -> Result<MoveId> {
+        let snapshot = self.snapshot().await?;
+        let home = snapshot.map.home(shard)?.clone();
+        let target = snapshot.instances.get_key_value(to).ok_or_else(|| {
+            Error::input(format!("there is no instance {to}")).hint("`howdah status` shows them")
+        })?;
+        if home.instance() == to {
+            return Err(Error::input(format!("shard {shard} lives on {to} already")));
+        }
+        if target.1.state != InstanceState::Active {
+            return Err(Error::refused(format!("{to} is {}: it takes no shards", target.1.state)));
+        }
+        let observe = |step, what| {
+            self.observe(&MoveEvent { id: None, shard, back: false, step, what });
+        };
+        observe(MoveStep::LockServers, super::event::MoveNews::Begun);
+        let (source, target) = futures_util::try_join!(
+            Side::connect(&self.connector, &snapshot, home.instance()),
+            Side::connect(&self.connector, &snapshot, to)
+        )?;
+        source.lock(shard).await?;
+        target.lock(shard).await?;
+        observe(MoveStep::LockServers, super::event::MoveNews::Done);
+        observe(MoveStep::Preflight, super::event::MoveNews::Begun);
+        preflight::check(&source, &target, shard, &home.schema()).await?;
+        observe(MoveStep::Preflight, super::event::MoveNews::Done);
+        let intent = Intent {
+            shard,
+            source: home.instance(),
+            target: to,
+            epoch: home.epoch(),
+            reverse: self.reverse,
+            servers: [&source.server, &target.server],
+        };
+        Ok(Journal::open(&self.connector).await?.enter(&intent).await?.id)
+    }
+
+    /// Does with a move what is wished, again where a connection was lost on the way.
+    async fn take_up(&self, id: MoveId, wish: Wish) -> Result<MoveReport> {
+        let mut round = 1;
+        loop {
+            match Box::pin(self.take_up_once(id, wish)).await {
+                // Whoever died on the way, what is on the servers says how to go on.
+                Err(error) if is_lost(&error) && round < ROUNDS => round += 1,
+                Err(error) => return Err(error),
+                Ok(()) => return self.show(id).await,
+            }
+        }
+    }
+
+    async fn take_up_once(&self, id: MoveId, wish: Wish) -> Result<()> {
+        let journal = Journal::open(&self.connector).await?;
+        let report = journal.show(id).await?;
+        let back = match wish {
+            _ if !report.phase.is_open() => {
+                let ended = matches!(
+                    (wish, report.phase),
+                    (Wish::Abort, MovePhase::Aborted)
+                        | (Wish::Finish, MovePhase::Finished)
+                        | (Wish::GoBack, MovePhase::RolledBack)
+                );
+                return if ended {
+                    Ok(())
+                } else {
+                    Err(Error::refused(format!("{id} has ended: {}", report.phase)))
+                };
+            }
+            Wish::GoOn if report.phase == MovePhase::Reversible => return Ok(()),
+            Wish::GoBack if report.phase != MovePhase::Reversible && !report.back => {
+                return Err(Error::refused(format!("{id} is not that far: {}", report.phase))
+                    .hint(format!("abort it: `howdah moves abort {id}`")));
+            }
+            Wish::GoOn | Wish::Abort => report.back,
+            Wish::GoBack => true,
+            Wish::Finish if report.phase != MovePhase::Reversible || report.back => {
+                return Err(Error::refused(format!("{id} is not that far: {}", report.phase))
+                    .hint(format!("`howdah moves resume {id}`")));
+            }
+            Wish::Finish => false,
+        };
+        let snapshot = self.snapshot().await?;
+        let run = self.lock(&snapshot, journal, &report, back).await?;
+        let done = match wish {
+            Wish::GoOn | Wish::GoBack => run.go_on().await,
+            Wish::Finish => run.finish().await,
+            Wish::Abort => run.abort().await,
+        };
+        if let Err(error) = &done {
+            run.journal.set_error(&run.report, error).await;
+        }
+        done
+    }
+
+    /// Locks both servers for a move that is in the journal, and takes it over.
+    async fn lock<'a>(
+        &'a self,
+        snapshot: &Snapshot,
+        journal: Journal,
+        report: &MoveReport,
+        back: bool,
+    ) -> Result<Run<'a>> {
+        let (source, target) = futures_util::try_join!(
+            Side::connect(&self.connector, snapshot, &report.source),
+            Side::connect(&self.connector, snapshot, &report.target)
+        )?;
+        source.lock(report.shard).await?;
+        target.lock(report.shard).await?;
+        // The servers may have been promoted since we logged in, and the move may have ended.
+        let report = journal.take_over(report.id, back).await?;
+        if !report.phase.is_open() {
+            return Err(Error::refused(format!("{} has ended: {}", report.id, report.phase)));
+        }
+        let names = Names::new(&snapshot.cluster, report.id.get(), report.shard, report.epoch);
+        Ok(Run::new(self, journal, report, names, [source, target]))
+    }
+
+    pub(super) fn observe(&self, event: &MoveEvent) {
+        (self.observer)(event);
+    }
+}
+
+impl Run<'_> {
+    /// Compares both copies of a move that could be undone.
+    async fn compare(&self) -> Result<()> {
+        let epoch = super::run::next(self.report.epoch)?;
+        let schema = schema_at(self.report.shard, epoch, &self.target.name);
+        self.verify_reversible(&schema).await
+    }
+}
+
+fn is_lost(error: &Error) -> bool {
+    error.kind() == crate::error::Kind::Unavailable
+}
+
+impl fmt::Debug for Mover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mover")
+            .field("reverse", &self.reverse)
+            .field("max_wal", &self.max_wal)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,107 @@
+//! What stands in the way of a move, all of it at once, before anything is touched.
+
+use super::names::GUARD;
+use super::session::Session;
+use super::side::Side;
+use crate::shard::ShardId;
+use crate::{Error, Result};
+
+/// What a shard's schema ($1) must not have, or depend on: one row a problem.
+const SHARD: &str = include_str!("../../sql/preflight.sql");
+
+/// What a server must offer, for either direction: it publishes to the other, and subscribes to it.
+const SERVER: &str = "\
+    SELECT 'wal_level is ' || current_setting('wal_level') || ', not logical' \
+        WHERE current_setting('wal_level') <> 'logical' \
+    UNION ALL SELECT 'all ' || m || ' replication slots (max_replication_slots) are in use' \
+        FROM current_setting('max_replication_slots') m \
+        WHERE (SELECT count(*) FROM pg_replication_slots) + 2 > m::int \
+    UNION ALL SELECT 'max_logical_replication_workers is ' || m FROM current_setting('max_logical_replication_workers') m \
+        WHERE m::int < 2 \
+    UNION ALL SELECT 'the function howdah.guard() is missing: run `howdah init` again' \
+        WHERE to_regprocedure('howdah.guard()') IS NULL \
+    UNION ALL SELECT 'session_replication_role is ' || current_setting('session_replication_role') \
+        WHERE current_setting('session_replication_role') <> 'origin'";
+
+/// What the role of movers must be able to do.
+const ROLE: &str = "\
+    SELECT 'role ' || current_user || ' lacks REPLICATION' FROM pg_roles \
+        WHERE rolname = current_user AND NOT (rolreplication OR rolsuper) \
+    UNION ALL SELECT 'role ' || current_user || ' must be a superuser, for it makes subscriptions' FROM pg_roles \
+        WHERE rolname = current_user AND NOT rolsuper AND current_setting('server_version_num')::int < 160000 \
+    UNION ALL SELECT 'role ' || current_user || ' lacks ' || r FROM pg_roles, (VALUES ('pg_checkpoint'), ('pg_create_subscription')) v(r) \
+        WHERE rolname = current_user AND NOT rolsuper AND current_setting('server_version_num')::int >= 160000 \
+          AND NOT pg_has_role(current_user, r, 'MEMBER')";
+
+/// What both servers must have alike.
+const ALIKE: &str =
+    "SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database()";
+
+/// The extensions that the tables of a shard ($1) use.
+const EXTENSIONS: &str = "SELECT DISTINCT e.extname::text FROM pg_depend d \
+    JOIN pg_depend m ON m.classid = d.refclassid AND m.objid = d.refobjid AND m.deptype = 'e' \
+    JOIN pg_extension e ON e.oid = m.refobjid \
+    WHERE (d.classid, d.objid) IN ( \
+        SELECT 'pg_class'::regclass, oid FROM pg_class WHERE relnamespace = to_regnamespace($1) \
+        UNION ALL SELECT 'pg_proc'::regclass, oid FROM pg_proc WHERE pronamespace = to_regnamespace($1) \
+        UNION ALL SELECT 'pg_attrdef'::regclass, a.oid FROM pg_attrdef a JOIN pg_class c ON c.oid = adrelid \
+            WHERE relnamespace = to_regnamespace($1) \
+        UNION ALL SELECT 'pg_type'::regclass, oid FROM pg_type WHERE typnamespace = to_regnamespace($1))";
+
+/// Looks for everything that would keep the shard from being moved.
+///
+/// # Errors
+///
+/// [Refused](Error::is_refused), naming all of it.
+pub(super) async fn check(
+    source: &Side,
+    target: &Side,
+    shard: ShardId,
+    schema: &str,
+) -> Result<()> {
+    let mut problems = Vec::new();
+    for row in source.work.rows(SHARD, &[&schema, &GUARD], CANNOT_LOOK).await? {
+        problems.push(format!("shard {shard}: {}", row.get::<_, &str>(0)));
+    }
+    for side in [source, target] {
+        let found = |rows: Vec<tokio_postgres::Row>| {
+            let problem =
+                |row: &tokio_postgres::Row| format!("{} {}", side.name, row.get::<_, &str>(0));
+            rows.iter().map(problem).collect::<Vec<_>>()
+        };
+        problems.extend(found(side.work.rows(SERVER, &[], CANNOT_LOOK).await?));
+        problems.extend(found(side.mover.rows(ROLE, &[], CANNOT_LOOK).await?));
+    }
+    for epoch in target.epochs(shard).await? {
+        problems.push(format!(
+            "{} has a schema of shard {shard} already, of epoch {epoch}",
+            target.name
+        ));
+    }
+    if source.server.system == target.server.system && source.dsn.dbname() == target.dsn.dbname() {
+        problems.push(format!("{} and {} are the same database", source.name, target.name));
+    }
+    let encoding = async |session: &Session| -> Result<String> {
+        Ok(session.one(ALIKE, &[], CANNOT_LOOK).await?.get(0))
+    };
+    let (here, there) = (encoding(&source.work).await?, encoding(&target.work).await?);
+    if here != there {
+        problems.push(format!("{} is encoded in {here}, {} in {there}", source.name, target.name));
+    }
+    let used = source.work.rows(EXTENSIONS, &[&schema], CANNOT_LOOK).await?;
+    let used: Vec<String> = used.iter().map(|row| row.get(0)).collect();
+    let known = "SELECT extname::text FROM pg_extension";
+    let known = target.work.rows(known, &[], CANNOT_LOOK).await?;
+    for extension in used {
+        if !known.iter().any(|row| row.get::<_, &str>(0) == extension) {
+            problems.push(format!("{} lacks the extension {extension}", target.name));
+        }
+    }
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(Error::refused(format!("shard {shard} cannot be moved: {}", problems.join("; ")))
+        .hint("nothing was touched"))
+}
+
+const CANNOT_LOOK: &str = "cannot look for what is in the way";

@@ -1,0 +1,268 @@
+//! One run of a move: it takes the locks, looks at what is on the servers, and goes on from there.
+//!
+//! Running it again after any interruption is the same code: each step finds what is there and does what is missing.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::cutover::Cutover;
+use super::event::{MoveEvent, MoveNews};
+use super::hosts::Hosts;
+use super::journal::{Journal, MoveReport};
+use super::mover::Mover;
+use super::names::{Names, schema_at};
+use super::relations::Relations;
+use super::side::Side;
+use super::step::{MovePhase, MoveStep};
+use super::verify::{Findings, Pair};
+use crate::shard::Epoch;
+use crate::{Error, Result};
+
+/// A move in the hands of this process: both servers are locked, and the journal has our attempt.
+pub(super) struct Run<'a> {
+    pub(super) mover: &'a Mover,
+    pub(super) journal: Journal,
+    pub(super) report: MoveReport,
+    pub(super) names: Names,
+    pub(super) source: Side,
+    pub(super) target: Side,
+    fence_began: Mutex<Option<Instant>>,
+}
+
+/// Where a shard is, as the two servers say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Closed {
+    /// The schema has its old name: this server is the home.
+    Not,
+    /// It has the new name: this server takes no more writes.
+    Already,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(
+        mover: &'a Mover,
+        journal: Journal,
+        report: MoveReport,
+        names: Names,
+        [source, target]: [Side; 2],
+    ) -> Self {
+        Self { mover, journal, report, names, source, target, fence_began: Mutex::new(None) }
+    }
+
+    /// Brings the move to its rest: the shard lives on the target, or, on the way back, on the source.
+    pub(super) async fn go_on(&self) -> Result<()> {
+        if self.report.back { self.backward().await } else { self.forward().await }
+    }
+
+    async fn forward(&self) -> Result<()> {
+        let (old, new) = (self.report.epoch, next(self.report.epoch)?);
+        let (source, target) = (&self.source, &self.target);
+        let cutover = Cutover {
+            run: self,
+            from: source,
+            to: target,
+            old,
+            new,
+            stream: &self.names.forward,
+            reverse: self.report.reverse,
+        };
+        if self.closed(source, old, new).await? == Closed::Not {
+            if !self.servers_are_the_same() {
+                return Err(self.void());
+            }
+            let schema = schema_at(self.report.shard, old, &source.name);
+            let relations = Relations::read(&source.work, &schema).await?;
+            self.close_if_open(&cutover, &relations).await?;
+            self.copy(&schema, &relations).await?;
+            let findings = self.verify([source, target], &schema, &relations).await?;
+            cutover.perform(&relations, &findings).await?;
+        } else {
+            self.conclude(&cutover).await?;
+        }
+        self.settle().await
+    }
+
+    async fn backward(&self) -> Result<()> {
+        let old = next(self.report.epoch)?;
+        let new = next(old)?;
+        let (home, copy) = (&self.target, &self.source);
+        let cutover = Cutover {
+            run: self,
+            from: home,
+            to: copy,
+            old,
+            new,
+            stream: &self.names.reverse,
+            reverse: false,
+        };
+        if self.closed(home, old, new).await? == Closed::Not {
+            if !self.servers_are_the_same() {
+                return Err(Error::refused(format!(
+                    "{} or {} failed over since the move, so the old copy may not have everything",
+                    home.name, copy.name
+                ))
+                .hint(format!(
+                    "`howdah moves finish {}`, then move the shard anew",
+                    self.report.id
+                )));
+            }
+            let schema = schema_at(self.report.shard, old, &home.name);
+            let relations = Relations::read(&home.work, &schema).await?;
+            self.close_if_open(&cutover, &relations).await?;
+            let findings = self.verify([home, copy], &schema, &relations).await?;
+            cutover.perform(&relations, &findings).await?;
+        } else {
+            self.conclude(&cutover).await?;
+        }
+        self.settle_back().await
+    }
+
+    /// Whether the home was closed already. It alone decides.
+    async fn closed(&self, home: &Side, old: Epoch, new: Epoch) -> Result<Closed> {
+        let epochs = home.epochs(self.report.shard).await?;
+        match (epochs.contains(&old), epochs.contains(&new)) {
+            (true, false) => Ok(Closed::Not),
+            (false, true) => Ok(Closed::Already),
+            (both, _) => Err(Error::refused(format!(
+                "{} has {} of the schemas that shard {} may have there",
+                home.name,
+                if both { "both" } else { "none" },
+                self.report.shard
+            ))
+            .hint("was it restored from a backup? see what is there before anything else")),
+        }
+    }
+
+    /// An interrupted attempt may have opened the copy: as long as the home is not closed, it must not stay so.
+    async fn close_if_open(&self, cutover: &Cutover<'_>, relations: &Relations) -> Result<()> {
+        if cutover.to.epochs(self.report.shard).await?.contains(&cutover.new) {
+            cutover.close_again(relations).await?;
+        }
+        Ok(())
+    }
+
+    /// The home is closed: the copy is the only one that can serve.
+    async fn conclude(&self, cutover: &Cutover<'_>) -> Result<()> {
+        if !cutover.to.epochs(self.report.shard).await?.contains(&cutover.new) {
+            return Err(Error::refused(format!(
+                "shard {} is closed on {}, and {} does not have it",
+                self.report.shard, cutover.from.name, cutover.to.name
+            ))
+            .hint("did that server lose its last commits in a failover? bring back the one that has them"));
+        }
+        let mut hosts = Hosts::connect(&self.mover.connector, cutover.from).await;
+        cutover.conclude(&mut hosts).await
+    }
+
+    /// Compares both copies, and notes what was found. Without it, no cutover.
+    async fn verify(
+        &self,
+        [home, copy]: [&Side; 2],
+        schema: &str,
+        relations: &Relations,
+    ) -> Result<Findings> {
+        self.begin(MoveStep::Verify).await?;
+        self.journal.set_verified(&self.report, false).await?;
+        let pair = Pair { home, copy, schema, id: self.report.id.get() };
+        let progress = |rows| {
+            self.event(MoveStep::Verify, MoveNews::Progress { rows, bytes: 0, of_bytes: 0 });
+        };
+        let findings = pair.compare(relations, progress).await?;
+        self.store(&findings).await?;
+        if let Some(difference) = findings.difference() {
+            return Err(Error::refused(format!("the copies differ: {difference}")).hint(format!(
+                "the shard stays where it is; `howdah moves abort {}`",
+                self.report.id
+            )));
+        }
+        self.journal.set_verified(&self.report, true).await?;
+        self.end(MoveStep::Verify).await?;
+        Ok(findings)
+    }
+
+    /// Compares the two copies of a move that can be undone, by hand.
+    pub(super) async fn verify_reversible(&self, schema: &str) -> Result<()> {
+        let relations = Relations::read(&self.target.work, schema).await?;
+        self.verify([&self.target, &self.source], schema, &relations).await?;
+        self.rest(MovePhase::Reversible).await
+    }
+
+    async fn store(&self, findings: &Findings) -> Result<()> {
+        let structure = findings.structure_difference.as_deref();
+        self.journal.store_verified(&self.report, None, [0, 0], structure).await?;
+        for found in &findings.tables {
+            let (name, difference) = (found.table.name.as_str(), found.difference.as_deref());
+            let counts = [found.rows, found.chunks];
+            self.journal.store_verified(&self.report, Some(name), counts, difference).await?;
+        }
+        Ok(())
+    }
+
+    /// Neither server failed over, and neither is another one, since the copy began.
+    pub(super) fn servers_are_the_same(&self) -> bool {
+        let [source, target] = [&self.report.source_server, &self.report.target_server];
+        source.as_ref() == Some(&self.source.server) && target.as_ref() == Some(&self.target.server)
+    }
+
+    /// The copy may lack what a failover has lost, or have too much.
+    pub(super) fn void(&self) -> Error {
+        Error::refused(format!(
+            "{} or {} failed over since the copy began, so it is void",
+            self.source.name, self.target.name
+        ))
+        .hint(format!("`howdah moves abort {}`, then move the shard anew", self.report.id))
+    }
+
+    pub(super) async fn begin(&self, step: MoveStep) -> Result<()> {
+        self.journal.note(&self.report, step, false).await?;
+        self.event_begin(step);
+        Ok(())
+    }
+
+    pub(super) async fn end(&self, step: MoveStep) -> Result<()> {
+        self.event_end(step);
+        self.journal.note(&self.report, step, true).await
+    }
+
+    /// For the steps within the fence: what they leave behind says itself how far they came, and each note would keep writers
+    /// waiting.
+    pub(super) fn event_begin(&self, step: MoveStep) {
+        self.event(step, MoveNews::Begun);
+    }
+
+    pub(super) fn event_end(&self, step: MoveStep) {
+        self.event(step, MoveNews::Done);
+    }
+
+    pub(super) fn tell(&self, step: MoveStep, note: &str) {
+        self.event(step, MoveNews::Note(note.to_owned()));
+    }
+
+    pub(super) fn lag(&self, step: MoveStep, lag: Duration) {
+        self.event(step, MoveNews::Lag(lag));
+    }
+
+    pub(super) fn event(&self, step: MoveStep, what: MoveNews) {
+        let (id, shard, back) = (Some(self.report.id), self.report.shard, self.report.back);
+        self.mover.observe(&MoveEvent { id, shard, back, step, what });
+    }
+
+    pub(super) async fn rest(&self, phase: MovePhase) -> Result<()> {
+        self.journal.rest(&self.report, phase).await
+    }
+
+    pub(super) fn fence_begins(&self, at: Instant) {
+        *self.fence_began.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+    }
+
+    pub(super) fn fence_ends(&self) -> Option<Instant> {
+        self.fence_began.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+pub(super) fn next(epoch: Epoch) -> Result<Epoch> {
+    let number = epoch.get().checked_add(1).and_then(|number| i32::try_from(number).ok());
+    Epoch::new(number.ok_or_else(|| Error::refused("the shard has moved as often as it can"))?)
+}

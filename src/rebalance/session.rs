@@ -1,0 +1,128 @@
+//! One session of a mover: settings of its own, errors that name the instance.
+
+use std::fmt::Display;
+
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Row, SimpleQueryMessage, SimpleQueryRow};
+
+use crate::Result;
+use crate::config::Dsn;
+use crate::connect::{Connector, Identity, Role, statement_failure};
+use crate::shard::InstanceName;
+
+/// Whatever the servers' defaults are: no limit ends a long copy, a mover that was stopped holds no transaction open
+/// for long, names are printed with their schemas, and values in one form on all versions.
+const SETTINGS: &str = "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0; \
+    SET idle_in_transaction_session_timeout = '10s'; SET default_transaction_isolation = 'read committed'; \
+    SET default_transaction_read_only = off; SET search_path = pg_catalog; SET row_security = off; SET jit = off; \
+    SET client_min_messages = warning; SET DateStyle = 'ISO, MDY'; SET IntervalStyle = 'postgres'; \
+    SET TimeZone = 'UTC'; SET extra_float_digits = 1; SET bytea_output = 'hex'; SET check_function_bodies = off; ";
+
+/// What is done is on disk when it is said to be done; who asked for more keeps that.
+const DURABLE: &str = "SELECT set_config('synchronous_commit', 'on', false) \
+    WHERE current_setting('synchronous_commit') IN ('off', 'local')";
+
+pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// A connection to an instance, or to the catalog.
+#[derive(Debug)]
+pub(super) struct Session {
+    client: Client,
+    at: String,
+}
+
+impl Session {
+    /// Logs in to an instance and makes sure that it is the one.
+    pub(super) async fn open(
+        connector: &Connector,
+        dsn: &Dsn,
+        identity: &Identity,
+        role: Role,
+    ) -> Result<Self> {
+        let name: &InstanceName = &identity.instance;
+        let client = connector.connect(dsn, role).await.map_err(|error| error.at(name))?;
+        identity.greet(&client, SETTINGS).await?;
+        let session = Self { client, at: name.to_string() };
+        session.batch(DURABLE, "cannot set up the session").await?;
+        Ok(session)
+    }
+
+    /// Logs in to the catalog.
+    pub(super) async fn open_catalog(connector: &Connector) -> Result<Self> {
+        let client = connector.connect(&connector.settings().catalog, Role::Owner).await?;
+        let session = Self { client, at: "the catalog".into() };
+        session.batch(SETTINGS, "cannot set up the session").await?;
+        session.batch(DURABLE, "cannot set up the session").await?;
+        Ok(session)
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Puts our settings back after somebody else's SQL, such as a dump's.
+    pub(super) async fn refresh(&self) -> Result<()> {
+        self.batch(&format!("RESET ALL; {SETTINGS}"), "cannot set up the session").await?;
+        self.batch(DURABLE, "cannot set up the session").await
+    }
+
+    /// Statements in one message: one transaction, unless they say otherwise.
+    pub(super) async fn batch(&self, sql: &str, what: impl Display) -> Result<()> {
+        let done = self.client.batch_execute(sql).await;
+        done.map_err(|error| self.failure(error, &what))
+    }
+
+    /// The same, and the rows of all of them as text.
+    pub(super) async fn batch_rows(
+        &self,
+        sql: &str,
+        what: impl Display,
+    ) -> Result<Vec<SimpleQueryRow>> {
+        let answer = self.client.simple_query(sql).await;
+        let answer = answer.map_err(|error| self.failure(error, &what))?;
+        let row = |message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        };
+        Ok(answer.into_iter().filter_map(row).collect())
+    }
+
+    pub(super) async fn rows(
+        &self,
+        sql: &str,
+        params: Params<'_>,
+        what: impl Display,
+    ) -> Result<Vec<Row>> {
+        let rows = self.client.query(sql, params).await;
+        rows.map_err(|error| self.failure(error, &what))
+    }
+
+    pub(super) async fn one(
+        &self,
+        sql: &str,
+        params: Params<'_>,
+        what: impl Display,
+    ) -> Result<Row> {
+        let row = self.client.query_one(sql, params).await;
+        row.map_err(|error| self.failure(error, &what))
+    }
+
+    pub(super) async fn opt(
+        &self,
+        sql: &str,
+        params: Params<'_>,
+        what: impl Display,
+    ) -> Result<Option<Row>> {
+        let row = self.client.query_opt(sql, params).await;
+        row.map_err(|error| self.failure(error, &what))
+    }
+
+    /// Ends a transaction of which nothing shall remain. A session that cannot is closed, which does the same.
+    pub(super) async fn roll_back(&self) {
+        let _ = self.client.batch_execute("ROLLBACK").await;
+    }
+
+    fn failure(&self, error: tokio_postgres::Error, what: &impl Display) -> crate::Error {
+        statement_failure(error, what.to_string()).at(&self.at)
+    }
+}

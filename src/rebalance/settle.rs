@@ -1,0 +1,147 @@
+//! What comes after a cutover, and instead of one: the stream back, the end of a move, and its abortion.
+
+use super::names::{MARK_TABLE, schema_at};
+use super::run::{Run, next};
+use super::seal;
+use super::side::Side;
+use super::step::{MovePhase, MoveStep};
+use super::stream::{self, Begin};
+use crate::shard::Epoch;
+use crate::{Error, Result};
+
+impl Run<'_> {
+    /// After the cutover: the stream there is dropped, and the stream back runs; or, without one, the old copy is dropped.
+    pub(super) async fn settle(&self) -> Result<()> {
+        let (source, target) = (&self.source, &self.target);
+        self.begin(MoveStep::DropForward).await?;
+        self.drop_stream(source, target, &self.names.forward).await?;
+        self.end(MoveStep::DropForward).await?;
+        // After a failover of the new home its slot is gone, and nobody can say what the old copy lacks.
+        let position = self.journal.show(self.report.id).await?.position;
+        let is_possible = self.report.reverse && self.servers_are_the_same();
+        let Some(position) = position.filter(|_| is_possible) else {
+            return self.finish().await;
+        };
+        self.begin(MoveStep::AdvanceReverse).await?;
+        stream::advance(target, &self.names.reverse, position).await?;
+        self.end(MoveStep::AdvanceReverse).await?;
+
+        self.begin(MoveStep::StartReverse).await?;
+        let (connector, name) = (&self.mover.connector, &self.names.reverse);
+        stream::subscribe(connector, source, target, name, Begin::Following).await?;
+        self.end(MoveStep::StartReverse).await?;
+        self.rest(MovePhase::Reversible).await
+    }
+
+    /// After the way back: nothing of the move stays but its journal.
+    pub(super) async fn settle_back(&self) -> Result<()> {
+        let (home, copy) = (&self.source, &self.target);
+        let new = next(next(self.report.epoch)?)?;
+        self.begin(MoveStep::DropReverse).await?;
+        self.drop_stream(copy, home, &self.names.reverse).await?;
+        self.end(MoveStep::DropReverse).await?;
+        self.drop_copy(home, copy, new, MovePhase::RolledBack).await
+    }
+
+    /// Ends a move whose shard lives on the target for good.
+    pub(super) async fn finish(&self) -> Result<()> {
+        let (old, new) = (self.report.epoch, next(self.report.epoch)?);
+        let (source, target) = (&self.source, &self.target);
+        let epochs = source.epochs(self.report.shard).await?;
+        if epochs.contains(&old) || !target.epochs(self.report.shard).await?.contains(&new) {
+            return Err(Error::refused(format!(
+                "shard {} does not live on {} yet",
+                self.report.shard, target.name
+            ))
+            .hint(format!("`howdah moves resume {}`", self.report.id)));
+        }
+        self.begin(MoveStep::DropReverse).await?;
+        self.drop_stream(target, source, &self.names.reverse).await?;
+        self.end(MoveStep::DropReverse).await?;
+        self.drop_copy(target, source, new, MovePhase::Finished).await
+    }
+
+    /// Undoes a move before its cutover. The source was looked at under its lock: it is the home.
+    pub(super) async fn abort(&self) -> Result<()> {
+        let (old, new) = (self.report.epoch, next(self.report.epoch)?);
+        let (source, target) = (&self.source, &self.target);
+        if self.report.back || !source.epochs(self.report.shard).await?.contains(&old) {
+            return Err(Error::refused(format!(
+                "shard {} has left {} already",
+                self.report.shard, source.name
+            ))
+            .hint(format!(
+                "`howdah moves resume {id}`, then `howdah moves rollback {id}`",
+                id = self.report.id
+            )));
+        }
+        self.drop_stream(source, target, &self.names.forward).await?;
+        self.drop_stream(target, source, &self.names.reverse).await?;
+        for epoch in [old, new] {
+            self.drop_schema_if_ours(target, epoch).await?;
+        }
+        self.unmark(source, old).await?;
+        self.rest(MovePhase::Aborted).await
+    }
+
+    /// Drops a subscription, then what it has drawn from.
+    async fn drop_stream(&self, from: &Side, to: &Side, name: &str) -> Result<()> {
+        stream::unsubscribe(to, name).await?;
+        stream::drop_slot(from, name).await?;
+        stream::unpublish(from, name).await
+    }
+
+    async fn drop_copy(
+        &self,
+        home: &Side,
+        copy: &Side,
+        epoch: Epoch,
+        phase: MovePhase,
+    ) -> Result<()> {
+        self.begin(MoveStep::DropCopy).await?;
+        self.drop_schema_if_ours(copy, epoch).await?;
+        self.unmark(home, epoch).await?;
+        self.end(MoveStep::DropCopy).await?;
+        self.rest(phase).await
+    }
+
+    /// Drops a schema that carries this move's comment, or its mark; any other is somebody else's.
+    async fn drop_schema_if_ours(&self, side: &Side, epoch: Epoch) -> Result<()> {
+        let schema = schema_at(self.report.shard, epoch, &side.name);
+        if !side.epochs(self.report.shard).await?.contains(&epoch) {
+            return Ok(());
+        }
+        let ours = [self.names.comment.clone(), self.names.bare_comment()];
+        let comment = side.comment(&schema).await?;
+        if !comment.is_some_and(|comment| ours.contains(&comment))
+            && !self.is_marked(side, &schema).await?
+        {
+            return Err(Error::refused(format!("{schema} was not made by {}", self.report.id))
+                .at(&side.name)
+                .hint("look at it, and drop it by hand"));
+        }
+        let sql = format!("SET lock_timeout = '30s'; {}", seal::drop_schema(&schema));
+        side.work.batch(&sql, "cannot drop the copy").await?;
+        side.work.refresh().await
+    }
+
+    /// Whether a schema has this move's mark: it was a copy, and has been opened.
+    async fn is_marked(&self, side: &Side, schema: &str) -> Result<bool> {
+        const TABLE: &str = "SELECT to_regclass($1) IS NOT NULL";
+        const WHAT: &str = "cannot look for the mark";
+
+        let table = format!("{schema}.{MARK_TABLE}");
+        if !side.work.one(TABLE, &[&table], WHAT).await?.get::<_, bool>(0) {
+            return Ok(false);
+        }
+        let mark = format!("SELECT FROM {table} WHERE move = $1");
+        Ok(side.work.opt(&mark, &[&self.report.id.get()], WHAT).await?.is_some())
+    }
+
+    async fn unmark(&self, home: &Side, epoch: Epoch) -> Result<()> {
+        let schema = schema_at(self.report.shard, epoch, &home.name);
+        let sql = format!("SET lock_timeout = '30s'; DROP TABLE IF EXISTS {schema}.{MARK_TABLE}");
+        home.work.batch(&sql, "cannot unmark the shard").await?;
+        home.work.refresh().await
+    }
+}

@@ -1,0 +1,230 @@
+//! The stream from one server to the other: a publication and a slot here, a subscription there, all of one name.
+//!
+//! Each function finds what is there and does what is missing, so that it can be called again after any interruption.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tokio_postgres::types::PgLsn;
+
+use super::names::{MARK_TABLE, ident, literal};
+use super::relations::Relations;
+use super::side::Side;
+use crate::connect::Connector;
+use crate::error::Kind;
+use crate::{Error, Result};
+
+/// How often something is looked at that takes seconds.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How often the mark is looked for while clients wait.
+const LOOK_AT_ONCE: Duration = Duration::from_micros(300);
+/// How long a slot may be in use by the walsender of a subscription that is gone.
+const RELEASE: Duration = Duration::from_secs(10);
+
+/// How a subscription begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begin {
+    /// With a copy of all rows.
+    Copying,
+    /// With what comes after the slot's position, and nothing that was itself replicated.
+    Following,
+}
+
+/// Makes the publication of all tables, by name, the marks' included.
+pub(super) async fn publish(
+    from: &Side,
+    name: &str,
+    schema: &str,
+    relations: &Relations,
+) -> Result<()> {
+    const IS_THERE: &str = "SELECT FROM pg_publication WHERE pubname = $1";
+
+    if from.work.opt(IS_THERE, &[&name], "cannot look for the publication").await?.is_some() {
+        return Ok(());
+    }
+    let mut tables: Vec<_> = relations.with_rows().map(|table| table.of(schema)).collect();
+    tables.push(format!("{schema}.{MARK_TABLE}"));
+    let sql = format!("CREATE PUBLICATION {} FOR TABLE {}", ident(name), tables.join(", "));
+    from.work.batch(&sql, "cannot publish the shard's tables").await
+}
+
+/// Makes the slot. It waits for every transaction that writes on that server to end.
+pub(super) async fn make_slot(from: &Side, name: &str) -> Result<()> {
+    const IS_THERE: &str = "SELECT FROM pg_replication_slots WHERE slot_name = $1";
+    const MAKE: &str = "SELECT pg_create_logical_replication_slot($1, 'pgoutput')";
+
+    if from.mover.opt(IS_THERE, &[&name], "cannot look for the slot").await?.is_some() {
+        return Ok(());
+    }
+    from.mover.one(MAKE, &[&name], "cannot make the replication slot").await.map(|_| ())
+}
+
+/// Makes the subscription.
+pub(super) async fn subscribe(
+    connector: &Connector,
+    to: &Side,
+    from: &Side,
+    name: &str,
+    begin: Begin,
+) -> Result<()> {
+    if oid(to, name).await?.is_some() {
+        return Ok(());
+    }
+    let conninfo = connector.conninfo_for_servers(&from.dsn)?;
+    let copy_data = begin == Begin::Copying;
+    // From 16 on the publisher leaves out what it has itself received from elsewhere; before, the slot's position must do.
+    let origin = if begin == Begin::Following && to.major >= 16 && from.major >= 16 {
+        ", origin = none"
+    } else {
+        ""
+    };
+    let sql = format!(
+        "CREATE SUBSCRIPTION {name} CONNECTION {conninfo} PUBLICATION {name} \
+         WITH (create_slot = false, slot_name = {slot}, copy_data = {copy_data}, streaming = on{origin})",
+        name = ident(name),
+        conninfo = literal(&conninfo),
+        slot = literal(name),
+    );
+    to.mover.batch(&sql, format_args!("cannot subscribe to {}", from.name)).await
+}
+
+/// How many tables a subscription has, and how many of them are copied and follow.
+pub(super) async fn readiness(to: &Side, name: &str) -> Result<(i64, i64)> {
+    const STATES: &str = "SELECT count(*), count(*) FILTER (WHERE r.srsubstate = 'r') \
+        FROM pg_subscription s JOIN pg_subscription_rel r ON r.srsubid = s.oid \
+        WHERE s.subname = $1 AND s.subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())";
+
+    let row = to.watch.one(STATES, &[&name], "cannot look at the subscription").await?;
+    Ok((row.get(0), row.get(1)))
+}
+
+/// Why a stream may stand still, as far as its server says.
+pub(super) async fn trouble(to: &Side, name: &str) -> String {
+    const ERRORS: &str = "SELECT coalesce(sum(apply_error_count + sync_error_count), 0)::bigint \
+        FROM pg_stat_subscription_stats WHERE subname = $1";
+
+    match to.watch.one(ERRORS, &[&name], "").await.map(|row| row.get::<_, i64>(0)) {
+        Ok(0) => format!("see pg_stat_subscription on {}", to.name),
+        Ok(errors) => {
+            format!("the subscription had {errors} errors: the log of {} says which", to.name)
+        }
+        Err(error) => error.to_string(),
+    }
+}
+
+/// Drops a subscription without touching its slot, which may be on a server that is gone.
+pub(super) async fn unsubscribe(to: &Side, name: &str) -> Result<()> {
+    if oid(to, name).await?.is_none() {
+        return Ok(());
+    }
+    let name = ident(name);
+    let sql = [
+        format!("ALTER SUBSCRIPTION {name} DISABLE"),
+        format!("ALTER SUBSCRIPTION {name} SET (slot_name = NONE)"),
+        format!("DROP SUBSCRIPTION {name}"),
+    ];
+    for statement in sql {
+        // Each by itself: dropping one with tables that were not ready refuses to run in a transaction.
+        to.mover.batch(&statement, "cannot drop the subscription").await?;
+    }
+    Ok(())
+}
+
+/// Drops a slot once nobody uses it, and with it those that the copy of single tables had.
+pub(super) async fn drop_slot(from: &Side, name: &str) -> Result<()> {
+    const DROP: &str = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
+        WHERE slot_name = $1 AND active_pid IS NULL";
+    const IN_USE: &str = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1";
+    const END: &str = "SELECT pg_terminate_backend($1)";
+    const WHAT: &str = "cannot drop the replication slot";
+
+    let began = Instant::now();
+    loop {
+        // Between the look and the drop somebody may have taken it.
+        let dropped = from.mover.rows(DROP, &[&name], WHAT).await;
+        match from.mover.opt(IN_USE, &[&name], WHAT).await?.map(|row| row.get::<_, Option<i32>>(0))
+        {
+            None => return Ok(()),
+            Some(Some(pid)) if began.elapsed() > RELEASE / 2 => {
+                from.mover.rows(END, &[&pid], WHAT).await?;
+            }
+            _ => {}
+        }
+        if began.elapsed() > RELEASE {
+            dropped?;
+            return Err(Error::new(Kind::Timeout, format!("the slot {name} is still in use"))
+                .at(&from.name)
+                .hint("run this again"));
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+}
+
+pub(super) async fn unpublish(from: &Side, name: &str) -> Result<()> {
+    let sql = format!("DROP PUBLICATION IF EXISTS {}", ident(name));
+    from.work.batch(&sql, "cannot drop the publication").await
+}
+
+/// Brings the slot to a position, and has that written to disk: an advance alone is lost in a crash.
+pub(super) async fn advance(from: &Side, name: &str, position: PgLsn) -> Result<()> {
+    const ADVANCE: &str = "SELECT pg_replication_slot_advance(slot_name, $2) FROM pg_replication_slots \
+        WHERE slot_name = $1 AND confirmed_flush_lsn < $2";
+
+    from.mover.rows(ADVANCE, &[&name, &position], "cannot advance the slot").await?;
+    from.mover.batch("CHECKPOINT", "cannot write the slot to disk").await
+}
+
+/// How many bytes of WAL a slot holds back, and whether they are still all there.
+pub(super) async fn held_back(from: &Side, name: &str) -> Result<Option<(i64, bool)>> {
+    const HELD: &str = "SELECT (pg_current_wal_lsn() - restart_lsn)::bigint, wal_status IN ('reserved', 'extended') \
+        FROM pg_replication_slots WHERE slot_name = $1 AND restart_lsn IS NOT NULL";
+
+    let row = from.watch.opt(HELD, &[&name], "cannot look at the slot").await?;
+    Ok(row.map(|row| (row.get(0), row.get(1))))
+}
+
+/// Writes a mark at home and waits until the copy has it: everything that was committed before is there then. How long it
+/// took is how far the copy is behind.
+pub(super) async fn mark(
+    from: &Side,
+    to: &Side,
+    schema: &str,
+    id: i64,
+    patience: Duration,
+) -> Result<Duration> {
+    let began = Instant::now();
+    let write =
+        format!("UPDATE {schema}.{MARK_TABLE} SET mark = mark + 1 WHERE move = $1 RETURNING mark");
+    let mark: i64 = from.watch.one(&write, &[&id], "cannot write the mark").await?.get(0);
+    let read = format!("SELECT FROM {schema}.{MARK_TABLE} WHERE move = $1 AND mark >= $2");
+    let read = to.watch.client().prepare(&read).await;
+    let read = read.map_err(|error| {
+        crate::connect::statement_failure(error, "cannot look for the mark").at(&to.name)
+    })?;
+    loop {
+        let seen = to.watch.client().query_opt(&read, &[&id, &mark]).await;
+        let seen = seen.map_err(|error| {
+            crate::connect::statement_failure(error, "cannot look for the mark").at(&to.name)
+        })?;
+        let waited = began.elapsed();
+        if seen.is_some() {
+            return Ok(waited);
+        }
+        if waited > patience {
+            return Err(Error::new(
+                Kind::Timeout,
+                format!("{} is more than {patience:?} behind {}", to.name, from.name),
+            ));
+        }
+        // The longer it takes, the less a look more matters.
+        sleep(LOOK_AT_ONCE.max(waited / 20).min(LOOK_AGAIN)).await;
+    }
+}
+
+async fn oid(to: &Side, name: &str) -> Result<Option<u32>> {
+    const IS_THERE: &str = "SELECT oid FROM pg_subscription WHERE subname = $1 \
+        AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())";
+
+    let row = to.mover.opt(IS_THERE, &[&name], "cannot look for the subscription").await?;
+    Ok(row.map(|row| row.get(0)))
+}
