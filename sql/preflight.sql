@@ -15,8 +15,6 @@ WITH space AS (
     UNION ALL SELECT 'pg_policy'::regclass, p.oid, polname FROM pg_policy p JOIN relation ON polrelid = relation.oid
     UNION ALL SELECT 'pg_operator'::regclass, o.oid, oprname FROM pg_operator o JOIN space ON oprnamespace = space.oid
     UNION ALL SELECT 'pg_statistic_ext'::regclass, x.oid, stxname FROM pg_statistic_ext x JOIN space ON stxnamespace = space.oid
-), indexed AS (
-    SELECT * FROM inside
 )
 SELECT 'table ' || relname || ' has no primary key' FROM relation
 WHERE relkind = 'r' AND relname <> 'howdah_move'
@@ -63,17 +61,18 @@ UNION ALL
 -- What is inside and needs what is outside. Functions, types and operators elsewhere are of no harm as long as the target
 -- has them, and making the copy shows that; rows elsewhere do not come along.
 SELECT DISTINCT format('%s depends on %s, which is not in the shard''s schema',
-    pg_describe_object(d.classid, d.objid, d.objsubid), pg_describe_object(d.refclassid, d.refobjid, d.refobjsubid))
+    pg_describe_object(d.classid, d.objid, 0), pg_describe_object(d.refclassid, d.refobjid, 0))
 FROM pg_depend d JOIN inside i ON i.classid = d.classid AND i.objid = d.objid
 JOIN pg_class c ON d.refclassid = 'pg_class'::regclass AND c.oid = d.refobjid
-WHERE c.relnamespace NOT IN (SELECT oid FROM space)
+WHERE c.relnamespace NOT IN (SELECT oid FROM space) AND c.relkind NOT IN ('i', 'I')
   AND c.relnamespace NOT IN ('pg_catalog'::regnamespace, 'pg_toast'::regnamespace, 'information_schema'::regnamespace)
 UNION ALL
 -- What is outside and needs what is inside: it is bound to it, and would go on with the old home.
 SELECT DISTINCT format('%s depends on %s, and is not in the shard''s schema',
-    pg_describe_object(d.classid, d.objid, d.objsubid), pg_describe_object(d.refclassid, d.refobjid, d.refobjsubid))
+    pg_describe_object(d.classid, d.objid, 0), pg_describe_object(d.refclassid, d.refobjid, 0))
 FROM pg_depend d JOIN inside i ON i.classid = d.refclassid AND i.objid = d.refobjid
-WHERE NOT EXISTS (SELECT FROM indexed o WHERE o.classid = d.classid AND o.objid = d.objid)
+WHERE NOT EXISTS (SELECT FROM inside o WHERE o.classid = d.classid AND o.objid = d.objid)
+  AND NOT (d.refclassid = 'pg_class'::regclass AND d.refobjid IN (SELECT oid FROM relation WHERE relkind IN ('i', 'I')))
   AND d.deptype IN ('n', 'a', 'P', 'S')
   AND d.classid NOT IN ('pg_publication_rel'::regclass, 'pg_publication_namespace'::regclass, 'pg_default_acl'::regclass,
                         'pg_init_privs'::regclass)

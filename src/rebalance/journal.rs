@@ -13,7 +13,7 @@ use tokio_postgres::types::PgLsn;
 use super::session::Session;
 use super::step::{MovePhase, MoveStep};
 use crate::catalog::CHANNEL;
-use crate::connect::Connector;
+use crate::connect::{Connector, Role};
 use crate::shard::{Epoch, InstanceName, ShardId};
 use crate::{Error, Result};
 
@@ -162,8 +162,18 @@ pub(super) struct Journal {
 }
 
 impl Journal {
+    /// To write in it.
     pub(super) async fn open(connector: &Connector) -> Result<Self> {
-        let session = Session::open_catalog(connector).await?;
+        Self::open_as(connector, Role::Owner).await
+    }
+
+    /// To read it, which applications may.
+    pub(super) async fn look(connector: &Connector) -> Result<Self> {
+        Self::open_as(connector, Role::App).await
+    }
+
+    async fn open_as(connector: &Connector, role: Role) -> Result<Self> {
+        let session = Session::open_catalog(connector, role).await?;
         let version = session
             .opt("SELECT to_regclass('howdah.move') IS NOT NULL", &[], "cannot read the catalog")
             .await?;

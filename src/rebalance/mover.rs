@@ -188,7 +188,7 @@ impl Mover {
     ///
     /// When the catalog cannot be read.
     pub async fn list(&self) -> Result<Vec<MoveReport>> {
-        Journal::open(&self.connector).await?.list().await
+        Journal::look(&self.connector).await?.list().await
     }
 
     /// One move.
@@ -197,7 +197,7 @@ impl Mover {
     ///
     /// When there is none of this name, or the catalog cannot be read.
     pub async fn show(&self, id: MoveId) -> Result<MoveReport> {
-        Journal::open(&self.connector).await?.show(id).await
+        Journal::look(&self.connector).await?.show(id).await
     }
 
     /// The open move of a shard.
@@ -206,7 +206,7 @@ impl Mover {
     ///
     /// When the catalog cannot be read.
     pub async fn open_move(&self, shard: ShardId) -> Result<Option<MoveReport>> {
-        Journal::open(&self.connector).await?.open_move(shard).await
+        Journal::look(&self.connector).await?.open_move(shard).await
     }
 
     /// Compares both copies of a shard while a stream back runs, and stores what was found with the move.

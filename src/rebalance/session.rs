@@ -48,8 +48,8 @@ impl Session {
     }
 
     /// Logs in to the catalog.
-    pub(super) async fn open_catalog(connector: &Connector) -> Result<Self> {
-        let client = connector.connect(&connector.settings().catalog, Role::Owner).await?;
+    pub(super) async fn open_catalog(connector: &Connector, role: Role) -> Result<Self> {
+        let client = connector.connect(&connector.settings().catalog, role).await?;
         let session = Self { client, at: "the catalog".into() };
         session.batch(SETTINGS, "cannot set up the session").await?;
         session.batch(DURABLE, "cannot set up the session").await?;

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 /// Two tables that transactions span, one with an identity column, a text key, a view, an index, a trigger, a function
 /// with a search_path, a CHECK and a foreign key.
-const TABLES: &str = "
+pub(crate) const TABLES: &str = "
     CREATE TYPE mood AS ENUM ('fine', 'better');
     CREATE TABLE users (id int PRIMARY KEY, n bigint NOT NULL DEFAULT 0, touched bigint NOT NULL DEFAULT 0);
     CREATE TABLE photos (

@@ -10,8 +10,12 @@ mod init;
 mod local;
 mod locate;
 mod migrate;
+mod move_;
+mod moves;
 mod output;
+mod progress;
 mod status;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,6 +34,7 @@ use output::Output;
   howdah status                                 what is where
   howdah locate --key alice                     the shard of a key
   howdah id decode 2715604631366879010          what an id says
+  howdah move 5 --to pg2                        a shard to another server, live
 
 Exit status: 0 done; 1 failed; 2 usage or configuration; 3 refused by a safety check.")]
 struct Cli {
@@ -75,6 +80,13 @@ enum Command {
     Migrate(migrate::Command),
     /// Run one statement on many shards
     Exec(exec::Exec),
+    /// Move shards to another instance, live
+    Move(move_::Move),
+    /// Show moves; go on with one, undo it, end it
+    #[command(subcommand)]
+    Moves(moves::Command),
+    /// Compare both copies of a shard that was moved
+    Verify(verify::Verify),
 }
 
 /// What every command needs: how to reach the cluster, and how to show things.
@@ -142,5 +154,8 @@ async fn run(command: Command, context: &Context) -> Result<()> {
         Command::Id(command) => id::run(command, context).await,
         Command::Migrate(command) => migrate::run(command, context).await,
         Command::Exec(command) => exec::run(command, context).await,
+        Command::Move(command) => move_::run(command, context).await,
+        Command::Moves(command) => moves::run(command, context).await,
+        Command::Verify(command) => verify::run(command, context).await,
     }
 }

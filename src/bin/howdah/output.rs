@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use howdah::ShardId;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
@@ -63,8 +63,30 @@ impl Output {
     /// A line on stderr that is no result.
     #[expect(clippy::unused_self, reason = "all output goes through here")]
     pub(crate) fn say(&self, line: impl fmt::Display) {
+        Self::line(line);
+    }
+
+    /// The same where there is no output at hand: in what the library calls back.
+    pub(crate) fn line(line: impl fmt::Display) {
         // Without a stderr there is nobody to tell.
         let _ = writeln!(io::stderr(), "{line}");
+    }
+
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    pub(crate) fn is_verbose(&self) -> bool {
+        self.verbose
+    }
+
+    /// Several lines on stderr that change; unseen where nobody watches.
+    pub(crate) fn lines(&self) -> MultiProgress {
+        let lines = MultiProgress::new();
+        if !self.progress || self.json || !io::stderr().is_terminal() {
+            lines.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        lines
     }
 
     /// A bar on stderr that counts to `total`; unseen where nobody watches.

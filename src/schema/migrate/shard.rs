@@ -56,12 +56,28 @@ async fn up(client: &Client, home: Home, set: &Migrations) -> ShardMigration {
             return Ok(());
         }
         lock(client, home.shard()).await?;
+        refuse_if_moving(client, &home).await?;
         apply_all(client, &home, set, &mut outcome).await?;
         unlock(client, home.shard()).await
     }
     .await;
     outcome.error = done.err();
     outcome
+}
+
+/// A move keeps a second copy, which no migration reaches: from its beginning to its end, also while no mover holds the
+/// lock, a table of its own is in the schema.
+async fn refuse_if_moving(client: &Client, home: &Home) -> Result<()> {
+    const MARK: &str = "SELECT to_regclass($1) IS NOT NULL";
+
+    let mark = format!("{}.howdah_move", home.schema());
+    let row = client.query_typed_one(MARK, &[(&mark, Type::TEXT)]).await;
+    if row.map_err(|error| failure(error, "cannot look for a move"))?.get(0) {
+        let shard = home.shard();
+        return Err(Error::refused(format!("shard {shard} has an open move"))
+            .hint(format!("end it first: `howdah moves finish {shard}`, or abort or rollback")));
+    }
+    Ok(())
 }
 
 async fn status(client: &Client, home: Home, set: &Migrations) -> ShardMigration {

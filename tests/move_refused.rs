@@ -1,0 +1,137 @@
+//! What cannot be moved is refused before anything is touched, all reasons at once; and moves and migrations keep out of
+//! each other's way.
+#![cfg(test)]
+
+mod moving;
+
+use howdah::testing::TestCluster;
+use howdah::{InstanceName, Migrations, MovePhase, Mover, Result, ShardId};
+use moving::{TABLES, cluster_with_tables, leftovers, schemas, shard};
+
+fn pg(number: u8) -> InstanceName {
+    InstanceName::new(&format!("pg{number}")).unwrap()
+}
+
+#[tokio::test]
+async fn everything_in_the_way_is_named_at_once_and_nothing_is_touched() -> Result<()> {
+    let test = TestCluster::builder().shards(2).start().await?;
+    let owner = test.servers().client("pg2", "howdah_owner").await?;
+    owner
+        .batch_execute(
+            "SET search_path = shard_0001_e1;
+             CREATE TABLE keyless (a int);
+             CREATE UNLOGGED TABLE fleeting (id int PRIMARY KEY);
+             CREATE TABLE files (id int PRIMARY KEY, content oid);
+             CREATE TABLE family (id int PRIMARY KEY);
+             CREATE TABLE whole (id int PRIMARY KEY);
+             ALTER TABLE whole REPLICA IDENTITY FULL;
+             CREATE TABLE loud (id int PRIMARY KEY);
+             CREATE TRIGGER always BEFORE UPDATE ON loud FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger();
+             ALTER TABLE loud ENABLE ALWAYS TRIGGER always;
+             CREATE MATERIALIZED VIEW kept AS SELECT 1 AS one;
+             CREATE SCHEMA elsewhere;
+             CREATE TABLE elsewhere.parents (id int PRIMARY KEY);
+             CREATE TABLE children (id int PRIMARY KEY REFERENCES elsewhere.parents);
+             CREATE TABLE heirs (id int PRIMARY KEY) INHERITS (elsewhere.parents);
+             CREATE VIEW looks_out AS SELECT id FROM elsewhere.parents;
+             CREATE VIEW elsewhere.looks_in AS SELECT id FROM family;
+             CREATE TABLE elsewhere.refers (id int REFERENCES family);
+             CREATE FUNCTION elsewhere.writes() RETURNS void LANGUAGE sql BEGIN ATOMIC DELETE FROM family; END;",
+        )
+        .await
+        .unwrap();
+    let before = leftovers(&test).await?;
+    let error = Mover::new(&test.config())?.run(shard(), &pg(1)).await.unwrap_err();
+    assert!(error.is_refused(), "{error}");
+    let message = error.to_string();
+    for reason in [
+        "keyless has no primary key",
+        "fleeting is unlogged",
+        "files has the column content of type oid",
+        "whole has a replica identity",
+        "trigger always of loud fires for replication too",
+        "materialized view kept cannot be replicated",
+        "constraint children_id_fkey on table shard_0001_e1.children depends on table elsewhere.parents",
+        "table shard_0001_e1.heirs depends on table elsewhere.parents",
+        "on view shard_0001_e1.looks_out depends on table elsewhere.parents",
+        "on view elsewhere.looks_in depends on table shard_0001_e1.family",
+        "constraint refers_id_fkey on table elsewhere.refers depends on",
+        "function elsewhere.writes() depends on table shard_0001_e1.family",
+    ] {
+        assert!(message.contains(reason), "{reason}: {message}");
+    }
+    assert_eq!(leftovers(&test).await?, before);
+    assert_eq!(schemas(&test).await?, ["pg2 shard_0001_e1"]);
+    assert!(Mover::new(&test.config())?.list().await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_shard_moves_neither_onto_itself_nor_to_nowhere() -> Result<()> {
+    let test = TestCluster::builder().shards(2).start().await?;
+    let mover = Mover::new(&test.config())?;
+    let error = mover.run(shard(), &pg(2)).await.unwrap_err();
+    assert!(
+        error.is_invalid_input() && error.to_string().contains("lives on pg2 already"),
+        "{error}"
+    );
+    let error = mover.run(shard(), &pg(9)).await.unwrap_err();
+    assert!(error.is_invalid_input() && error.to_string().contains("no instance pg9"), "{error}");
+    let error = mover.run(ShardId::new(2)?, &pg(1)).await.unwrap_err();
+    assert!(error.is_invalid_input() && error.to_string().contains("no shard 2"), "{error}");
+    let admin = test.admin("pg1").await?;
+    admin.batch_execute("UPDATE howdah.instance SET state = 'draining'").await.unwrap();
+    let error = mover.run(shard(), &pg(1)).await.unwrap_err();
+    assert!(error.is_refused() && error.to_string().contains("draining"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_schema_that_is_in_the_way_on_the_target_is_left_alone() -> Result<()> {
+    let test = TestCluster::builder().shards(2).start().await?;
+    let owner = test.servers().client("pg1", "howdah_owner").await?;
+    owner
+        .batch_execute("CREATE SCHEMA shard_0001_e1; CREATE TABLE shard_0001_e1.t ()")
+        .await
+        .unwrap();
+    let error = Mover::new(&test.config())?.run(shard(), &pg(1)).await.unwrap_err();
+    assert!(
+        error.is_refused() && error.to_string().contains("has a schema of shard 1 already"),
+        "{error}"
+    );
+    owner.batch_execute("TABLE shard_0001_e1.t").await.unwrap();
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_migration_waits_for_the_end_of_a_move_and_a_move_for_the_end_of_a_migration()
+-> Result<()> {
+    let test = cluster_with_tables()?.start().await?;
+    let mover = Mover::new(&test.config())?;
+    let moved = mover.run(shard(), &pg(1)).await?;
+    assert_eq!(moved.phase, MovePhase::Reversible);
+
+    let more = "CREATE TABLE more (id int PRIMARY KEY)";
+    let more = Migrations::new([("0001_tables.sql", TABLES), ("0002_more.sql", more)])?;
+    let config = test.config();
+    let report = more.up(&config, 1, |_| {}).await?;
+    let refused: Vec<_> = report.failed().collect();
+    assert_eq!(refused.len(), 1);
+    let error = refused[0].error().unwrap();
+    assert!(error.is_refused() && error.to_string().contains("moves finish 1"), "{error}");
+    mover.finish(moved.id).await?;
+    assert_eq!(more.up(&config, 1, |_| {}).await?.failed().count(), 0);
+
+    // Whoever changes the shard holds its lock, as a migration does.
+    let owner = test.servers().client("pg1", "howdah_owner").await?;
+    owner.batch_execute("SELECT pg_advisory_lock(1752135524, 1)").await.unwrap();
+    let to = pg(2);
+    let moving = mover.run(shard(), &to);
+    tokio::pin!(moving);
+    let early = tokio::time::timeout(std::time::Duration::from_millis(500), &mut moving).await;
+    assert!(early.is_err(), "it did not wait for the lock");
+    owner.batch_execute("SELECT pg_advisory_unlock(1752135524, 1)").await.unwrap();
+    let moved = moving.await?;
+    mover.finish(moved.id).await?;
+    Ok(())
+}
