@@ -89,10 +89,11 @@ pub mod testing;
 
 pub use catalog::InstanceState;
 pub use cluster::{
-    Aggregate, Client, Cluster, ClusterStatus, Copied, CopyIn, CopyOut, Cursor, Exec, Found,
-    Gathered, GetMany, HostRole, HostStatus, Instance, InstanceStatus, JobProgress, JobReport,
-    Jobs, Page, Place, Read, ReadFrom, ReservedIds, Scatter, Shard, ShardAnswer, ShardStream,
-    Summand, TextRows, Token, Transaction, Tx,
+    Aggregate, Client, Cluster, ClusterStatus, ClusterTx, Copied, CopyIn, CopyOut, Cursor,
+    Decision, Exec, Found, Gathered, GetMany, HostRole, HostStatus, InDoubt, InDoubtReport,
+    Instance, InstanceStatus, JobProgress, JobReport, Jobs, Page, Place, Read, ReadFrom, Recovery,
+    ReservedIds, Scatter, Shard, ShardAnswer, ShardStream, Summand, TextRows, Token, Transaction,
+    TransactionOptions, Tx,
 };
 pub use config::{Config, Dsn, SslMode};
 pub use error::{Error, Outcome, Result};

@@ -13,6 +13,7 @@
 //! | `howdah_stale_homes_total` | counter: statements that found their shard gone | `instance` |
 //! | `howdah_failovers_total` | counter: another primary was found | `instance` |
 //! | `howdah_replica_reads_total` | counter: reads for which a replica would do | `instance`, `by` (`replica` or `primary`) |
+//! | `howdah_in_doubt_total` | counter: attempts in vain to finish a part of a transaction over shards | `instance` |
 //! | `howdah_map_version` | gauge | |
 
 #![cfg_attr(
@@ -114,6 +115,14 @@ pub(crate) fn stale_home(instance: &InstanceName, shard: ShardId, version: MapVe
     metrics::counter!("howdah_stale_homes_total", "instance" => instance.to_string()).increment(1);
     #[cfg(feature = "tracing")]
     tracing::info!(%instance, %shard, %version, "the shard has moved");
+}
+
+/// A part of a transaction over shards is prepared, and could not be finished yet.
+pub(crate) fn in_doubt(instance: &InstanceName, shard: ShardId, error: &Error) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!("howdah_in_doubt_total", "instance" => instance.to_string()).increment(1);
+    #[cfg(feature = "tracing")]
+    tracing::warn!(%instance, %shard, %error, "a transaction over shards is in doubt");
 }
 
 /// The map was read for the first time, or has changed.

@@ -8,9 +8,8 @@ mod snapshot;
 mod watch;
 
 use tokio_postgres::Client;
-use tokio_postgres::error::SqlState;
 
-use crate::connect::{Connector, Role, statement_failure};
+use crate::connect::{Connector, Role, is_absent, statement_failure};
 use crate::error::Kind;
 use crate::{Error, Outcome, Result};
 
@@ -63,11 +62,6 @@ impl Catalog {
         };
         Ok(self.client.insert(client))
     }
-}
-
-/// Whether the answer says that howdah's tables are not there.
-pub(crate) fn is_absent(error: &tokio_postgres::Error) -> bool {
-    matches!(error.code(), Some(&SqlState::UNDEFINED_TABLE | &SqlState::INVALID_SCHEMA_NAME))
 }
 
 fn no_catalog() -> Error {

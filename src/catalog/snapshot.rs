@@ -130,6 +130,36 @@ impl Snapshot {
         Ok(Self { cluster, layout, map: ShardMap::new(version, homes)?, instances })
     }
 
+    /// What is known once `loaded` was read after `self`: a catalog that has gone on, or that was set back, by a restored
+    /// backup or a failover that lost its last commits. Of every shard the home with the later epoch counts, of every
+    /// instance the higher generation: neither ever falls, whatever the version of the map says.
+    ///
+    /// # Errors
+    ///
+    /// When the two have different numbers of shards.
+    pub(super) fn updated_by(&self, loaded: Self) -> Result<Self> {
+        let mut instances = loaded.instances;
+        for (name, known) in &self.instances {
+            if let Some(record) = instances.get_mut(name) {
+                record.generation = record.generation.max(known.generation);
+            }
+        }
+        let homes = loaded.map.homes().map(|home| {
+            let known = self.map.home(home.shard())?;
+            if known.epoch() <= home.epoch() {
+                return Ok(home.clone());
+            }
+            if let Some((name, record)) = self.instances.get_key_value(known.instance()) {
+                instances.entry(name.clone()).or_insert_with(|| record.clone());
+            }
+            Ok(known.clone())
+        });
+        let homes = homes.collect::<Result<Vec<_>>>()?;
+        let version = self.map.version().max(loaded.map.version());
+        let map = ShardMap::new(version, homes)?;
+        Ok(Self { cluster: loaded.cluster, layout: loaded.layout, map, instances })
+    }
+
     /// Who the server of an instance must be.
     pub(crate) fn identity(&self, name: &InstanceName, record: &InstanceRecord) -> Identity {
         Identity {

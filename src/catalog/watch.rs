@@ -1,38 +1,60 @@
 //! Keeps a snapshot up to date: told by NOTIFY, asking now and then in case a notification was missed, and at once
 //! on evidence that the map is stale.
+//!
+//! However many tasks find their map stale, the catalog is asked by one at a time, and whoever waited meanwhile shares
+//! the answer; asked in vain, it is asked less and less often. What is known is never taken back: see
+//! [`Snapshot::updated_by`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, Notify};
+use tokio::time::{sleep, timeout};
 
 use super::{CHANNEL, Catalog, Snapshot, cache};
 use crate::connect::Connector;
 use crate::error::Kind;
 use crate::observe;
-use crate::shard::MapVersion;
+use crate::shard::Home;
 use crate::{Error, Result};
 
 /// How often the catalog is asked even if nothing was heard of it.
 const POLL_INTERVAL: Duration = Duration::from_secs(30);
 /// The pause before the connection that listens is made again.
 const RECONNECT_DELAY: Duration = Duration::from_secs(1);
+/// The pause before the catalog is asked again when it knew nothing new; doubled up to the maximum. The shard of whoever
+/// waits is being moved: the fence of a move takes some ten milliseconds.
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const MAX_PAUSE: Duration = Duration::from_millis(100);
+/// A server that cannot be reached is weak evidence, and may be that for hours: it makes the catalog be asked no more
+/// often than this, and nobody waits longer for the answer.
+const GLANCE_INTERVAL: Duration = Duration::from_secs(1);
+const GLANCE: Duration = Duration::from_millis(250);
 
 /// The newest snapshot that this process knows.
 #[derive(Debug)]
 pub(crate) struct Watch {
     current: ArcSwap<Snapshot>,
-    /// Held while the catalog is asked, so that a thousand tasks that find their map stale ask once.
-    catalog: Mutex<Asking>,
+    /// Held while the catalog is asked, and while that has to wait.
+    asking: Mutex<Asking>,
     connector: Connector,
 }
 
 #[derive(Debug)]
 struct Asking {
     catalog: Catalog,
-    /// When the catalog was last asked, and whether it answered.
-    last: Option<(Instant, Result<()>)>,
+    last: Option<Asked>,
+    /// How long nobody asks after the last time.
+    pause: Duration,
+}
+
+/// When the catalog was last asked, and whether it answered.
+#[derive(Debug)]
+struct Asked {
+    began: Instant,
+    ended: Instant,
+    answer: Result<()>,
 }
 
 impl Watch {
@@ -43,18 +65,20 @@ impl Watch {
     /// When neither is to be had; the catalog's error is the one reported.
     pub(crate) async fn start(connector: Connector) -> Result<Self> {
         let mut catalog = Catalog::new(connector.clone());
-        let copy = connector.settings().map_cache.as_deref();
-        let snapshot = match (catalog.load().await, copy) {
-            (Ok(snapshot), _) => snapshot,
-            (Err(error), Some(path)) if error.is_unavailable() => {
-                cache::read(path).map_err(|unusable| error.hint(unusable.to_string()))?
+        let copy = connector.settings().map_cache.as_deref().map(cache::read);
+        let snapshot = match (load(&mut catalog, &connector).await, copy) {
+            // The catalog may have been restored from a backup that is older than the copy.
+            (Ok(loaded), Some(Ok(copy))) if copy.cluster == loaded.cluster => take(&copy, loaded)?,
+            (Ok(loaded), _) => loaded,
+            (Err(error), Some(copy)) if error.is_unavailable() => {
+                copy.map_err(|unusable| error.hint(unusable.to_string()))?
             }
             (Err(error), _) => return Err(error),
         };
         observe::map(snapshot.map.version());
         let watch = Self {
             current: ArcSwap::from_pointee(snapshot),
-            catalog: Mutex::new(Asking { catalog, last: None }),
+            asking: Mutex::new(Asking { catalog, last: None, pause: Duration::ZERO }),
             connector,
         };
         watch.save();
@@ -65,52 +89,67 @@ impl Watch {
         self.current.load_full()
     }
 
-    /// Asks the catalog, unless somebody has since the version given was seen. Never goes back to an older map.
+    /// Asks the catalog, unless somebody has since: a shard was not at the home given. The answer may still have it there,
+    /// and may take a while then.
     ///
     /// # Errors
     ///
     /// When the catalog cannot be read, or is that of another cluster; the known map stays.
-    pub(crate) async fn refresh(&self, seen: MapVersion) -> Result<Arc<Snapshot>> {
+    pub(crate) async fn refresh(&self, gone: &Home) -> Result<Arc<Snapshot>> {
         let came = Instant::now();
-        let mut asking = self.catalog.lock().await;
+        let mut asking = self.asking.lock().await;
         let known = self.current();
-        if known.map.version() > seen {
+        if known.map.home(gone.shard())? != gone {
             return Ok(known);
         }
         // Whoever waited while it was asked has the answer, also if that is an error.
-        if let Some((at, answer)) = &asking.last
-            && *at >= came
+        if let Some(last) = &asking.last
+            && last.began >= came
         {
-            return answer.clone().map(|()| known);
+            return last.answer.clone().map(|()| known);
         }
-        let began = Instant::now();
-        let loaded = self.load(&mut asking.catalog).await;
-        let answer = loaded.and_then(|loaded| self.take(&known, loaded));
-        asking.last = Some((began, answer.clone()));
-        answer.map(|()| self.current())
+        self.wait(&mut asking).await;
+        self.ask(&mut asking).await
     }
 
-    async fn load(&self, catalog: &mut Catalog) -> Result<Snapshot> {
-        let limit = self.connector.settings().pool.connect_timeout * 2;
-        tokio::time::timeout(limit, catalog.load()).await.unwrap_or_else(|_| {
-            let text = format!("the catalog did not answer within {limit:?}");
-            Err(Error::new(Kind::Timeout, text))
-        })
+    /// What the catalog says after a server could not be reached, if it is known quickly and was not asked just now.
+    pub(crate) async fn glance(&self) -> Arc<Snapshot> {
+        if let Ok(mut asking) = self.asking.try_lock()
+            && asking.last.as_ref().is_none_or(|last| last.ended.elapsed() > GLANCE_INTERVAL)
+        {
+            match timeout(GLANCE, self.ask(&mut asking)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => observe::catalog_trouble(&error),
+                Err(_) => asking.was_asked(Instant::now(), Err(silent(GLANCE)), false),
+            }
+        }
+        self.current()
     }
 
-    /// Makes what was loaded the current map, if it is this cluster's and newer.
-    fn take(&self, known: &Snapshot, loaded: Snapshot) -> Result<()> {
-        if loaded.cluster != known.cluster {
-            return Err(Error::config("the catalog is that of another cluster now")
-                .hint(format!("expected {}, found {}", known.cluster, loaded.cluster)));
+    /// Waits until the catalog may be asked again. Whoever comes meanwhile shares the answer.
+    async fn wait(&self, asking: &mut Asking) {
+        let Some(last) = &asking.last else { return };
+        let since = last.ended.elapsed();
+        if since > 10 * MAX_PAUSE {
+            asking.pause = Duration::ZERO;
         }
-        if loaded.map.version() < known.map.version() || loaded == *known {
-            return Ok(());
-        }
-        observe::map(loaded.map.version());
-        self.current.store(Arc::new(loaded));
-        self.save();
-        Ok(())
+        sleep(asking.pause.saturating_sub(since)).await;
+    }
+
+    async fn ask(&self, asking: &mut Asking) -> Result<Arc<Snapshot>> {
+        let (began, known) = (Instant::now(), self.current());
+        let loaded = load(&mut asking.catalog, &self.connector).await;
+        let answer = loaded.and_then(|loaded| take(&known, loaded)).map(|newest| {
+            let is_new = newest != *known;
+            if is_new {
+                observe::map(newest.map.version());
+                self.current.store(Arc::new(newest));
+                self.save();
+            }
+            is_new
+        });
+        asking.was_asked(began, answer.clone().map(|_| ()), answer.as_ref().is_ok_and(|new| *new));
+        answer.map(|_| self.current())
     }
 
     /// Watches the catalog until dropped. `changed` is called each time that it was asked.
@@ -122,14 +161,14 @@ impl Watch {
                 // While the catalog is away nothing changes homes, and everything else goes on.
                 let error = self.connector.listen(catalog, CHANNEL, || heard.notify_one()).await;
                 observe::catalog_trouble(&error);
-                tokio::time::sleep(RECONNECT_DELAY).await;
+                sleep(RECONNECT_DELAY).await;
             }
         };
         let following = async {
             loop {
-                let _ = tokio::time::timeout(POLL_INTERVAL, heard.notified()).await;
-                let before = self.current();
-                match self.refresh(before.map.version()).await {
+                let _ = timeout(POLL_INTERVAL, heard.notified()).await;
+                let asked = self.ask(&mut *self.asking.lock().await).await;
+                match asked {
                     Ok(now) => changed(&now),
                     Err(error) => observe::catalog_trouble(&error),
                 }
@@ -146,4 +185,40 @@ impl Watch {
             }
         }
     }
+}
+
+impl Asking {
+    fn was_asked(&mut self, began: Instant, answer: Result<()>, is_new: bool) {
+        self.last = Some(Asked { began, ended: Instant::now(), answer });
+        let longer = (self.pause * 2).clamp(FIRST_PAUSE, MAX_PAUSE);
+        self.pause = if is_new { Duration::ZERO } else { longer };
+    }
+}
+
+async fn load(catalog: &mut Catalog, connector: &Connector) -> Result<Snapshot> {
+    let limit = connector.settings().pool.connect_timeout * 2;
+    timeout(limit, catalog.load()).await.unwrap_or_else(|_| Err(silent(limit)))
+}
+
+fn silent(limit: Duration) -> Error {
+    Error::new(Kind::Timeout, format!("the catalog did not answer within {limit:?}"))
+}
+
+/// What is known after the catalog was read, if it is this cluster's.
+fn take(known: &Snapshot, loaded: Snapshot) -> Result<Snapshot> {
+    if loaded.cluster != known.cluster {
+        return Err(Error::config("the catalog is that of another cluster now")
+            .hint(format!("expected {}, found {}", known.cluster, loaded.cluster)));
+    }
+    let (was, is) = (known.map.version(), loaded.map.version());
+    let newest = known.updated_by(loaded)?;
+    if is < was {
+        observe::catalog_trouble(
+            &Error::config(format!(
+                "the catalog was set back: its map is of version {is}, after {was}"
+            ))
+            .hint("see \"A catalog that was restored\" in the operations guide"),
+        );
+    }
+    Ok(newest)
 }

@@ -4,12 +4,14 @@ mod aggregate;
 mod copy_in;
 mod copy_out;
 mod deadline;
+mod ended;
 mod exec;
 mod instance;
 mod jobs;
 mod many;
 mod merge;
 mod number;
+mod options;
 mod page;
 mod policy;
 mod pools;
@@ -24,6 +26,7 @@ mod status;
 mod stream;
 mod token;
 mod transaction;
+mod two_phase;
 mod union;
 
 use std::fmt;
@@ -38,6 +41,7 @@ pub use exec::{Exec, ShardAnswer, TextRows};
 pub use instance::{Client, Instance};
 pub use jobs::{JobProgress, JobReport, Jobs};
 pub use many::{Found, GetMany};
+pub use options::TransactionOptions;
 pub use page::{Cursor, Page};
 pub use read::{Read, ReadFrom};
 pub use reserve::ReservedIds;
@@ -47,6 +51,7 @@ pub use status::{ClusterStatus, HostRole, HostStatus, InstanceStatus};
 pub use stream::ShardStream;
 pub use token::Token;
 pub use transaction::{Transaction, Tx};
+pub use two_phase::{ClusterTx, Decision, InDoubt, InDoubtReport, Recovery};
 
 use crate::catalog::{Snapshot, Watch};
 use crate::config::Config;
@@ -56,6 +61,7 @@ use crate::shard::{InstanceName, ShardCount, ShardId, ShardKey, ShardMap};
 use crate::statement::Statement;
 use crate::{Error, Result};
 use pools::Pools;
+use two_phase::Sweeper;
 use union::Unions;
 
 /// A cluster of PostgreSQL servers, as one application sees it.
@@ -63,7 +69,8 @@ use union::Unions;
 /// Cheap to clone; all clones share the map and the connections. Looking up a shard is no I/O. Connections are
 /// made when they are needed, so a server that is down hurts those shards alone that live on it.
 ///
-/// A clone that lives on keeps one background task: it follows the shard map.
+/// A clone that lives on keeps one background task, which follows the shard map; and a second one once it has run a
+/// [transaction over shards](Cluster::transaction), which finishes what others left behind.
 ///
 /// # Examples
 ///
@@ -87,6 +94,7 @@ pub struct Cluster(Arc<Inner>);
 struct Inner {
     watch: Arc<Watch>,
     pools: Arc<Pools>,
+    sweeper: Sweeper,
     following: AbortHandle,
     unions: Unions,
     /// Fixed at `init`, like the number of shards: it takes no map to find an id's shard.
@@ -109,6 +117,7 @@ impl Cluster {
     pub async fn connect(config: Config) -> Result<Self> {
         let connector = Connector::new(Arc::new(config.settings()?))?;
         let watch = Arc::new(Watch::start(connector.clone()).await?);
+        let sweeper = Sweeper::new(connector.settings(), watch.current().instances.len());
         let pools = Arc::new(Pools::new(connector));
         let snapshot = watch.current();
         pools.follow(&snapshot)?;
@@ -125,7 +134,7 @@ impl Cluster {
         })
         .abort_handle();
         let (layout, shards, unions) = (snapshot.layout, snapshot.map.count(), Unions::new());
-        Ok(Self(Arc::new(Inner { watch, pools, following, unions, layout, shards })))
+        Ok(Self(Arc::new(Inner { watch, pools, sweeper, following, unions, layout, shards })))
     }
 
     /// The layout of the cluster's ids.

@@ -1,14 +1,15 @@
 //! The one place that decides whether something is done again.
 //!
 //! Only what was certainly not executed is: a transaction that lost against another one, and a statement that named a
-//! schema which its server does not have, because the shard has moved. PostgreSQL refuses it before anything happens; the map is read anew, and the statement runs on
-//! the new home. An undefined table may also be the caller's own mistake, so the same server is asked whether
+//! schema which its server does not have, because the shard has moved. PostgreSQL refuses it before anything happens;
+//! the map is read anew, and the statement runs on the new home. An undefined table may also be the caller's own mistake, so the same server is asked whether
 //! the shard's schema is there before the map is blamed: a typo never reaches the catalog.
 
 use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
@@ -24,30 +25,40 @@ use crate::{Error, Result};
 
 /// How long a shard may be without a home before its callers are told: longer than the fence of a move.
 const STALE_DEADLINE: Duration = Duration::from_secs(5);
-/// The pause before a map that is stale, and still the newest, is asked for again; doubled up to the maximum.
+/// The pause before a transaction that lost is run again; doubled up to the maximum.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const MAX_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often a transaction is run before its conflicts are the caller's.
-const MAX_RUNS: u32 = 10;
+pub(super) const MAX_RUNS: u32 = 10;
 
 /// The patience of one call: with a shard that is on the move, and with others in its way.
 pub(super) struct Patience {
     /// From the first time on that the shard was not where the map said.
     deadline: Option<Instant>,
     pause: Duration,
+    /// How often it may still be run, the run under way included.
     runs: u32,
 }
 
 impl Patience {
     pub(super) fn new() -> Self {
-        Self { deadline: None, pause: FIRST_PAUSE, runs: 0 }
+        Self::with_runs(MAX_RUNS)
     }
 
-    /// Waits, each time longer, up to a random part of the pause: those who met do not meet again.
-    async fn wait(&mut self) {
+    pub(super) fn with_runs(runs: u32) -> Self {
+        Self { deadline: None, pause: FIRST_PAUSE, runs }
+    }
+
+    /// Waits for the next run, each time longer, up to a random part of the pause: those who met do not meet again.
+    async fn run_again(&mut self, error: Error) -> Result<()> {
+        if self.runs <= 1 {
+            return Err(error);
+        }
+        self.runs -= 1;
         sleep(self.pause.mul_f64(0.5 + random_fraction() / 2.0)).await;
         self.pause = (self.pause * 2).min(MAX_PAUSE);
+        Ok(())
     }
 }
 
@@ -86,7 +97,18 @@ impl Cluster {
     /// Goes where the map says that the shard lives.
     pub(super) async fn visit(&self, shard: ShardId) -> Result<Visit> {
         let snapshot = self.snapshot();
-        self.visit_home(&snapshot, snapshot.map.home(shard)?).await
+        match self.visit_home(&snapshot, snapshot.map.home(shard)?).await {
+            // Its instance may have another address now, or the shard another instance, and the news was missed.
+            Err(error) if error.is_unavailable() || error.is_wrong_server() => {
+                let newest = self.0.watch.glance().await;
+                if Arc::ptr_eq(&snapshot, &newest) {
+                    return Err(error);
+                }
+                self.0.pools.follow(&newest)?;
+                self.visit_home(&newest, newest.map.home(shard)?).await
+            }
+            visit => visit,
+        }
     }
 
     /// Goes where a map has a home.
@@ -103,36 +125,35 @@ impl Cluster {
         visit: Option<Visit>,
         patience: &mut Patience,
     ) -> Result<()> {
-        let Some(visit) = visit else { return Err(error) };
+        let Some(visit) = visit else {
+            // What lost against another is undone, also where the connection was lost after it.
+            return if error.kind() == Kind::Conflict {
+                patience.run_again(error).await
+            } else {
+                Err(error)
+            };
+        };
         let error = visit.blame(error).await;
-        let version = visit.version;
-        if error.kind() == Kind::StaleHome {
-            observe::stale_home(visit.home.instance(), visit.home.shard(), version);
-        }
+        let (home, version) = (visit.home.clone(), visit.version);
         // Whoever waits for the connection may have it meanwhile.
         drop(visit);
         match error.kind() {
-            Kind::Conflict if patience.runs + 1 < MAX_RUNS => {
-                patience.runs += 1;
-                patience.wait().await;
-                Ok(())
-            }
+            Kind::Conflict => patience.run_again(error).await,
             Kind::StaleHome => {
+                observe::stale_home(home.instance(), home.shard(), version);
                 let deadline =
                     *patience.deadline.get_or_insert_with(|| Instant::now() + STALE_DEADLINE);
-                if Instant::now() >= deadline {
-                    return Err(error.hint("the map and the servers disagree: see `howdah status`"));
+                // Between the fence and the catalog's change nobody knows the new home yet; and the old one may be
+                // it again, for a fence can be given up. So whatever the catalog says, the statement is tried again, and
+                // how often is for the watch to say.
+                match timeout_at(deadline, self.0.watch.refresh(&home)).await {
+                    Ok(Ok(newest)) => self.0.pools.follow(&newest),
+                    Ok(Err(_)) if Instant::now() < deadline => Ok(()),
+                    Ok(Err(unreadable)) => Err(error.hint(unreadable.to_string())),
+                    Err(_) => Err(error.hint(
+                        "the map and the servers disagree, or the catalog does not answer: see `howdah status`",
+                    )),
                 }
-                let newest = match self.0.watch.refresh(version).await {
-                    Ok(newest) => newest,
-                    Err(unreadable) => return Err(error.hint(unreadable.to_string())),
-                };
-                self.0.pools.follow(&newest)?;
-                if newest.map.version() <= version {
-                    // Between the fence and the catalog's change nobody knows the new home yet.
-                    patience.wait().await;
-                }
-                Ok(())
             }
             _ => Err(error),
         }
@@ -146,9 +167,19 @@ impl Visit {
         statement: &Statement,
         params: Params<'_>,
     ) -> Result<(Vec<Row>, u64)> {
+        self.send_to(&self.home, statement, params).await
+    }
+
+    /// Runs one statement on another shard that lives here.
+    pub(super) async fn send_to(
+        &self,
+        home: &Home,
+        statement: &Statement,
+        params: Params<'_>,
+    ) -> Result<(Vec<Row>, u64)> {
         let began = Instant::now();
-        let answer = self.lent.send(statement, &self.home, params).await;
-        observe::statement(self.home.instance(), self.home.shard(), began.elapsed(), &answer);
+        let answer = self.lent.send(statement, home, params).await;
+        observe::statement(home.instance(), home.shard(), began.elapsed(), &answer);
         answer
     }
 

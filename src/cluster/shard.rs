@@ -8,6 +8,8 @@ use tokio_postgres::Row;
 
 use super::Cluster;
 use super::deadline::Deadline;
+use super::ended::Undone;
+use super::options::TransactionOptions;
 use super::retry::Patience;
 use super::rows;
 use super::transaction::{Transaction, Tx};
@@ -136,9 +138,18 @@ impl Shard {
     ///
     /// When no connection can be had.
     pub async fn begin(&self) -> Result<Transaction> {
+        self.begin_with(&TransactionOptions::new()).await
+    }
+
+    /// Begins a transaction of a certain isolation, or one that only reads. See [`Shard::begin`].
+    ///
+    /// # Errors
+    ///
+    /// When no connection can be had.
+    pub async fn begin_with(&self, options: &TransactionOptions) -> Result<Transaction> {
         let deadline = self.deadline();
         let visit = deadline.before_sending(self.cluster.visit(self.id)).await?;
-        Transaction::begin(visit, deadline).await
+        Transaction::begin(visit, options, deadline).await
     }
 
     /// Runs the closure in a transaction, and commits when it returns `Ok`.
@@ -170,21 +181,41 @@ impl Shard {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn transaction<T, F, Fut>(&self, mut work: F) -> Result<T>
+    pub async fn transaction<T, F, Fut>(&self, work: F) -> Result<T>
     where
         T: Send,
         F: FnMut(Tx) -> Fut + Send,
         Fut: Future<Output = Result<T>> + Send,
     {
-        let mut patience = Patience::new();
+        self.transaction_with(&TransactionOptions::new(), work).await
+    }
+
+    /// Runs the closure in a transaction of a certain isolation, or in one that only reads. See [`Shard::transaction`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Shard::transaction`]. A conflict with others, [`Error::is_conflict`](crate::Error::is_conflict), after the last of
+    /// the runs that the options allow.
+    pub async fn transaction_with<T, F, Fut>(
+        &self,
+        options: &TransactionOptions,
+        mut work: F,
+    ) -> Result<T>
+    where
+        T: Send,
+        F: FnMut(Tx) -> Fut + Send,
+        Fut: Future<Output = Result<T>> + Send,
+    {
+        let mut patience = Patience::with_runs(options.runs());
         loop {
-            let transaction = self.begin().await?;
+            let transaction = self.begin_with(options).await?;
             let value = work(transaction.tx()).await;
-            let (error, visit) = match transaction.finish(value).await {
+            let Undone { error, visit } = match transaction.finish(value).await {
                 Ok(value) => return Ok(value),
-                Err(failed) => failed,
+                Err(undone) => undone,
             };
-            let again = Box::pin(self.cluster.reconsider(error, visit, &mut patience));
+            let again =
+                Box::pin(self.cluster.reconsider(error, visit.map(|visit| *visit), &mut patience));
             self.deadline().before_sending(again).await?;
         }
     }
@@ -221,7 +252,7 @@ impl Shard {
         }
     }
 
-    fn deadline(&self) -> Deadline {
+    pub(super) fn deadline(&self) -> Deadline {
         Deadline::new(self.id, self.timeout)
     }
 }

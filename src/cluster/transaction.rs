@@ -10,9 +10,11 @@ use tokio::sync::RwLock;
 use tokio_postgres::Row;
 
 use super::deadline::Deadline;
+use super::ended::{Ended, Undone};
+use super::options::TransactionOptions;
 use super::retry::Visit;
 use super::rows;
-use crate::error::Kind;
+use crate::shard::Home;
 use crate::statement::Statement;
 use crate::{Error, Outcome, Result};
 
@@ -24,7 +26,7 @@ use crate::{Error, Outcome, Result};
 /// # Examples
 ///
 /// ```no_run
-/// # use howdah::{Id, Shard, Statement};
+/// use howdah::{Id, Shard, Statement};
 /// # const RENAME: Statement = Statement::new("UPDATE {shard}.users SET name = $2 WHERE id = $1");
 /// # async fn example(shard: Shard, user: Id) -> howdah::Result<()> {
 /// let tx = shard.begin().await?;
@@ -36,42 +38,70 @@ use crate::{Error, Outcome, Result};
 #[derive(Debug)]
 pub struct Transaction(Tx);
 
-/// The handle with which to work in an open transaction.
+/// The handle with which to work in an open transaction, on one of its shards.
 ///
 /// It can be cloned and used from several futures at once; their statements are run one after the other. When the
 /// transaction is over, it refuses.
 #[derive(Clone)]
-pub struct Tx(Arc<Inner>);
+pub struct Tx {
+    open: Arc<Open>,
+    /// The shard's, on the instance on which the transaction is open.
+    home: Home,
+    deadline: Deadline,
+}
 
-struct Inner {
+/// What all handles of a transaction on one instance share.
+struct Open {
     /// Read by statements, written by the end of the transaction: none can slip behind the other.
     visit: RwLock<Option<Visit>>,
     /// The guard is gone: nobody will commit.
     ended: AtomicBool,
-    /// The first error of a statement: PostgreSQL refuses all that follow, and would answer COMMIT with a rollback.
-    failure: Mutex<Option<Error>>,
-    deadline: Deadline,
+    /// A statement was sent that may have written or locked.
+    wrote: AtomicBool,
+    /// The first error of a statement, and where: PostgreSQL refuses all that follow, and would answer COMMIT with a
+    /// rollback.
+    failure: Mutex<Option<(Error, Home)>>,
 }
 
 impl Transaction {
-    pub(super) async fn begin(visit: Visit, deadline: Deadline) -> Result<Self> {
+    pub(super) async fn begin(
+        visit: Visit,
+        options: &TransactionOptions,
+        deadline: Deadline,
+    ) -> Result<Self> {
+        Self::begin_by(visit, &options.begin(), deadline).await
+    }
+
+    /// Begins by commands of the caller's.
+    pub(super) async fn begin_by(visit: Visit, sql: &str, deadline: Deadline) -> Result<Self> {
         // Dropped in the middle, the connection is not lent again.
-        let begun = deadline.before_sending(visit.lent.begin()).await;
+        let begun = deadline.before_sending(visit.lent.begin_by(sql)).await;
         begun
             .map_err(|error| error.at(visit.home.instance()).with_outcome(Outcome::NotExecuted))?;
-        let visit = RwLock::new(Some(visit));
-        Ok(Self(Tx(Arc::new(Inner {
-            visit,
+        let home = visit.home.clone();
+        let open = Arc::new(Open {
+            visit: RwLock::new(Some(visit)),
             ended: AtomicBool::new(false),
+            wrote: AtomicBool::new(false),
             failure: Mutex::default(),
-            deadline,
-        }))))
+        });
+        Ok(Self(Tx { open, home, deadline }))
     }
 
     /// A handle for others to work in the transaction.
     #[must_use]
     pub fn tx(&self) -> Tx {
         self.0.clone()
+    }
+
+    /// A handle for another shard that lives on the same instance.
+    pub(super) fn on(&self, home: Home, deadline: Deadline) -> Tx {
+        Tx { open: self.0.open.clone(), home, deadline }
+    }
+
+    /// The home of the shard that it was begun for.
+    pub(super) fn home(&self) -> &Home {
+        &self.0.home
     }
 
     /// Commits.
@@ -81,7 +111,7 @@ impl Transaction {
     /// When a statement had failed, even if its error went unnoticed: nothing is left of the transaction then.
     /// When the connection is lost after the commit was sent, its outcome is [unknown](Outcome::Unknown).
     pub async fn commit(self) -> Result<()> {
-        self.finish(Ok(())).await.map_err(|(error, _)| error)
+        self.finish(Ok(())).await.map_err(|undone| undone.error)
     }
 
     /// Rolls back, and waits for it. Dropping does the same in the background.
@@ -90,51 +120,29 @@ impl Transaction {
     ///
     /// When the connection is lost; the server rolls back all the same.
     pub async fn rollback(self) -> Result<()> {
-        match self.take().await {
+        match self.0.open.visit.write().await.take() {
             Some(visit) => visit.lent.end("ROLLBACK").await,
             None => Ok(()),
         }
     }
 
-    /// Commits an `Ok`, rolls back an `Err`. With the error comes the visit, while its connection is of use: the
-    /// transaction is over then.
-    pub(super) async fn finish<T>(self, value: Result<T>) -> Result<T, (Error, Option<Visit>)> {
-        let deadline = self.0.0.deadline;
-        let Some(visit) = self.take().await else {
-            return Err((ended(), None));
-        };
-        let failure = self.failure();
-        if visit.lent.is_abandoned() {
-            // Its connection is closed, and the server rolls back.
-            let dropped = Error::new(Kind::Input, "a statement was dropped before it was answered");
-            let dropped = dropped.with_outcome(Outcome::Failed);
-            return Err((value.err().unwrap_or(dropped), None));
-        }
-        let error = match (value, failure) {
-            (Ok(value), None) => match deadline.after_sending(visit.lent.end("COMMIT")).await {
-                Ok(()) => return Ok(value),
-                Err(error) => error.at(visit.home.instance()),
-            },
-            (Ok(_), Some(failure)) => failure.hint("an earlier statement had failed"),
-            (Err(error), _) => error,
-        };
-        // What the server refused at COMMIT, such as a deferred constraint, it has rolled back itself.
-        match deadline.before_sending(visit.lent.end("ROLLBACK")).await {
-            Ok(()) if error.outcome() == Outcome::Unknown => {
-                // The server did answer, and nothing is left.
-                Err((error.with_outcome(Outcome::Failed), Some(visit)))
-            }
-            Ok(()) => Err((error, Some(visit))),
-            Err(_) => Err((error, None)),
+    /// Commits an `Ok`, rolls back an `Err`.
+    pub(super) async fn finish<T>(self, value: Result<T>) -> Result<T, Undone> {
+        let Some(ended) = self.end().await else { return Err(Undone::without(over())) };
+        match (value, ended.obstacle()) {
+            (Ok(value), None) => ended.commit().await.map(|()| value),
+            (Ok(_), Some(obstacle)) => Err(ended.roll_back(obstacle).await),
+            (Err(error), _) => Err(ended.roll_back(error).await),
         }
     }
 
-    async fn take(&self) -> Option<Visit> {
-        self.0.0.visit.write().await.take()
-    }
-
-    fn failure(&self) -> Option<Error> {
-        self.0.0.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Takes no more statements, once those under way are answered.
+    pub(super) async fn end(self) -> Option<Ended> {
+        let open = &self.0.open;
+        let visit = open.visit.write().await.take()?;
+        let failure = open.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let wrote = open.wrote.load(Ordering::Acquire);
+        Some(Ended::new(visit, failure, wrote, self.0.deadline))
     }
 }
 
@@ -204,19 +212,23 @@ impl Tx {
         statement: &Statement,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<(Vec<Row>, u64)> {
-        let visit = self.0.visit.read().await;
-        let Some(visit) = visit.as_ref().filter(|_| !self.0.ended.load(Ordering::Acquire)) else {
-            return Err(ended());
+        let open = &self.open;
+        let visit = open.visit.read().await;
+        let Some(visit) = visit.as_ref().filter(|_| !open.ended.load(Ordering::Acquire)) else {
+            return Err(over());
         };
-        let sent = visit.send(statement, params);
-        self.0.deadline.after_sending(sent).await.map_err(|error| {
+        if !statement.is_single_read() {
+            open.wrote.store(true, Ordering::Release);
+        }
+        let sent = visit.send_to(&self.home, statement, params);
+        self.deadline.after_sending(sent).await.map_err(|error| {
             let mut error = error.at(visit.home.instance());
             if error.outcome() == Outcome::Unknown {
                 // Whatever it did, it is never committed.
                 error = error.with_outcome(Outcome::Failed);
             }
-            let mut failure = self.0.failure.lock().unwrap_or_else(PoisonError::into_inner);
-            failure.get_or_insert_with(|| error.clone());
+            let mut failure = open.failure.lock().unwrap_or_else(PoisonError::into_inner);
+            failure.get_or_insert_with(|| (error.clone(), self.home.clone()));
             error
         })
     }
@@ -224,22 +236,22 @@ impl Tx {
 
 impl fmt::Debug for Tx {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tx").finish_non_exhaustive()
+        write!(f, "Tx({})", self.home.shard())
     }
 }
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        let inner = &self.0.0;
-        inner.ended.store(true, Ordering::Release);
+        let open = &self.0.open;
+        open.ended.store(true, Ordering::Release);
         // Where a statement is under way on a clone, the last clone to go rolls back.
-        if let Ok(mut visit) = inner.visit.try_write() {
+        if let Ok(mut visit) = open.visit.try_write() {
             roll_back(visit.take());
         }
     }
 }
 
-impl Drop for Inner {
+impl Drop for Open {
     fn drop(&mut self) {
         roll_back(self.visit.get_mut().take());
     }
@@ -257,6 +269,6 @@ fn roll_back(visit: Option<Visit>) {
     }
 }
 
-fn ended() -> Error {
+pub(super) fn over() -> Error {
     Error::input("the transaction is over").hint("a Tx is of no use after its closure has returned")
 }

@@ -3,11 +3,10 @@
 use std::fmt;
 
 use tokio_postgres::SimpleQueryMessage::Row;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryRow};
 
+use super::failure::{is_absent, statement_failure};
 use super::standing::{self, Standing};
-use super::statement_failure;
 use crate::error::Kind;
 use crate::id::Layout;
 use crate::shard::InstanceName;
@@ -124,8 +123,4 @@ impl Identity {
         }
         Ok(standing)
     }
-}
-
-fn is_absent(error: &tokio_postgres::Error) -> bool {
-    matches!(error.code(), Some(&SqlState::UNDEFINED_TABLE | &SqlState::INVALID_SCHEMA_NAME))
 }

@@ -9,6 +9,7 @@ mod identity;
 mod libpq;
 mod position;
 mod seek;
+pub(crate) mod sqlstate;
 mod standing;
 mod tls;
 
@@ -24,7 +25,7 @@ use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::{AsyncMessage, Client, Socket};
 
 pub(crate) use failure::{
-    connect_failure, is_read_only, is_stale_plan, is_undefined_name, statement_failure,
+    connect_failure, is_absent, is_read_only, is_stale_plan, is_undefined_name, statement_failure,
 };
 pub(crate) use hosts::Hosts;
 pub(crate) use identity::{ClusterId, Generation, Identity};

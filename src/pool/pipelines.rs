@@ -18,16 +18,13 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use lru::LruCache;
 use tokio_postgres::Row;
-use tokio_postgres::error::SqlState;
 
 use super::line::Line;
 use super::{Lent, Params};
+use crate::connect::sqlstate::keeps_off_pipelines;
 use crate::shard::Home;
 use crate::statement::Statement;
 
-/// What keeps a statement off the pipelines: too slow, behind a lock, or writing after all, through a view.
-const KEPT_OFF: [SqlState; 3] =
-    [SqlState::QUERY_CANCELED, SqlState::LOCK_NOT_AVAILABLE, SqlState::READ_ONLY_SQL_TRANSACTION];
 /// How long a statement that was too slow is kept off the pipelines.
 const SLOW_FOR: Duration = Duration::from_secs(60);
 /// How many slow statements are remembered; an application has few.
@@ -92,7 +89,7 @@ impl Pipelines {
         match line.read(statement, home, params).await {
             Some(Ok(answer)) => Some(answer),
             Some(Err(error)) => {
-                if error.code().is_some_and(|code| KEPT_OFF.contains(code)) {
+                if error.code().is_some_and(keeps_off_pipelines) {
                     self.slow().put(statement.clone(), Instant::now());
                 }
                 None

@@ -91,12 +91,17 @@ impl Session {
 
     /// Opens a transaction. Until [`Session::end`] the session is unfit to be lent again.
     pub(crate) async fn begin(&self) -> Result<()> {
-        self.in_transaction.store(true, Ordering::Relaxed);
-        self.command("BEGIN", "cannot begin a transaction").await
+        self.begin_by("BEGIN").await
     }
 
-    /// Ends the transaction by `COMMIT` or `ROLLBACK`.
-    pub(crate) async fn end(&self, command: &'static str) -> Result<()> {
+    /// Opens a transaction by commands of the caller's.
+    pub(crate) async fn begin_by(&self, command: &str) -> Result<()> {
+        self.in_transaction.store(true, Ordering::Relaxed);
+        self.command(command, "cannot begin a transaction").await
+    }
+
+    /// Ends the transaction by `COMMIT`, `ROLLBACK` or `PREPARE TRANSACTION`.
+    pub(crate) async fn end(&self, command: &str) -> Result<()> {
         self.command(command, "cannot end the transaction").await?;
         self.in_transaction.store(false, Ordering::Relaxed);
         Ok(())

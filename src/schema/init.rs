@@ -8,14 +8,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures_util::future::try_join_all;
 use postgres_types::ToSql;
 use tokio_postgres::Client;
-use tokio_postgres::error::SqlState;
 
 use super::plan::{Plan, read_homes};
 use super::preflight::{CATALOG_LOCK, foreign_schema, lock, problems_of, refuse_foreign_schema};
 use super::roles::create_roles;
-use crate::catalog::{CATALOG_VERSION, is_absent, layout};
+use crate::catalog::{CATALOG_VERSION, layout};
 use crate::config::{Config, Dsn};
-use crate::connect::{ClusterId, Connector, Role, statement_failure};
+use crate::connect::{ClusterId, Connector, Role, is_absent, sqlstate, statement_failure};
 use crate::id::{Layout, clock_sql, shard_sql};
 use crate::shard::{Epoch, Home, InstanceName, ShardCount, ShardId};
 use crate::{Error, Result};
@@ -139,7 +138,7 @@ impl Init {
                 refuse_foreign_schema(catalog).await?;
                 None
             }
-            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+            Err(error) if error.code().is_some_and(sqlstate::is_forbidden) => {
                 return Err(foreign_schema());
             }
             Err(error) => return Err(statement_failure(error, "cannot read the catalog")),

@@ -1,11 +1,10 @@
 //! What is looked at before `init` touches anything, and what it needs of a server.
 
 use tokio_postgres::Client;
-use tokio_postgres::error::SqlState;
 
 use super::plan::Plan;
 use super::roles::missing_roles;
-use crate::connect::{Identity, statement_failure};
+use crate::connect::{Identity, sqlstate, statement_failure};
 use crate::shard::InstanceName;
 use crate::{Error, Result};
 
@@ -33,7 +32,7 @@ pub(super) async fn problems_of(
     let mut problems = Vec::new();
     match Identity::read(client).await {
         // A schema that the owner may not even read is another's.
-        Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+        Err(error) if error.code().is_some_and(sqlstate::is_forbidden) => {
             problems.push(foreign_schema().to_string());
         }
         Err(error) => return Err(error),

@@ -1,10 +1,9 @@
 //! The roles that a cluster's servers must have; `sql/roles.sql` is the same for an administrator.
 
 use tokio_postgres::Client;
-use tokio_postgres::error::SqlState;
 
 use crate::Result;
-use crate::connect::statement_failure;
+use crate::connect::{sqlstate, statement_failure};
 
 /// The roles that the SQL of an instance grants rights to and that are not there, with their attributes.
 pub(super) async fn missing_roles(client: &Client) -> Result<Vec<&'static str>> {
@@ -23,11 +22,7 @@ pub(super) async fn create_roles(client: &Client) -> Result<()> {
         match client.batch_execute(&format!("CREATE ROLE {role}")).await {
             Ok(()) => {}
             // Roles are the whole server's: another database's init was quicker.
-            Err(error)
-                if matches!(
-                    error.code(),
-                    Some(&SqlState::DUPLICATE_OBJECT | &SqlState::UNIQUE_VIOLATION)
-                ) => {}
+            Err(error) if error.code().is_some_and(sqlstate::is_there_already) => {}
             Err(error) => {
                 return Err(statement_failure(error, format!("cannot create the role {role}"))
                     .hint("let an administrator run sql/roles.sql"));

@@ -15,6 +15,7 @@ mod moves;
 mod output;
 mod progress;
 mod status;
+mod tx;
 mod verify;
 
 use std::path::PathBuf;
@@ -87,6 +88,9 @@ enum Command {
     Moves(moves::Command),
     /// Compare both copies of a shard that was moved
     Verify(verify::Verify),
+    /// See to transactions over shards that were left behind
+    #[command(subcommand)]
+    Tx(tx::Command),
 }
 
 /// What every command needs: how to reach the cluster, and how to show things.
@@ -157,5 +161,6 @@ async fn run(command: Command, context: &Context) -> Result<()> {
         Command::Move(command) => move_::run(command, context).await,
         Command::Moves(command) => moves::run(command, context).await,
         Command::Verify(command) => verify::run(command, context).await,
+        Command::Tx(command) => tx::run(command, context).await,
     }
 }

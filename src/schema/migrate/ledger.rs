@@ -3,8 +3,8 @@
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-use super::failure;
 use super::set::{Migration, MigrationVersion, Migrations};
+use crate::connect::statement_failure;
 use crate::error::Kind;
 use crate::shard::Home;
 use crate::{Error, Result};
@@ -34,7 +34,7 @@ impl Ledger {
     pub(super) async fn read(client: &Client, home: &Home) -> Result<Self> {
         const IS_THERE: &str = "SELECT to_regnamespace($1) IS NOT NULL, to_regclass($1 || '.howdah_migrations') IS NOT NULL";
 
-        let failed = |error| failure(error, "cannot read the ledger");
+        let failed = |error| statement_failure(error, "cannot read the ledger");
         let schema = home.schema();
         let row =
             client.query_typed_one(IS_THERE, &[(&schema, Type::TEXT)]).await.map_err(failed)?;
@@ -70,7 +70,10 @@ impl Ledger {
             return Ok(());
         }
         let sql = include_str!("../../../sql/ledger.sql").replace("{shard}", &home.schema());
-        client.batch_execute(&sql).await.map_err(|error| failure(error, "cannot make the ledger"))
+        client
+            .batch_execute(&sql)
+            .await
+            .map_err(|error| statement_failure(error, "cannot make the ledger"))
     }
 
     /// The newest migration that was applied in full.

@@ -10,9 +10,8 @@ mod set;
 mod shard;
 mod sweep;
 
+use crate::Result;
 use crate::config::Config;
-use crate::connect::statement_failure;
-use crate::{Error, Result};
 
 pub use report::{MigrationProgress, MigrationReport, ShardMigration};
 pub use set::{MigrationVersion, Migrations};
@@ -69,10 +68,6 @@ impl Migrations {
         let shards = sweep(config, parallel, Job::Status(self), on_progress).await?;
         Ok(MigrationReport::new(self.latest(), shards))
     }
-}
-
-fn failure(error: tokio_postgres::Error, what: &str) -> Error {
-    statement_failure(error, what)
 }
 
 #[cfg(test)]

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use tokio_postgres::Client;
-use tokio_postgres::error::{ErrorPosition, SqlState};
+use tokio_postgres::error::ErrorPosition;
 use tokio_postgres::types::{ToSql, Type};
 
+use super::ShardMigration;
 use super::ledger::Ledger;
 use super::set::{Migration, Migrations};
-use super::{ShardMigration, failure};
-use crate::connect::statement_failure;
+use crate::connect::{sqlstate, statement_failure};
 use crate::schema::lock::{lock, unlock};
 use crate::shard::Home;
 use crate::{Error, Result};
@@ -72,7 +72,7 @@ async fn refuse_if_moving(client: &Client, home: &Home) -> Result<()> {
 
     let mark = format!("{}.howdah_move", home.schema());
     let row = client.query_typed_one(MARK, &[(&mark, Type::TEXT)]).await;
-    if row.map_err(|error| failure(error, "cannot look for a move"))?.get(0) {
+    if row.map_err(|error| statement_failure(error, "cannot look for a move"))?.get(0) {
         let shard = home.shard();
         return Err(Error::refused(format!("shard {shard} has an open move"))
             .hint(format!("end it first: `howdah moves finish {shard}`, or abort or rollback")));
@@ -145,7 +145,7 @@ async fn apply(client: &Client, home: &Home, migration: &Migration) -> Result<()
         "BEGIN; SET LOCAL search_path = {}, public; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'",
         home.schema()
     );
-    client.batch_execute(&begin).await.map_err(|error| failure(error, "cannot begin"))?;
+    client.batch_execute(&begin).await.map_err(|error| statement_failure(error, "cannot begin"))?;
     client.batch_execute(&migration.sql).await.map_err(|error| in_file(error, migration))?;
     enter(client, home, migration, "now()").await?;
     client
@@ -160,7 +160,7 @@ async fn apply_alone(client: &Client, home: &Home, migration: &Migration) -> Res
     let schema = home.schema();
     enter(client, home, migration, "NULL").await?;
     let path = format!("SET search_path = {schema}, public");
-    client.batch_execute(&path).await.map_err(|error| failure(error, "cannot begin"))?;
+    client.batch_execute(&path).await.map_err(|error| statement_failure(error, "cannot begin"))?;
     // Sent as a prepared statement, of which the server accepts one command alone.
     if let Err(error) = client.execute(&*migration.sql, &[]).await {
         return Err(after_failing_alone(client, home, migration, in_file(error, migration)).await);
@@ -170,7 +170,7 @@ async fn apply_alone(client: &Client, home: &Home, migration: &Migration) -> Res
     );
     let version = i32::from(migration.version.get());
     let ended = client.execute_typed(&end, &[(&version, Type::INT4)]).await;
-    ended.map(|_| ()).map_err(|error| failure(error, "cannot write the ledger"))
+    ended.map(|_| ()).map_err(|error| statement_failure(error, "cannot write the ledger"))
 }
 
 /// Where a failed command left nothing behind, neither does the ledger keep its start.
@@ -209,20 +209,23 @@ async fn enter(client: &Client, home: &Home, migration: &Migration, whole: &str)
     let row: [(&(dyn ToSql + Sync), Type); 3] =
         [(&version, Type::INT4), (&migration.name, Type::TEXT), (&checksum, Type::BYTEA)];
     let entered = client.execute_typed(&sql, &row).await;
-    entered.map(|_| ()).map_err(|error| failure(error, "cannot write the ledger"))
+    entered.map(|_| ()).map_err(|error| statement_failure(error, "cannot write the ledger"))
 }
 
 async fn freshen(client: &Client) -> Result<()> {
-    client.batch_execute(FRESH).await.map_err(|error| failure(error, "cannot begin"))
+    client.batch_execute(FRESH).await.map_err(|error| statement_failure(error, "cannot begin"))
 }
 
 async fn roll_back(client: &Client) -> Result<()> {
-    client.batch_execute("ROLLBACK").await.map_err(|error| failure(error, "cannot roll back"))
+    client
+        .batch_execute("ROLLBACK")
+        .await
+        .map_err(|error| statement_failure(error, "cannot roll back"))
 }
 
 /// Whether others were in the way, and may be gone the next time.
 fn is_in_the_way(error: &Error) -> bool {
-    matches!(error.code(), Some(&SqlState::LOCK_NOT_AVAILABLE | &SqlState::T_R_DEADLOCK_DETECTED))
+    error.code().is_some_and(sqlstate::is_in_the_way)
 }
 
 /// An error of a migration's SQL, with its line where the server says it.

@@ -1,0 +1,81 @@
+//! A transaction that takes no more statements: what may still become of it.
+
+use super::deadline::Deadline;
+use super::retry::Visit;
+use crate::error::Kind;
+use crate::shard::Home;
+use crate::{Error, Outcome};
+
+/// Neither committed nor rolled back yet. Dropped, its connection is closed, and the server rolls back.
+pub(super) struct Ended {
+    pub(super) visit: Visit,
+    failure: Option<(Error, Home)>,
+    /// It may have written or locked.
+    pub(super) wrote: bool,
+    pub(super) deadline: Deadline,
+}
+
+/// Why a transaction was not committed. The visit is where it happened, while its connection is of use.
+pub(super) struct Undone {
+    pub(super) error: Error,
+    pub(super) visit: Option<Box<Visit>>,
+}
+
+impl Undone {
+    pub(super) fn without(error: Error) -> Self {
+        Self { error, visit: None }
+    }
+}
+
+impl Ended {
+    pub(super) fn new(
+        mut visit: Visit,
+        failure: Option<(Error, Home)>,
+        wrote: bool,
+        deadline: Deadline,
+    ) -> Self {
+        if let Some((_, home)) = &failure {
+            // The shard that has moved, if any has, is this one.
+            visit.home = home.clone();
+        }
+        Self { visit, failure, wrote, deadline }
+    }
+
+    /// Why it cannot be committed, although nobody said so: PostgreSQL would answer COMMIT with a rollback.
+    pub(super) fn obstacle(&self) -> Option<Error> {
+        if self.visit.lent.is_abandoned() {
+            let dropped = Error::new(Kind::Input, "a statement was dropped before it was answered");
+            return Some(dropped.with_outcome(Outcome::Failed));
+        }
+        let (error, _) = self.failure.as_ref()?;
+        Some(error.clone().hint("an earlier statement had failed"))
+    }
+
+    /// Whether a statement had failed here.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    pub(super) async fn commit(self) -> Result<(), Undone> {
+        let Err(error) = self.deadline.after_sending(self.visit.lent.end("COMMIT")).await else {
+            return Ok(());
+        };
+        let error = error.at(self.visit.home.instance());
+        // What the server refused, such as a deferred constraint, it has rolled back itself.
+        let mut undone = self.roll_back(error).await;
+        if undone.visit.is_some() && undone.error.outcome() == Outcome::Unknown {
+            // It did answer, and nothing is left.
+            undone.error = undone.error.with_outcome(Outcome::Failed);
+        }
+        Err(undone)
+    }
+
+    /// Rolls back for the reason given.
+    pub(super) async fn roll_back(self, error: Error) -> Undone {
+        let Self { visit, deadline, .. } = self;
+        // An abandoned connection is closed, and the server rolls back.
+        let sound = !visit.lent.is_abandoned()
+            && deadline.before_sending(visit.lent.end("ROLLBACK")).await.is_ok();
+        Undone { error, visit: sound.then(|| Box::new(visit)) }
+    }
+}
