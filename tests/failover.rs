@@ -267,3 +267,42 @@ async fn a_server_that_takes_no_writes_is_left_at_once_and_says_so() -> Result<(
     until(async || add(&shards, n).await.is_ok()).await;
     Ok(())
 }
+
+#[tokio::test]
+async fn a_primary_of_an_older_generation_is_refused_by_who_has_seen_no_other() -> Result<()> {
+    let notes = Migrations::new([("0001_notes.sql", NOTES)])?;
+    let builder = TestCluster::builder().instances(2).replicas(1).shards(4);
+    let mut test = builder.migrations(notes).start().await?;
+    // On the second instance; the catalog is on the first.
+    let on_pg2 = async |test: &TestCluster| test.cluster().await?.shard(ShardId::new(1)?);
+    let shard = on_pg2(&test).await?;
+    shard.execute(&ADD, &[&0_i64]).await?;
+    test.kill("pg2").await?;
+    test.promote("pg2-r1").await?;
+    until(async || shard.execute(&ADD, &[&1_i64]).await.is_ok()).await;
+
+    // What the operating guide says to do where the old primary may come back.
+    let raise = "UPDATE howdah.identity SET generation = generation + 1 RETURNING generation";
+    let promoted = test.admin("pg2-r1").await?;
+    let generation: i64 = promoted.query_one(raise, &[]).await.unwrap().get(0);
+    let lowest = "UPDATE howdah.instance SET generation = $1 WHERE name = 'pg2'";
+    let catalog = test.admin("pg1").await?;
+    catalog.execute(lowest, &[&generation]).await.unwrap();
+    catalog.batch_execute("NOTIFY howdah_map").await.unwrap();
+    for n in 2..20_i64 {
+        shard.execute(&ADD, &[&n]).await?;
+    }
+
+    test.start_server("pg2").await?;
+    test.kill("pg2-r1").await?;
+    for shard in [on_pg2(&test).await?, shard] {
+        until(async || {
+            let error = shard.execute(&ADD, &[&20_i64]).await.unwrap_err();
+            error.outcome() == Outcome::NotExecuted
+                && (error.to_string().contains("of generation 1")
+                    || error.to_string().contains("has been replaced"))
+        })
+        .await;
+    }
+    Ok(())
+}

@@ -15,9 +15,9 @@ const WITH_NEW_COLUMN: Statement = Statement::new("SELECT later FROM {shard}.not
 
 const ANY: ReadFrom = ReadFrom::Replica { max_lag: Duration::MAX };
 
-async fn one_instance_with_a_replica() -> Result<(TestCluster, Shard)> {
+async fn one_instance_with_a_replica(postgres: u32) -> Result<(TestCluster, Shard)> {
     let notes = Migrations::new([("0001_notes.sql", NOTES)])?;
-    let builder = TestCluster::builder().instances(1).replicas(1).shards(1);
+    let builder = TestCluster::builder().postgres(postgres).instances(1).replicas(1).shards(1);
     let test = builder.migrations(notes).start().await?;
     let shard = test.cluster().await?.shard(ShardId::new(0)?)?;
     shard.execute(&ADD, &[&0_i64]).await?;
@@ -53,7 +53,7 @@ async fn until_replica_has(shard: &Shard, count: i64) {
 
 #[tokio::test]
 async fn a_replica_that_falls_behind_is_left_and_taken_again() -> Result<()> {
-    let (test, shard) = one_instance_with_a_replica().await?;
+    let (test, shard) = one_instance_with_a_replica(18).await?;
     let recent = || ReadFrom::Replica { max_lag: Duration::from_millis(400) };
     until_replica_has(&shard, 1).await;
     until(async || here(&shard, recent()).await.unwrap().0).await;
@@ -78,7 +78,16 @@ async fn a_replica_that_falls_behind_is_left_and_taken_again() -> Result<()> {
 
 #[tokio::test]
 async fn a_session_reads_what_it_has_written() -> Result<()> {
-    let (test, shard) = one_instance_with_a_replica().await?;
+    reads_what_it_has_written(18).await
+}
+
+#[tokio::test]
+async fn a_session_reads_what_it_has_written_to_the_oldest_postgresql() -> Result<()> {
+    reads_what_it_has_written(15).await
+}
+
+async fn reads_what_it_has_written(postgres: u32) -> Result<()> {
+    let (test, shard) = one_instance_with_a_replica(postgres).await?;
     until_replica_has(&shard, 1).await;
     let replica = test.admin("pg1-r1").await?;
     let mut by_replica = 0;
@@ -106,7 +115,7 @@ async fn a_session_reads_what_it_has_written() -> Result<()> {
 
 #[tokio::test]
 async fn a_replica_that_does_not_know_the_shards_new_name_yet_sends_nobody_astray() -> Result<()> {
-    let (test, shard) = one_instance_with_a_replica().await?;
+    let (test, shard) = one_instance_with_a_replica(18).await?;
     until_replica_has(&shard, 1).await;
     let replica = test.admin("pg1-r1").await?;
     replica.batch_execute("SELECT pg_wal_replay_pause()").await.unwrap();
@@ -136,7 +145,7 @@ async fn a_replica_that_does_not_know_the_shards_new_name_yet_sends_nobody_astra
 
 #[tokio::test]
 async fn a_replica_that_is_lost_delays_reads_and_fails_none() -> Result<()> {
-    let (mut test, shard) = one_instance_with_a_replica().await?;
+    let (mut test, shard) = one_instance_with_a_replica(18).await?;
     let shard = patient(&test, &shard).await?;
     until_replica_has(&shard, 1).await;
     test.suspend("pg1-r1").await?;
@@ -157,7 +166,7 @@ async fn a_replica_that_is_lost_delays_reads_and_fails_none() -> Result<()> {
 
 #[tokio::test]
 async fn what_may_write_goes_to_no_replica() -> Result<()> {
-    let (_test, shard) = one_instance_with_a_replica().await?;
+    let (_test, shard) = one_instance_with_a_replica(18).await?;
     let error = shard.read(ANY).query(&ADD, &[&7_i64]).await.unwrap_err();
     assert!(error.is_invalid_input() && error.outcome() == Outcome::NotExecuted, "{error:?}");
     let error = shard.read(ReadFrom::Primary).query(&ADD, &[&7_i64]).await.unwrap_err();

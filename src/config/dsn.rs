@@ -76,6 +76,11 @@ impl Dsn {
         })
     }
 
+    /// Whether its first host is a name, which may lead to several servers, or to another one tomorrow.
+    pub(crate) fn is_name(&self) -> bool {
+        matches!(self.config.get_hosts().first(), Some(Host::Tcp(name)) if name.parse::<IpAddr>().is_err())
+    }
+
     /// Whether it has this option.
     pub(crate) fn says(&self, option: &str) -> bool {
         Parts::of(&self.text).is_ok_and(|parts| parts.options().any(|named| named == option))

@@ -86,10 +86,11 @@ impl Connector {
     /// named.
     pub(crate) async fn connect(&self, dsn: &Dsn, role: Role) -> Result<Client> {
         let targets = self.targets(dsn, role)?;
+        let alone = targets.len() == 1;
         let attempts = targets.iter().map(|target| -> Attempt<'_, Client> {
             Box::pin(async move {
                 let limit = self.settings.pool.connect_timeout;
-                let client = self.log_in(target, limit).await?.client;
+                let client = self.log_in(target, limit, alone).await?.client;
                 let standing = in_time(target, limit, Standing::ask(&client)).await?;
                 Ok((standing.of_a_primary(target)?, client))
             })
@@ -102,7 +103,7 @@ impl Connector {
         let connect = async |host: String, port: u16| {
             let connected = async {
                 let limit = self.settings.pool.connect_timeout;
-                Ok(self.log_in(&dsn.with_host(&host, port)?, limit).await?.client)
+                Ok(self.log_in(&dsn.with_host(&host, port)?, limit, false).await?.client)
             };
             let connected = connected.await;
             (host, port, connected)
@@ -165,9 +166,13 @@ impl Connector {
         }
     }
 
-    /// Logs in to a single host, primary or not.
-    async fn log_in(&self, target: &Dsn, limit: Duration) -> Result<Link> {
-        let driver = self.driver_config(target)?;
+    /// Logs in to a single host, primary or not. A name that is `alone` in its instance's address may lead to all servers of
+    /// that: then to the one that takes writes.
+    async fn log_in(&self, target: &Dsn, limit: Duration, alone: bool) -> Result<Link> {
+        let mut driver = self.driver_config(target)?;
+        if alone && target.is_name() {
+            driver.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
         // Boxed because with TLS it is large.
         let connecting = Box::pin(async {
             let connected = driver.connect(self.tls.clone()).await;

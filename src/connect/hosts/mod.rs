@@ -173,7 +173,7 @@ impl Seen {
         limit: Duration,
     ) -> Result<(Link, Standing)> {
         let target = &self.hosts[host].target;
-        let link = self.connector.log_in(target, limit).await?;
+        let link = self.connector.log_in(target, limit, self.hosts.len() == 1).await?;
         let greeted = self.identity.greet(&link.client, greeting);
         let standing = in_time(target, limit, greeted).await?;
         Ok((link, standing))
