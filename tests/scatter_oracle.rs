@@ -101,7 +101,7 @@ fn pages_are_the_rows_of_one_table_in_its_order() {
     );
     const EXPECTED: &str = "SELECT id FROM items WHERE small % $1 = $2 ORDER BY id DESC";
 
-    check(400, (any_filter(), 1_usize..300), async |world, ((modulus, rest), limit)| {
+    check(800, (any_filter(), 1_usize..300), async |world, ((modulus, rest), limit)| {
         let expected = world.oracle.query(EXPECTED, &[&modulus, &rest]).await.unwrap();
         let mut seen = Vec::new();
         let mut cursor: Option<Cursor> = None;
@@ -182,7 +182,7 @@ fn a_merge_is_the_beginning_of_one_table_in_that_order() {
     const EXPECTED: &str =
         "SELECT id FROM items WHERE small % $1 = $2 ORDER BY small DESC, id LIMIT $3";
 
-    check(150, (any_filter(), 0_usize..200), async |world, ((modulus, rest), limit)| {
+    check(300, (any_filter(), 0_usize..200), async |world, ((modulus, rest), limit)| {
         let count = i64::try_from(limit).unwrap();
         let expected = world.oracle.query(EXPECTED, &[&modulus, &rest, &count]).await.unwrap();
         let key = |row: &Row| (Reverse(row.get::<_, i32>("small")), row.get::<_, Id>("id"));
@@ -201,7 +201,7 @@ fn a_stream_and_rows_are_all_of_one_table() {
     const ALL: Statement = Statement::new("SELECT id FROM {shard}.items WHERE small % $1 = $2");
     const EXPECTED: &str = "SELECT id FROM items WHERE small % $1 = $2 ORDER BY id";
 
-    check(100, any_filter(), async |world, (modulus, rest)| {
+    check(150, any_filter(), async |world, (modulus, rest)| {
         let expected = world.oracle.query(EXPECTED, &[&modulus, &rest]).await.unwrap();
         let expected = all::<Id>(&expected, "id");
         let mut stream = world.cluster.scatter(&ALL).all(&[&modulus, &rest]).stream();
@@ -233,7 +233,7 @@ fn many_ids_are_looked_up_as_in_one_table() {
          JOIN items i USING (id) WHERE small % $2 = $3 ORDER BY asked.place";
 
     let any = (vec((any::<prop::sample::Index>(), 0..8_i64), 0..400), any_filter());
-    check(500, any, async |world, (picked, (modulus, rest))| {
+    check(1_000, any, async |world, (picked, (modulus, rest))| {
         // One in eight is next to an id that there is; some of those are there too.
         let id = |(index, off): &(prop::sample::Index, i64)| {
             let id = index.get(&world.ids).get();

@@ -4,6 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use howdah::postgres::Row;
 use howdah::testing::TestCluster;
@@ -233,5 +234,38 @@ async fn every_kind_of_read_runs_in_a_spawned_task() -> Result<()> {
     .await
     .unwrap()?;
     assert_eq!(counts, (7, 16, Some(48), true, 24, 8));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_shard_that_does_not_answer_in_time_is_named() -> Result<()> {
+    const TWO: Statement = Statement::new("SELECT n FROM {shard}.notes WHERE n = ANY($1)");
+
+    let test = TestCluster::builder().migrations(notes()?).start().await?;
+    let cluster = test.cluster().await?;
+    let ids: Vec<Id> = fill(&cluster, 2).await?.into_iter().collect();
+    let locked = ShardId::new(4)?;
+    let admin = test.admin("pg1").await?;
+    admin.batch_execute("BEGIN; LOCK TABLE shard_0004_e1.notes").await.unwrap();
+    let soon = Duration::from_millis(1_500);
+
+    let numbers = vec![1_i32, 2];
+    let scatter = || cluster.scatter(&TWO).all(&[&numbers]);
+    assert!(scatter().timeout(soon).rows().await.unwrap_err().is_timeout());
+    let found = scatter().partial().timeout(soon).rows().await?;
+    assert_eq!((found.rows.len(), found.missing), (14, vec![locked]));
+
+    const BY_IDS: Statement = Statement::new("SELECT id FROM {shard}.notes WHERE id = ANY($1)");
+    let found = cluster.get_many(&BY_IDS, &ids).partial().timeout(soon).await?;
+    assert_eq!(found.missing, [locked]);
+    assert_eq!(found.unknown().len(), 2);
+
+    // Shards that share a statement share its time.
+    let page = cluster.scatter(&NEWEST).all(&[]).partial().timeout(soon);
+    let page = page.page("id", None, 50).await?;
+    assert_eq!((page.rows.len(), page.missing.len()), (8, 4));
+    admin.batch_execute("ROLLBACK").await.unwrap();
+    let rest = cluster.scatter(&NEWEST).all(&[]).page("id", page.next.as_ref(), 50).await?;
+    assert_eq!((rest.rows.len(), rest.next), (8, None));
     Ok(())
 }

@@ -114,7 +114,8 @@ impl<'a> Scatter<'a> {
 
     /// The time that the whole may take. Default: none but the configuration's for each phase.
     ///
-    /// A shard that has not answered by then counts as one that could not be reached.
+    /// A shard that has not answered by then counts as one that could not be reached; so do those that shared its statement,
+    /// on a page.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.policy.timeout = Some(timeout);
         self
@@ -158,7 +159,7 @@ impl<'a> Scatter<'a> {
         let fetch = i64::try_from(limit).ok().filter(|limit| (1..i64::MAX).contains(limit));
         let fetch = fetch.ok_or_else(|| Error::input("a page has at least one row"))? + 1;
         let policy = self.policy.begin();
-        let union = self.all.as_ref().map(|_| self.cluster.union(&self.statement, key, limit + 1));
+        let union = self.all.as_ref().map(|_| self.cluster.union(&self.statement, key, limit));
         let mut waiting = self.asks(union.as_deref(), &start);
         let mut merge = Merge::new(&start, limit);
         let mut asked = FuturesUnordered::new();

@@ -22,6 +22,7 @@ use crate::Result;
 use crate::catalog::Snapshot;
 use crate::connect::is_undefined_name;
 use crate::error::Kind;
+use crate::observe;
 use crate::pool::Params;
 use crate::shard::{Home, InstanceName, ShardId};
 use crate::statement::Statement;
@@ -29,8 +30,8 @@ use crate::statement::Statement;
 /// The most shards in one statement. Each costs the server two locks and more; past some tens, what is saved by not
 /// asking apart is small.
 const GROUP: usize = 32;
-/// The limit in the text is rounded up to this many rows: a plan must know it to be good, and a reader who chooses the
-/// length of his pages should not make a plan of each length.
+/// The limit in the text is rounded up to a multiple of this, and one: a plan must know it to be good, and a reader who
+/// chooses the length of his pages should not make a plan of each length.
 const LIMIT_STEP: usize = 10;
 /// How many statements are remembered as unions; an application has few that go over all shards.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(64).unwrap();
@@ -70,10 +71,10 @@ impl Unions {
 }
 
 impl Cluster {
-    /// The statement for all shards as they live now: ordered by the column, descending, and at least `limit` rows of
-    /// each group.
+    /// The statement for all shards as they live now: ordered by the column, descending, and more than `limit` rows of
+    /// each group, if it has them.
     pub(super) fn union(&self, statement: &Statement, column: &str, limit: usize) -> Arc<Union> {
-        let limit = limit.div_ceil(LIMIT_STEP).saturating_mul(LIMIT_STEP);
+        let limit = limit.div_ceil(LIMIT_STEP).saturating_mul(LIMIT_STEP).saturating_add(1);
         let key = Key { statement: statement.clone(), column: column.to_owned(), limit };
         let snapshot = self.snapshot();
         let mut unions = self.0.unions.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -103,14 +104,20 @@ impl Cluster {
             Ok(pool) => pool,
             Err(error) => return Some(Err(error)),
         };
-        if let Some((rows, _)) = pool.read(statement, &group.home, params).await {
-            return Some(Ok(rows));
+        let began = Instant::now();
+        if let Some(answer) = pool.read(statement, &group.home, params).await {
+            let (home, took) = (&group.home, began.elapsed());
+            observe::statement(home.instance(), home.shard(), took, &Ok(&answer));
+            return Some(Ok(answer.0));
         }
         let lent = match pool.lend().await {
             Ok(lent) => lent,
             Err(error) => return Some(Err(error)),
         };
-        match lent.send(statement, &group.home, params).await {
+        let began = Instant::now();
+        let answer = lent.send(statement, &group.home, params).await;
+        observe::statement(group.home.instance(), group.home.shard(), began.elapsed(), &answer);
+        match answer {
             Ok((rows, _)) => Some(Ok(rows)),
             Err(error) if error.is_unavailable() => Some(Err(error.at(group.home.instance()))),
             Err(error) => {
