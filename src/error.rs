@@ -5,6 +5,7 @@
 //! printed twice. No message ever holds a password.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use tokio_postgres::error::{DbError, SqlState};
@@ -39,6 +40,18 @@ pub enum Outcome {
     Unknown,
 }
 
+/// How far a call had come when it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Waiting for a connection of the pool.
+    Queue,
+    /// Making a connection: reaching a server, logging in, and looking whether it is the right one.
+    Connect,
+    /// Running a statement.
+    Execute,
+}
+
 /// What an [`Error`] is about. Private: users ask the predicates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -71,6 +84,7 @@ struct Inner {
     kind: Kind,
     outcome: Outcome,
     what: String,
+    phase: Option<Phase>,
     instance: Option<String>,
     cause: Option<Arc<dyn std::error::Error + Send + Sync>>,
     hint: Option<String>,
@@ -82,6 +96,7 @@ impl Error {
             kind,
             outcome: Outcome::NotExecuted,
             what: what.into(),
+            phase: None,
             instance: None,
             cause: None,
             hint: None,
@@ -130,6 +145,24 @@ impl Error {
         self
     }
 
+    /// Says how far it had come: a statement on the way to a connection is part of connecting.
+    pub(crate) fn in_phase(mut self, phase: Phase) -> Self {
+        self.0.phase = Some(phase);
+        self
+    }
+
+    /// Whether this machine or the other one refused a connection at once, for want of somebody who listens.
+    pub(crate) fn is_connection_refused(&self) -> bool {
+        let mut next = self.0.cause.as_deref().map(|cause| cause as &dyn std::error::Error);
+        while let Some(error) = next {
+            if let Some(io) = error.downcast_ref::<std::io::Error>() {
+                return matches!(io.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound);
+            }
+            next = error.source();
+        }
+        false
+    }
+
     pub(crate) fn kind(&self) -> Kind {
         self.0.kind
     }
@@ -143,6 +176,13 @@ impl Error {
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         self.0.outcome
+    }
+
+    /// How far the call had come, where it was one to a server: waiting for a connection, making one, or running the
+    /// statement.
+    #[must_use]
+    pub fn phase(&self) -> Option<Phase> {
+        self.0.phase
     }
 
     /// The SQLSTATE, where a PostgreSQL server answered with one.

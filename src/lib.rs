@@ -80,6 +80,7 @@ mod id;
 pub mod local;
 mod observe;
 mod pool;
+mod random;
 mod rebalance;
 mod schema;
 mod shard;
@@ -96,8 +97,9 @@ pub use cluster::{
     TransactionOptions, Tx,
 };
 pub use config::{Config, Dsn, SslMode};
-pub use error::{Error, Outcome, Result};
+pub use error::{Error, Outcome, Phase, Result};
 pub use id::{Generator, Id, IdParts, Layout, NoId};
+pub use pool::PoolStats;
 pub use rebalance::{MoveEvent, MoveId, MoveNews, MovePhase, MoveReport, MoveStep, Mover};
 pub use schema::{
     Init, InitReport, MigrationProgress, MigrationReport, MigrationVersion, Migrations,

@@ -15,6 +15,14 @@
 //! | `howdah_replica_reads_total` | counter: reads for which a replica would do | `instance`, `by` (`replica` or `primary`) |
 //! | `howdah_in_doubt_total` | counter: attempts in vain to finish a part of a transaction over shards | `instance` |
 //! | `howdah_map_version` | gauge | |
+//! | `howdah_pool_…` | gauges and counters: the fields of [`PoolStats`](crate::PoolStats), every second | `instance`, `host`: a replica's, or `primary` |
+//!
+//! | span | around | fields |
+//! | --- | --- | --- |
+//! | `checkout` | getting a connection of one's own | `instance` |
+//! | `wait` | within it, the wait for one's turn | `instance` |
+//! | `connect` | making a connection, in a task of its own | `instance` |
+//! | `execute` | one statement, from sending to the last row | `instance`, `shard` |
 
 #![cfg_attr(
     not(feature = "tracing"),
@@ -26,6 +34,51 @@ use std::time::Duration;
 use crate::Error;
 use crate::config::Dsn;
 use crate::shard::{InstanceName, MapVersion, ShardId};
+
+/// Work within a span of this name, at the level `debug`, with an instance and perhaps more as its fields.
+macro_rules! span {
+    ($name:literal, $work:expr, $($field:tt)*) => {{
+        #[cfg(feature = "tracing")]
+        {
+            tracing::Instrument::instrument($work, tracing::debug_span!($name, $($field)*))
+        }
+        #[cfg(not(feature = "tracing"))]
+        $work
+    }};
+}
+
+/// Getting a connection.
+pub(crate) fn during_checkout<T>(
+    instance: &InstanceName,
+    work: impl Future<Output = T>,
+) -> impl Future<Output = T> {
+    span!("checkout", work, %instance)
+}
+
+/// Waiting for one's turn.
+pub(crate) fn during_wait<T>(
+    instance: &InstanceName,
+    work: impl Future<Output = T>,
+) -> impl Future<Output = T> {
+    span!("wait", work, %instance)
+}
+
+/// Making a connection.
+pub(crate) fn during_connect<T>(
+    instance: &InstanceName,
+    work: impl Future<Output = T>,
+) -> impl Future<Output = T> {
+    span!("connect", work, %instance)
+}
+
+/// Running a statement.
+pub(crate) fn during_execute<T>(
+    instance: &InstanceName,
+    shard: ShardId,
+    work: impl Future<Output = T>,
+) -> impl Future<Output = T> {
+    span!("execute", work, %instance, %shard)
+}
 
 /// A task got a connection, or none, after a wait.
 pub(crate) fn checkout<T>(instance: &InstanceName, wait: Duration, got: &Result<T, Error>) {
@@ -135,6 +188,18 @@ pub(crate) fn map(version: MapVersion) {
     }
     #[cfg(feature = "tracing")]
     tracing::info!(%version, "the shard map is known");
+}
+
+/// A number that goes up and down.
+#[cfg(feature = "metrics")]
+pub(crate) fn gauge(name: &'static str, instance: &InstanceName, host: String, value: f64) {
+    metrics::gauge!(name, "instance" => instance.to_string(), "host" => host).set(value);
+}
+
+/// A number that was counted elsewhere, and only goes up.
+#[cfg(feature = "metrics")]
+pub(crate) fn total(name: &'static str, instance: &InstanceName, host: String, value: u64) {
+    metrics::counter!(name, "instance" => instance.to_string(), "host" => host).absolute(value);
 }
 
 /// The catalog could not be asked, or the copy of the map not be written; the application goes on with what it knows.

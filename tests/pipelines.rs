@@ -110,7 +110,8 @@ async fn a_slow_read_is_done_all_the_same() -> Result<()> {
     );
 
     let test = test(1).await?;
-    let cluster = Cluster::connect(one_of_each(&test)).await?;
+    let patient = one_of_each(&test).statement_timeout(Duration::from_secs(120));
+    let cluster = Cluster::connect(patient).await?;
     let slow = shard(&cluster, 0)?.query_one(&SLOW, &[]).await?;
     assert_eq!(slow.get::<_, i64>(0), 12_000_000);
     Ok(())

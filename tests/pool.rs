@@ -7,12 +7,14 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use howdah::testing::TestCluster;
-use howdah::{Cluster, Migrations, Outcome, Result, Shard, ShardId, Statement};
+use howdah::{Cluster, Config, Migrations, Outcome, Result, Shard, ShardId, Statement};
 
 const NOTES: &str = "CREATE TABLE notes (id bigint PRIMARY KEY DEFAULT next_id(), text text)";
 const ADD: Statement = Statement::new("INSERT INTO {shard}.notes (text) VALUES ($1)");
 const ALL: Statement = Statement::new("SELECT * FROM {shard}.notes");
 const SLEEP: Statement = Statement::new("SELECT pg_sleep(60), count(*) FROM {shard}.notes");
+const LIMIT: Statement =
+    Statement::new("SELECT current_setting('statement_timeout'), count(*) FROM {shard}.notes");
 const BACKEND: Statement = Statement::new("SELECT pg_backend_pid(), count(*) FROM {shard}.notes");
 
 async fn cluster_of_one(shards: u16) -> Result<TestCluster> {
@@ -36,7 +38,17 @@ async fn sessions(test: &TestCluster, which: &str) -> Result<i64> {
 #[tokio::test]
 async fn dropped_at_any_await_a_call_leaves_the_pool_as_it_was() -> Result<()> {
     let test = cluster_of_one(1).await?;
-    let cluster = Cluster::connect(test.config().max_size(1).pipelines(0)).await?;
+    Box::pin(leaves_the_pool_as_it_was(&test, test.config())).await
+}
+
+#[tokio::test]
+async fn so_does_a_call_that_sends_its_statements_whole() -> Result<()> {
+    let test = cluster_of_one(1).await?;
+    Box::pin(leaves_the_pool_as_it_was(&test, test.config().prepared(false))).await
+}
+
+async fn leaves_the_pool_as_it_was(test: &TestCluster, config: Config) -> Result<()> {
+    let cluster = Cluster::connect(config.max_size(1).pipelines(0)).await?;
     let shard = first(&cluster)?;
     // Polled so often and no more, then dropped: each number is another await to stop at.
     for polls in 1..12 {
@@ -56,9 +68,23 @@ async fn dropped_at_any_await_a_call_leaves_the_pool_as_it_was() -> Result<()> {
             }),
         )
         .await;
-        // The one connection is lent, empty-handed and in no transaction.
+        let hurried = shard.clone().statement_timeout(Duration::from_secs(7));
+        drop_after(polls, hurried.query(&ALL, &[])).await;
+        drop_after(polls, async { hurried.begin().await?.query(&ALL, &[]).await }).await;
+        drop_after(polls, cluster.exec(&ALL).run(|_| {})).await;
+        drop_after(polls, async {
+            let client = cluster.instances()[0].client().await?;
+            let _ = client.batch_execute("BEGIN; SET search_path = nowhere").await;
+            Ok::<_, howdah::Error>(())
+        })
+        .await;
+        drop_after(polls, cluster.instances()[0].pause()).await;
+        cluster.instances()[0].resume()?;
+        // The one connection is lent, empty-handed and in no transaction, with the usual limit.
+        let limit: String = shard.query_one(&LIMIT, &[]).await?.get(0);
+        assert!(["30s", "0"].contains(&limit.as_str()), "{limit}");
         assert!(shard.query(&ALL, &[]).await?.is_empty());
-        assert_eq!(sessions(&test, "state LIKE 'idle in transaction%'").await?, 0);
+        assert_eq!(sessions(test, "state LIKE 'idle in transaction%'").await?, 0);
     }
     Ok(())
 }
@@ -247,24 +273,6 @@ async fn a_parameter_of_the_wrong_type_is_the_callers_and_costs_no_connection() 
     let missing = shard.execute(&ADD, &[]).await.unwrap_err();
     assert!(missing.is_invalid_input(), "{missing:?}");
     assert_eq!(shard.query_one(&BACKEND, &[]).await?.get::<_, i32>(0), backend);
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_server_without_room_says_so_at_once() -> Result<()> {
-    let notes = Migrations::new([("0001_notes.sql", NOTES)])?;
-    let test = TestCluster::builder().instances(1).shards(1).migrations(notes).start().await?;
-    let cluster = test.cluster().await?;
-    let admin = test.admin("pg1").await?;
-    let limit =
-        |n: i32| format!("ALTER DATABASE {} CONNECTION LIMIT {n}", test.servers().database());
-    admin.batch_execute(&limit(0)).await.unwrap();
-    let error = first(&cluster)?.query(&ALL, &[]).await.unwrap_err();
-    assert!(error.is_unavailable() && !error.is_timeout(), "{error:?}");
-    assert_eq!(error.code().map(|code| code.code()), Some("53300"), "{error:?}");
-    assert_eq!(error.outcome(), Outcome::NotExecuted);
-    admin.batch_execute(&limit(-1)).await.unwrap();
-    first(&cluster)?.query(&ALL, &[]).await?;
     Ok(())
 }
 

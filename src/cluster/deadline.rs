@@ -23,19 +23,19 @@ impl Deadline {
     }
 
     /// For work that changes nothing: what comes before sending, and reads.
-    pub(super) async fn before_sending<T>(
+    pub(super) fn before_sending<T>(
         &self,
         work: impl Future<Output = Result<T>>,
-    ) -> Result<T> {
-        self.bound(work, Outcome::NotExecuted, "could not be asked, or did not answer,").await
+    ) -> impl Future<Output = Result<T>> {
+        self.bound(work, Outcome::NotExecuted, "could not be asked, or did not answer,")
     }
 
     /// For work that may have taken effect when its time is over.
-    pub(super) async fn after_sending<T>(
+    pub(super) fn after_sending<T>(
         &self,
         work: impl Future<Output = Result<T>>,
-    ) -> Result<T> {
-        self.bound(work, Outcome::Unknown, "did not answer").await
+    ) -> impl Future<Output = Result<T>> {
+        self.bound(work, Outcome::Unknown, "did not answer")
     }
 
     async fn bound<T>(

@@ -144,7 +144,7 @@ impl Exec<'_> {
 
     async fn send(&self, visit: &Visit) -> Result<TextRows> {
         visit.lent.begin().await?;
-        let answer = self.send_within(visit).await;
+        let answer = visit.lent.watch(self.send_within(visit)).await;
         let end = if answer.is_ok() { "COMMIT" } else { "ROLLBACK" };
         // After an error that error is what matters; a session that cannot roll back is not lent again.
         let ended = visit.lent.end(end).await;

@@ -1,5 +1,6 @@
 //! What an application holds: the cluster, and handles of its shards and instances.
 
+mod admin;
 mod aggregate;
 mod copy_in;
 mod copy_out;
@@ -124,12 +125,11 @@ impl Cluster {
         let following = tokio::spawn({
             let (watch, pools) = (watch.clone(), pools.clone());
             async move {
-                watch
-                    .run(|snapshot| {
-                        // What cannot be pooled is reported to whoever asks for a connection there.
-                        let _ = pools.follow(snapshot);
-                    })
-                    .await;
+                let following = watch.run(|snapshot| {
+                    // What cannot be pooled is reported to whoever asks for a connection there.
+                    let _ = pools.follow(snapshot);
+                });
+                tokio::join!(following, pools.publish());
             }
         })
         .abort_handle();

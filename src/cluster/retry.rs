@@ -5,7 +5,6 @@
 //! the map is read anew, and the statement runs on the new home. An undefined table may also be the caller's own mistake, so the same server is asked whether
 //! the shard's schema is there before the map is blamed: a typo never reaches the catalog.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +17,8 @@ use crate::catalog::Snapshot;
 use crate::connect::{is_undefined_name, statement_failure};
 use crate::error::Kind;
 use crate::observe;
-use crate::pool::{Lent, Params};
+use crate::pool::{Lent, Limits, Params};
+use crate::random;
 use crate::shard::{Home, MapVersion, ShardId};
 use crate::statement::Statement;
 use crate::{Error, Result};
@@ -56,16 +56,10 @@ impl Patience {
             return Err(error);
         }
         self.runs -= 1;
-        sleep(self.pause.mul_f64(0.5 + random_fraction() / 2.0)).await;
+        sleep(self.pause.mul_f64(0.5 + random::fraction() / 2.0)).await;
         self.pause = (self.pause * 2).min(MAX_PAUSE);
         Ok(())
     }
-}
-
-/// A number from 0 to 1, good enough to spread pauses.
-#[expect(clippy::cast_precision_loss, reason = "rounding does not matter to a random number")]
-fn random_fraction() -> f64 {
-    RandomState::new().hash_one(()) as f64 / u64::MAX as f64
 }
 
 /// A connection to a shard's home, and which home that was.
@@ -86,26 +80,28 @@ impl Cluster {
         let snapshot = self.snapshot();
         let home = snapshot.map.home(shard)?;
         let pool = self.0.pools.get(home.instance(), &snapshot)?;
-        let began = Instant::now();
-        let answer = pool.read(statement, home, params).await;
-        if let Some(answer) = &answer {
-            observe::statement(home.instance(), shard, began.elapsed(), &Ok(answer));
-        }
-        Ok(answer)
+        Ok(pool.read(statement, home, params).await)
     }
 
     /// Goes where the map says that the shard lives.
     pub(super) async fn visit(&self, shard: ShardId) -> Result<Visit> {
+        self.visit_within(shard, Limits::default()).await
+    }
+
+    /// As [`Cluster::visit`], with limits of the call's own.
+    pub(super) async fn visit_within(&self, shard: ShardId, limits: Limits) -> Result<Visit> {
         let snapshot = self.snapshot();
-        match self.visit_home(&snapshot, snapshot.map.home(shard)?).await {
+        match self.visit_home_within(&snapshot, snapshot.map.home(shard)?, limits).await {
             // Its instance may have another address now, or the shard another instance, and the news was missed.
             Err(error) if error.is_unavailable() || error.is_wrong_server() => {
-                let newest = self.0.watch.glance().await;
+                // Boxed because it is rare, and large.
+                let newest = Box::pin(self.0.watch.glance()).await;
                 if Arc::ptr_eq(&snapshot, &newest) {
                     return Err(error);
                 }
                 self.0.pools.follow(&newest)?;
-                self.visit_home(&newest, newest.map.home(shard)?).await
+                let home = newest.map.home(shard)?;
+                Box::pin(self.visit_home_within(&newest, home, limits)).await
             }
             visit => visit,
         }
@@ -113,8 +109,17 @@ impl Cluster {
 
     /// Goes where a map has a home.
     pub(super) async fn visit_home(&self, snapshot: &Snapshot, home: &Home) -> Result<Visit> {
-        let pool = self.0.pools.get(home.instance(), snapshot)?;
-        Ok(Visit { lent: pool.lend().await?, home: home.clone(), version: snapshot.map.version() })
+        self.visit_home_within(snapshot, home, Limits::default()).await
+    }
+
+    async fn visit_home_within(
+        &self,
+        snapshot: &Snapshot,
+        home: &Home,
+        limits: Limits,
+    ) -> Result<Visit> {
+        let lent = self.0.pools.get(home.instance(), snapshot)?.lend_within(limits).await?;
+        Ok(Visit { lent, home: home.clone(), version: snapshot.map.version() })
     }
 
     /// After an error: returns when trying again makes sense, and gives the error back when it does not. The visit
@@ -177,10 +182,7 @@ impl Visit {
         statement: &Statement,
         params: Params<'_>,
     ) -> Result<(Vec<Row>, u64)> {
-        let began = Instant::now();
-        let answer = self.lent.send(statement, home, params).await;
-        observe::statement(home.instance(), home.shard(), began.elapsed(), &answer);
-        answer
+        self.lent.run(statement, home, params).await
     }
 
     /// Tells a shard that has moved from a name that was never there.

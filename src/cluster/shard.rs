@@ -14,6 +14,7 @@ use super::retry::Patience;
 use super::rows;
 use super::transaction::{Transaction, Tx};
 use crate::Result;
+use crate::pool::Limits;
 use crate::shard::{Home, ShardId};
 use crate::statement::Statement;
 
@@ -36,11 +37,12 @@ pub struct Shard {
     cluster: Cluster,
     id: ShardId,
     timeout: Option<Duration>,
+    limits: Limits,
 }
 
 impl Shard {
     pub(super) fn new(cluster: Cluster, id: ShardId) -> Self {
-        Self { cluster, id, timeout: None }
+        Self { cluster, id, timeout: None, limits: Limits::default() }
     }
 
     /// The shard's number.
@@ -62,7 +64,8 @@ impl Shard {
     /// the configuration's for each phase.
     ///
     /// A statement that was sent and is not done in time is cancelled; whether it took effect is
-    /// [unknown](crate::Outcome::Unknown).
+    /// [unknown](crate::Outcome::Unknown). The server is told as well, so that it stops by itself if the request to cancel does
+    /// not reach it.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -75,6 +78,22 @@ impl Shard {
 
     pub(super) fn time_limit(&self) -> Option<Duration> {
         self.timeout
+    }
+
+    /// The same shard with a limit on each wait for a connection. Default: the configuration's `queue_timeout`.
+    #[must_use]
+    pub fn queue_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.queue = Some(timeout);
+        self
+    }
+
+    /// The same shard with a limit, kept by the server, on each statement: one that takes longer has
+    /// [failed](crate::Outcome::Failed), and nothing of it remains. Default, and the most: the configuration's
+    /// `statement_timeout`.
+    #[must_use]
+    pub fn statement_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.statement = Some(timeout);
+        self
     }
 
     /// Runs a statement and collects its rows.
@@ -148,7 +167,8 @@ impl Shard {
     /// When no connection can be had.
     pub async fn begin_with(&self, options: &TransactionOptions) -> Result<Transaction> {
         let deadline = self.deadline();
-        let visit = deadline.before_sending(self.cluster.visit(self.id)).await?;
+        let visit = self.cluster.visit_within(self.id, self.limits());
+        let visit = deadline.before_sending(visit).await?;
         Transaction::begin(visit, options, deadline).await
     }
 
@@ -234,7 +254,8 @@ impl Shard {
         }
         let mut patience = Patience::new();
         loop {
-            let visit = deadline.before_sending(self.cluster.visit(self.id)).await?;
+            let visit = self.cluster.visit_within(self.id, self.limits());
+            let visit = deadline.before_sending(visit).await?;
             let sent = visit.send(statement, params);
             let answer = if statement.is_single_read() {
                 deadline.before_sending(sent).await
@@ -250,6 +271,12 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// What the server works on for somebody who has gone by then is of no use.
+    fn limits(&self) -> Limits {
+        let statement = self.limits.statement.into_iter().chain(self.timeout).min();
+        Limits { statement, ..self.limits }
     }
 
     pub(super) fn deadline(&self) -> Deadline {

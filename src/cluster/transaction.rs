@@ -258,15 +258,15 @@ impl Drop for Open {
 }
 
 /// Rolls back in the background. A connection that was left in the middle of a statement is closed instead, which
-/// cancels the statement; so is one without a runtime.
+/// cancels the statement.
 fn roll_back(visit: Option<Visit>) {
     let Some(visit) = visit.filter(|visit| !visit.lent.is_abandoned()) else { return };
-    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-        runtime.spawn(async move {
-            // A connection on which this fails is not lent again.
-            let _ = visit.lent.end("ROLLBACK").await;
-        });
-    }
+    // Whoever drops the last handle need not be within a runtime.
+    let runtime = visit.lent.runtime().clone();
+    runtime.spawn(async move {
+        // A connection on which this fails is not lent again.
+        let _ = visit.lent.end("ROLLBACK").await;
+    });
 }
 
 pub(super) fn over() -> Error {

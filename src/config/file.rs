@@ -122,6 +122,9 @@ impl Config {
             "HOWDAH_POOL_QUEUE_LENGTH" => self.queue_length = Some(number(&value)?),
             "HOWDAH_POOL_CONNECT_TIMEOUT" => self.connect_timeout = Some(duration(&value)?),
             "HOWDAH_POOL_STATEMENT_TIMEOUT" => self.statement_timeout = Some(duration(&value)?),
+            "HOWDAH_POOL_IDLE_IN_TRANSACTION_TIMEOUT" => {
+                self.idle_in_transaction_timeout = Some(duration(&value)?);
+            }
             "HOWDAH_POOL_MAX_LIFETIME" => self.max_lifetime = Some(duration(&value)?),
             "HOWDAH_POOL_IDLE_TIMEOUT" => self.idle_timeout = Some(duration(&value)?),
             "HOWDAH_POOL_CHECK_DELAY" => self.check_delay = Some(duration(&value)?),
@@ -194,6 +197,8 @@ struct PoolSection {
     #[serde(deserialize_with = "duration_key")]
     statement_timeout: Option<Duration>,
     #[serde(deserialize_with = "duration_key")]
+    idle_in_transaction_timeout: Option<Duration>,
+    #[serde(deserialize_with = "duration_key")]
     max_lifetime: Option<Duration>,
     #[serde(deserialize_with = "duration_key")]
     idle_timeout: Option<Duration>,
@@ -251,6 +256,7 @@ impl File {
             queue_length: pool.queue_length,
             connect_timeout: pool.connect_timeout,
             statement_timeout: pool.statement_timeout,
+            idle_in_transaction_timeout: pool.idle_in_transaction_timeout,
             max_lifetime: pool.max_lifetime,
             idle_timeout: pool.idle_timeout,
             check_delay: pool.check_delay,

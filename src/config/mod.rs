@@ -82,6 +82,7 @@ pub struct Config {
     queue_length: Option<u32>,
     connect_timeout: Option<Duration>,
     statement_timeout: Option<Duration>,
+    idle_in_transaction_timeout: Option<Duration>,
     max_lifetime: Option<Duration>,
     idle_timeout: Option<Duration>,
     check_delay: Option<Duration>,
@@ -230,8 +231,16 @@ impl Config {
         self
     }
 
-    /// How old a connection grows before a new one replaces it; at most a year.
-    /// Default: 1 hour.
+    /// How long a transaction may wait for its next statement before the server ends it, at most a day. Default: 5
+    /// minutes.
+    #[must_use]
+    pub fn idle_in_transaction_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_in_transaction_timeout = Some(timeout);
+        self
+    }
+
+    /// How old a connection grows at most before a new one replaces it; chance takes up to a fifth off, so that those that
+    /// were made together do not end together. At most a year. Default: 1 hour.
     #[must_use]
     pub fn max_lifetime(mut self, age: Duration) -> Self {
         self.max_lifetime = Some(age);
@@ -296,7 +305,7 @@ impl fmt::Debug for Config {
         }
         show!(map_cache passfile password_file password sslmode sslrootcert sslcert sslkey owner mover);
         show!(max_size min_idle pipelines queue_timeout queue_length connect_timeout statement_timeout);
-        show!(max_lifetime idle_timeout check_delay statement_cache_entries statement_cache_bytes);
+        show!(idle_in_transaction_timeout max_lifetime idle_timeout check_delay statement_cache_entries statement_cache_bytes);
         show!(prepared total_max_size);
         shown.finish()
     }

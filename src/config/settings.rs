@@ -50,6 +50,7 @@ pub(crate) struct PoolSettings {
     pub(crate) queue_length: u32,
     pub(crate) connect_timeout: Duration,
     pub(crate) statement_timeout: Duration,
+    pub(crate) idle_in_transaction_timeout: Duration,
     pub(crate) max_lifetime: Duration,
     pub(crate) idle_timeout: Duration,
     pub(crate) check_delay: Duration,
@@ -144,6 +145,12 @@ impl Config {
             )?,
             connect_timeout: time("connect_timeout", self.connect_timeout, 5 * SECOND, DAY)?,
             statement_timeout: time("statement_timeout", self.statement_timeout, 30 * SECOND, DAY)?,
+            idle_in_transaction_timeout: time(
+                "idle_in_transaction_timeout",
+                self.idle_in_transaction_timeout,
+                300 * SECOND,
+                DAY,
+            )?,
             max_lifetime: time("max_lifetime", self.max_lifetime, HOUR, YEAR)?,
             idle_timeout: time("idle_timeout", self.idle_timeout, 600 * SECOND, YEAR)?,
             check_delay: match self.check_delay {
@@ -275,6 +282,7 @@ mod tests {
         assert_eq!(pool.queue_timeout, Duration::from_secs(5));
         assert_eq!(pool.connect_timeout, Duration::from_secs(5));
         assert_eq!(pool.statement_timeout, Duration::from_secs(30));
+        assert_eq!(pool.idle_in_transaction_timeout, Duration::from_secs(300));
         assert_eq!(pool.max_lifetime, Duration::from_secs(3600));
         assert_eq!(pool.idle_timeout, Duration::from_secs(600));
         assert_eq!(pool.check_delay, Duration::from_secs(30));

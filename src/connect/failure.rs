@@ -4,7 +4,7 @@ use tokio_postgres::error::{DbError, Severity};
 
 use super::sqlstate;
 use crate::config::Dsn;
-use crate::error::Kind;
+use crate::error::{Kind, Phase};
 use crate::{Error, Outcome};
 
 /// An error while connecting: nothing was executed, whatever it is.
@@ -43,7 +43,7 @@ pub(crate) fn statement_failure(error: tokio_postgres::Error, what: impl Into<St
         // The connection was lost, or the server answered what nobody expected.
         None => (Kind::Unavailable, Outcome::Unknown),
     };
-    Error::new(kind, what).because(error).with_outcome(outcome)
+    Error::new(kind, what).because(error).with_outcome(outcome).in_phase(Phase::Execute)
 }
 
 /// The meaning of a server's answer to a statement.

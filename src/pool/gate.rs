@@ -2,80 +2,156 @@
 //!
 //! bb8 alone lets a task that returns a connection take it again past those who wait for one.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-use crate::error::Kind;
+use super::slots::{Slot, Slots};
+use crate::error::{Kind, Phase};
 use crate::{Error, Result};
 
-/// Lets in so many at a time, in the order in which they came.
+/// Lets in so many at a time, in the order in which they came; nobody while it is paused.
 #[derive(Debug)]
 pub(super) struct Gate {
-    slots: Arc<Semaphore>,
-    waiting: AtomicUsize,
+    slots: Arc<Slots>,
+    width: Mutex<Width>,
+    queue: Mutex<Queue>,
     queue_length: usize,
-    queue_timeout: Duration,
+}
+
+#[derive(Debug)]
+struct Width {
+    size: u32,
+    paused: bool,
+}
+
+/// Those who wait, by the order in which they came.
+#[derive(Debug, Default)]
+struct Queue {
+    since: BTreeMap<u64, Instant>,
+    next: u64,
 }
 
 impl Gate {
-    pub(super) fn new(slots: usize, queue_length: usize, queue_timeout: Duration) -> Self {
-        let slots = Arc::new(Semaphore::new(slots));
-        Self { slots, waiting: AtomicUsize::new(0), queue_length, queue_timeout }
+    pub(super) fn new(size: u32, queue_length: usize) -> Self {
+        Self {
+            slots: Slots::new(size as usize),
+            width: Mutex::new(Width { size, paused: false }),
+            queue: Mutex::default(),
+            queue_length,
+        }
     }
 
     /// Takes a slot that is free, and that nobody waits for.
-    pub(super) fn try_enter(&self) -> Option<OwnedSemaphorePermit> {
-        self.slots.clone().try_acquire_owned().ok()
+    pub(super) fn try_enter(&self) -> Option<Slot> {
+        self.slots.try_take()
     }
 
-    /// Whether whoever comes now has to wait.
-    pub(super) fn is_full(&self) -> bool {
-        self.slots.available_permits() == 0
-    }
-
-    /// Waits for a slot, which is free again when the permit is dropped.
+    /// Waits for a slot, which is free again when it is dropped.
     ///
     /// # Errors
     ///
-    /// When as many wait already as the queue may hold, or the wait takes longer than the queue's timeout.
-    pub(super) async fn enter(&self) -> Result<OwnedSemaphorePermit> {
-        if let Some(permit) = self.try_enter() {
-            return Ok(permit);
+    /// When as many wait already as the queue may hold, or the wait takes longer than the patience.
+    pub(super) async fn enter(&self, patience: Duration) -> Result<Slot> {
+        if let Some(slot) = self.try_enter() {
+            return Ok(slot);
         }
         let _place = Place::take(self)?;
-        match tokio::time::timeout(self.queue_timeout, self.slots.clone().acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) => Err(Error::new(Kind::Unavailable, "the pool is closed")),
-            Err(_) => Err(Error::new(
-                Kind::Timeout,
-                format!("waited {:?} for a connection: all are in use", self.queue_timeout),
-            )
-            .hint("look for transactions held open; else raise [pool] max_size or queue_timeout")),
+        tokio::time::timeout(patience, self.slots.take()).await.map_err(|_| self.waited(patience))
+    }
+
+    fn waited(&self, patience: Duration) -> Error {
+        let text = format!("waited {patience:?} for a connection");
+        if self.is_paused() {
+            return Error::new(Kind::Timeout, format!("{text}: the pool is paused"))
+                .in_phase(Phase::Queue)
+                .hint("it goes on after Instance::resume");
         }
+        Error::new(Kind::Timeout, format!("{text}: all {} are in use", self.size()))
+            .in_phase(Phase::Queue)
+            .hint("look for transactions held open; else raise [pool] max_size or queue_timeout")
+    }
+
+    /// How many it lets in while it is not paused.
+    pub(super) fn size(&self) -> u32 {
+        lock(&self.width).size
+    }
+
+    pub(super) fn resize(&self, size: u32) {
+        let mut width = lock(&self.width);
+        width.size = size;
+        if !width.paused {
+            self.slots.resize(size as usize);
+        }
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        lock(&self.width).paused
+    }
+
+    /// Lets nobody in; who is in may stay. Who waits keeps the place in the queue.
+    pub(super) fn pause(&self) {
+        let mut width = lock(&self.width);
+        width.paused = true;
+        self.slots.resize(0);
+    }
+
+    /// Waits until nobody is in. Only for a gate that is paused.
+    pub(super) async fn emptied(&self) {
+        self.slots.emptied().await;
+    }
+
+    pub(super) fn resume(&self) {
+        let mut width = lock(&self.width);
+        width.paused = false;
+        self.slots.resize(width.size as usize);
+    }
+
+    /// How many are in.
+    pub(super) fn inside(&self) -> usize {
+        self.slots.taken()
+    }
+
+    /// How many wait, and for how long the first of them has.
+    pub(super) fn waiting(&self) -> (usize, Duration) {
+        let queue = lock(&self.queue);
+        let longest = queue.since.first_key_value().map(|(_, since)| since.elapsed());
+        (queue.since.len(), longest.unwrap_or_default())
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing in here panics half-way through a change.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A place in the queue, given up whenever the waiting ends, however it ends.
-struct Place<'a>(&'a Gate);
+struct Place<'a> {
+    gate: &'a Gate,
+    number: u64,
+}
 
 impl<'a> Place<'a> {
     fn take(gate: &'a Gate) -> Result<Self> {
-        let waiting = gate.waiting.fetch_add(1, Ordering::Relaxed);
-        let place = Self(gate);
-        if waiting < gate.queue_length {
-            return Ok(place);
+        let mut queue = lock(&gate.queue);
+        let waiting = queue.since.len();
+        if waiting >= gate.queue_length {
+            let text = format!("{waiting} wait for a connection already");
+            return Err(Error::new(Kind::Unavailable, text)
+                .in_phase(Phase::Queue)
+                .hint("shed load, or raise [pool] queue_length"));
         }
-        Err(Error::new(Kind::Unavailable, format!("{waiting} wait for a connection already"))
-            .hint("shed load, or raise [pool] queue_length"))
+        let number = queue.next;
+        queue.next += 1;
+        queue.since.insert(number, Instant::now());
+        drop(queue);
+        Ok(Self { gate, number })
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        lock(&self.gate.queue).since.remove(&self.number);
     }
 }
 
@@ -83,22 +159,25 @@ impl Drop for Place<'_> {
 mod tests {
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(5);
+
     #[tokio::test(start_paused = true)]
     async fn first_come_is_first_served_and_a_returning_task_queues_again() {
-        let gate = Arc::new(Gate::new(1, 10, Duration::from_secs(60)));
-        let held = gate.enter().await.unwrap();
+        let gate = Arc::new(Gate::new(1, 10));
+        let held = gate.enter(PATIENCE).await.unwrap();
         let (order, mut seen) = tokio::sync::mpsc::unbounded_channel();
         for task in 0..5 {
             let (gate, order) = (gate.clone(), order.clone());
             tokio::spawn(async move {
-                let permit = gate.enter().await.unwrap();
+                let slot = gate.enter(PATIENCE).await.unwrap();
                 order.send(task).unwrap();
-                drop(permit);
+                drop(slot);
             });
             tokio::task::yield_now().await;
         }
+        assert_eq!(gate.waiting().0, 5);
         drop(held);
-        let again = gate.enter().await.unwrap();
+        let again = gate.enter(PATIENCE).await.unwrap();
         order.send(99).unwrap();
         drop((again, order));
         let mut served = vec![];
@@ -106,31 +185,49 @@ mod tests {
             served.push(task);
         }
         assert_eq!(served, [0, 1, 2, 3, 4, 99]);
+        assert_eq!((gate.waiting().0, gate.inside()), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_wait_too_long_is_a_timeout_and_a_queue_too_long_is_refused_at_once() {
-        let gate = Arc::new(Gate::new(1, 1, Duration::from_secs(5)));
-        let _held = gate.enter().await.unwrap();
+        let gate = Arc::new(Gate::new(1, 1));
+        let _held = gate.enter(PATIENCE).await.unwrap();
         let waiter = tokio::spawn({
             let gate = gate.clone();
-            async move { gate.enter().await.map(drop) }
+            async move { gate.enter(PATIENCE).await.map(drop) }
         });
         tokio::task::yield_now().await;
-        let full = gate.enter().await.unwrap_err();
+        let full = gate.enter(PATIENCE).await.unwrap_err();
         assert!(full.is_unavailable() && !full.is_timeout(), "{full}");
-        assert!(waiter.await.unwrap().unwrap_err().is_timeout());
+        let late = waiter.await.unwrap().unwrap_err();
+        assert!(late.is_timeout() && late.phase() == Some(Phase::Queue), "{late}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_waiter_that_gives_up_leaves_its_place() {
-        let gate = Gate::new(1, 1, Duration::from_secs(5));
-        let held = gate.enter().await.unwrap();
+        let gate = Gate::new(1, 1);
+        let held = gate.enter(PATIENCE).await.unwrap();
         for _ in 0..3 {
-            let wait = tokio::time::timeout(Duration::from_millis(1), gate.enter());
+            let wait = tokio::time::timeout(Duration::from_millis(1), gate.enter(PATIENCE));
             assert!(wait.await.is_err(), "there was a place in the queue each time");
         }
         drop(held);
-        drop(gate.enter().await.unwrap());
+        drop(gate.enter(PATIENCE).await.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_paused_gate_empties_and_says_why_it_is_shut() {
+        let gate = Gate::new(2, 10);
+        let held = gate.enter(PATIENCE).await.unwrap();
+        gate.pause();
+        let shut = gate.enter(PATIENCE).await.unwrap_err();
+        assert!(shut.is_timeout() && shut.to_string().contains("paused"), "{shut}");
+        gate.resize(3);
+        assert!(gate.try_enter().is_none());
+        drop(held);
+        gate.emptied().await;
+        gate.resume();
+        let inside: Vec<_> = std::iter::from_fn(|| gate.try_enter()).collect();
+        assert_eq!((inside.len(), gate.inside()), (3, 3));
     }
 }

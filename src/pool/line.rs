@@ -28,7 +28,6 @@ const PATIENCE: u32 = 3;
 #[derive(Debug)]
 pub(super) struct Line {
     lent: Lent,
-    opened: Instant,
     /// How many wait for an answer in the line's place, also on the one before it.
     depth: Arc<AtomicUsize>,
     answered: AtomicU64,
@@ -44,7 +43,6 @@ impl Line {
         lent.client().batch_execute(GREETING).await.ok()?;
         let line = Arc::new(Self {
             lent,
-            opened: Instant::now(),
             depth,
             answered: AtomicU64::new(0),
             is_hung: AtomicBool::new(false),
@@ -67,10 +65,10 @@ impl Line {
     }
 
     /// Whether it may be sent another read.
-    pub(super) fn is_usable(&self, now: Instant, max_lifetime: Duration) -> bool {
+    pub(super) fn is_usable(&self, now: Instant) -> bool {
         !self.lent.client().is_closed()
             && !self.is_hung.load(Ordering::Relaxed)
-            && now.saturating_duration_since(self.opened) < max_lifetime
+            && self.lent.may_stay(now)
     }
 
     /// Reads; `None` when the line was found to hang.

@@ -1,52 +1,74 @@
 //! One instance's connections, shared by all its shards.
 //!
 //! A FIFO [`gate`] in front lets in as many tasks as there are connections, so nobody is overtaken and the
-//! queue has a bound; bb8 behind it keeps, checks and replaces the connections. A connection whose state is
-//! in doubt is never lent again. Some of the connections serve as [`pipelines`] for single reads.
+//! queue has a bound; bb8 behind it keeps the connections that the [`source`] makes, checks and judges. A connection
+//! whose state is in doubt is never lent again. Some of the connections serve as [`pipelines`] for single reads. Where
+//! none can be made, the [`breaker`] tells why.
 
+mod admin;
+mod breaker;
 mod copy;
 mod gate;
 mod lent;
+mod limit;
 mod line;
-mod manager;
+mod lookups;
 mod pipelines;
 mod session;
+mod slots;
+mod source;
 mod statements;
+mod stats;
 
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use futures_util::poll;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_postgres::Row;
 
 use crate::config::Dsn;
 use crate::connect::{Connector, Hosts, Identity};
-use crate::error::Kind;
+use crate::error::{Kind, Phase};
 use crate::observe;
 use crate::shard::{Home, InstanceName};
 use crate::statement::Statement;
 use crate::{Error, Result};
+use breaker::Trouble;
 use gate::Gate;
-use manager::{Failures, Manager};
 use pipelines::Pipelines;
+use slots::Slot;
+use source::{Manager, Source};
 
 pub(crate) use lent::Lent;
 pub(crate) use session::Params;
+pub use stats::PoolStats;
+
+/// How seldom a task that waits looks for a pipeline that is idle.
+const MAX_PAUSE: Duration = Duration::from_secs(2);
+
+/// The limits of one call, where it has any of its own.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Limits {
+    /// For the wait for a connection.
+    pub(crate) queue: Option<Duration>,
+    /// For each statement, on the server.
+    pub(crate) statement: Option<Duration>,
+}
 
 /// The connections to one instance.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    connector: Connector,
-    hosts: Arc<Hosts>,
+    source: Arc<Source>,
     /// A pool for each host, for when it is a replica; none in these themselves.
     replicas: Box<[OnceLock<Pool>]>,
     gate: Gate,
     connections: bb8::Pool<Manager>,
     pipelines: Pipelines,
-    failures: watch::Receiver<Option<Error>>,
-    size: u32,
+    queue_timeout: Duration,
 }
 
 impl Pool {
@@ -59,13 +81,16 @@ impl Pool {
     pub(crate) fn new(connector: Connector, identity: Identity, dsn: Dsn, size: u32) -> Self {
         let hosts = Arc::new(Hosts::new(connector.clone(), identity, dsn));
         let replicas = (0..hosts.count()).map(|_| OnceLock::new()).collect();
-        Self { replicas, ..Self::of(connector, hosts, None, size) }
+        let mut pool = Self::of(connector, hosts, None, size);
+        pool.replicas = replicas;
+        pool
     }
 
     /// The connections to one replica, made when they are needed.
     pub(crate) fn replica(&self, host: usize) -> &Self {
         self.replicas[host].get_or_init(|| {
-            Self::of(self.connector.clone(), self.hosts.clone(), Some(host), self.size)
+            let source = &self.source;
+            Self::of(source.connector().clone(), source.hosts().clone(), Some(host), self.size())
         })
     }
 
@@ -74,56 +99,51 @@ impl Pool {
         let count = u32::try_from(hosts.count()).unwrap_or(u32::MAX).min(100);
         // Who reads from no replica keeps no connection there.
         let min_idle = if replica.is_some() { 0 } else { settings.min_idle.min(size) };
-        let (failed, failures) = watch::channel(None);
-        let manager = Manager::new(connector.clone(), hosts.clone(), replica);
+        let source = Source::new(connector, hosts, replica, size);
         let connections = bb8::Pool::builder()
-            .max_size(size)
+            // The source's budget is the bound, for it can be changed.
+            .max_size(u32::MAX)
             .min_idle(Some(min_idle))
             .max_lifetime(Some(settings.max_lifetime))
             .idle_timeout(Some(settings.idle_timeout))
             // The most recently used connection first: its caches are warm, and the others may go idle.
             .queue_strategy(bb8::QueueStrategy::Lifo)
-            // The connector has a timeout of its own; bb8's must never be the one that strikes.
+            // The connector has a timeout of its own; bb8's must never be the one that strikes first.
             .connection_timeout(settings.connect_timeout * (count + 2))
             .retry_connection(false)
-            .error_sink(Box::new(Failures::new(failed)))
-            .build_unchecked(manager);
-        let gate = Gate::new(size as usize, settings.queue_length as usize, settings.queue_timeout);
+            .build_unchecked(Manager(source.clone()));
         // A pooler in transaction mode does not keep a session's settings; one connection must be left to lend.
         let count = if settings.prepared { settings.pipelines.min(size - 1) } else { 0 };
-        let pipelines = Pipelines::new(count, settings.max_lifetime);
         Self {
-            connector,
-            hosts,
+            source,
             replicas: Box::default(),
-            gate,
+            gate: Gate::new(size, settings.queue_length as usize),
             connections,
-            pipelines,
-            failures,
-            size,
+            pipelines: Pipelines::new(count),
+            queue_timeout: settings.queue_timeout,
         }
     }
 
     pub(crate) fn instance(&self) -> &InstanceName {
-        &self.hosts.identity().instance
+        &self.source.identity().instance
     }
 
     pub(crate) fn identity(&self) -> &Identity {
-        self.hosts.identity()
+        self.source.identity()
     }
 
     /// The most connections that it has.
     pub(crate) fn size(&self) -> u32 {
-        self.size
+        self.gate.size()
     }
 
     pub(crate) fn dsn(&self) -> &Dsn {
-        self.hosts.dsn()
+        self.source.hosts().dsn()
     }
 
     /// Its servers: which is the primary, and how far the replicas are.
     pub(crate) fn hosts(&self) -> &Hosts {
-        &self.hosts
+        self.source.hosts()
     }
 
     /// Lends a connection, in the order of asking.
@@ -135,10 +155,22 @@ impl Pool {
     /// When the queue is full or the wait too long; when a connection is needed and cannot be made, at once and
     /// with the reason. Nothing was executed.
     pub(crate) async fn lend(&self) -> Result<Lent> {
+        self.lend_within(Limits::default()).await
+    }
+
+    /// As [`Pool::lend`], with limits of the call's own.
+    pub(crate) async fn lend_within(&self, limits: Limits) -> Result<Lent> {
         let asked = Instant::now();
-        let lent = self.wait().await;
-        observe::checkout(self.instance(), asked.elapsed(), &lent);
-        lent
+        let waiting = self.wait(limits.queue.unwrap_or(self.queue_timeout));
+        let lent = observe::during_checkout(self.instance(), waiting).await;
+        let waited = asked.elapsed();
+        self.source.counters.checked_out(waited, lent.is_ok());
+        observe::checkout(self.instance(), waited, &lent);
+        let lent = lent.map_err(|error| error.at(self.instance()))?;
+        if let Some(limit) = limits.statement {
+            lent.limit(limit);
+        }
+        Ok(lent)
     }
 
     /// Reads on a connection that others read on too. `None` when that is not possible, or did not succeed: the
@@ -149,41 +181,95 @@ impl Pool {
         home: &Home,
         params: Params<'_>,
     ) -> Option<(Vec<Row>, u64)> {
+        let began = Instant::now();
         let open = async || self.connect(self.gate.try_enter()?).await.ok();
-        self.pipelines.read(statement, home, params, open).await
+        let read = self.pipelines.read(statement, home, params, began, open);
+        let answer = observe::during_execute(home.instance(), home.shard(), read).await?;
+        let took = began.elapsed();
+        self.source.counters.executed_on_a_pipeline(took);
+        let answer = Ok(answer);
+        observe::statement(home.instance(), home.shard(), took, &answer);
+        answer.ok()
     }
 
-    async fn wait(&self) -> Result<Lent> {
-        let mut entering = pin!(self.gate.enter());
-        let permit = loop {
-            if self.gate.is_full() {
-                self.pipelines.give_up_an_idle_one();
-            }
-            if let Ok(entered) = timeout(pipelines::IDLE, entering.as_mut()).await {
-                break entered.map_err(|error| error.at(self.instance()))?;
+    async fn wait(&self, patience: Duration) -> Result<Lent> {
+        let slot = match self.gate.try_enter() {
+            Some(slot) => slot,
+            // Boxed so that calls which need not wait are small.
+            None => {
+                let queueing = Box::pin(self.queue(patience));
+                observe::during_wait(self.instance(), queueing).await?
             }
         };
-        self.connect(permit).await
+        self.connect(slot).await
     }
 
-    /// Takes a connection from bb8, or waits for the one that it makes.
-    async fn connect(&self, permit: OwnedSemaphorePermit) -> Result<Lent> {
-        let at = |error: Error| error.at(self.instance());
-        let mut failures = self.failures.clone();
-        failures.mark_unchanged();
-        let connection = tokio::select! {
-            biased;
-            connection = self.connections.get_owned() => connection.map_err(|_| {
-                at(Error::new(Kind::Timeout, "no connection could be made in time"))
-            })?,
-            // Whoever waits for a connection that could not be made learns why, instead of waiting on.
-            _ = failures.changed() => {
-                let failure = failures.borrow().clone();
-                return Err(at(failure.unwrap_or_else(|| {
-                    Error::new(Kind::Unavailable, "the pool is closed")
-                })));
+    /// Waits for a slot. Idle pipelines give theirs up for it.
+    async fn queue(&self, patience: Duration) -> Result<Slot> {
+        // The first in the queue sees to it, and the others the less often the more there are before them.
+        let ahead = u32::try_from(self.gate.waiting().0).unwrap_or(u32::MAX);
+        let pause = pipelines::IDLE.saturating_mul(ahead.saturating_add(1)).min(MAX_PAUSE);
+        let mut entering = pin!(self.gate.enter(patience));
+        loop {
+            self.pipelines.give_up_an_idle_one();
+            if let Ok(entered) = timeout(pause, entering.as_mut()).await {
+                return entered;
             }
+        }
+    }
+
+    /// Takes a connection from bb8, or waits for one.
+    async fn connect(&self, slot: Slot) -> Result<Lent> {
+        // Before bb8 starts an attempt, or its failure could go unheard.
+        let trouble = self.source.breaker.subscribe();
+        // Boxed because it is large, and every call holds it.
+        let mut getting = Box::pin(self.connections.get_owned());
+        let got = match poll!(&mut getting) {
+            Poll::Ready(got) => got,
+            Poll::Pending => tokio::select! {
+                biased;
+                got = getting => got,
+                // Whoever waits for a connection that cannot be made learns why, instead of waiting on.
+                reason = self.despair(trouble) => return Err(reason),
+            },
         };
-        Ok(Lent::new(connection, permit))
+        match got {
+            Ok(session) => Ok(Lent::new(session, self.source.clone(), slot)),
+            Err(_) => Err(self.too_late()),
+        }
+    }
+
+    /// Waits until no connection can be made, and none is there that might be given back. Returns why.
+    async fn despair(&self, mut trouble: watch::Receiver<Trouble>) -> Error {
+        // A failure from before means nothing where everybody may try.
+        let mut is_news = trouble.has_changed().unwrap_or(false);
+        loop {
+            let now = trouble.borrow_and_update().clone();
+            match now.reason {
+                Some(reason) if (is_news || now.is_open) && !self.source.may_lend() => {
+                    return reason;
+                }
+                _ => {}
+            }
+            if trouble.changed().await.is_err() {
+                return Error::new(Kind::Unavailable, "the pool is closed");
+            }
+            is_news = true;
+        }
+    }
+
+    fn too_late(&self) -> Error {
+        let text = "no connection came back and none could be made in time";
+        let error = Error::new(Kind::Timeout, text).in_phase(Phase::Connect);
+        match &self.source.breaker.trouble().reason {
+            Some(reason) => error.because(reason.clone()),
+            None => error,
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.source.close();
     }
 }

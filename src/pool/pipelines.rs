@@ -39,8 +39,9 @@ pub(super) const IDLE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Pipelines {
     slots: Box<[Slot]>,
+    /// How many of the slots are used: a pool that was made small has fewer.
+    width: AtomicUsize,
     slow: Mutex<LruCache<Statement, Instant>>,
-    max_lifetime: Duration,
     started: Instant,
 }
 
@@ -55,34 +56,33 @@ struct Slot {
 }
 
 impl Pipelines {
-    pub(super) fn new(count: u32, max_lifetime: Duration) -> Self {
+    pub(super) fn new(count: u32) -> Self {
         Self {
             slots: (0..count).map(|_| Slot::default()).collect(),
+            width: AtomicUsize::new(count as usize),
             slow: Mutex::new(LruCache::new(SLOW_STATEMENTS)),
-            max_lifetime,
             started: Instant::now(),
         }
     }
 
     /// Reads on a pipeline; `None` when it has to be done on a connection of its own. `open` gives a connection for a new
-    /// pipeline if one is free.
+    /// pipeline if one is free. The time is the caller's, for a look at the clock costs more than all the rest here.
     pub(super) async fn read(
         &self,
         statement: &Statement,
         home: &Home,
         params: Params<'_>,
+        now: Instant,
         open: impl AsyncFnOnce() -> Option<Lent>,
     ) -> Option<(Vec<Row>, u64)> {
-        if self.slots.is_empty() || self.is_slow(statement) {
+        if self.is_slow(statement) {
             return None;
         }
         let slot = self.slot(home)?;
         let _place = Place::take(slot);
-        // One look at the clock, which costs more than all the rest here.
-        let now = Instant::now();
         slot.used.store(self.since_start(now), Ordering::Relaxed);
         let line = match slot.line.load_full() {
-            Some(line) if line.is_usable(now, self.max_lifetime) => line,
+            Some(line) if line.is_usable(now) => line,
             // Boxed because it is rare, and large.
             _ => Box::pin(slot.open(open())).await?,
         };
@@ -110,19 +110,45 @@ impl Pipelines {
                 && Duration::from_millis(unused) > IDLE
                 && slot.line.load().is_some()
         };
-        if let Some(slot) = self.slots.iter().find(is_idle) {
+        if let Some(slot) = self.slots[..self.width()].iter().find(is_idle) {
             slot.line.store(None);
         }
     }
 
+    /// Closes all; each ends with its last read.
+    pub(super) fn give_up(&self) {
+        for slot in &self.slots {
+            slot.line.store(None);
+        }
+    }
+
+    /// How many are open.
+    pub(super) fn open(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.line.load().is_some()).count()
+    }
+
+    /// Uses no more than so many from now on; those above end with their last read.
+    pub(super) fn narrow(&self, count: usize) {
+        let width = count.min(self.slots.len());
+        self.width.store(width, Ordering::Relaxed);
+        for slot in &self.slots[width..] {
+            slot.line.store(None);
+        }
+    }
+
+    fn width(&self) -> usize {
+        self.width.load(Ordering::Relaxed)
+    }
+
     /// The shard's own, or the least deep one where that is deep.
     fn slot(&self, home: &Home) -> Option<&Slot> {
-        let own = &self.slots[home.shard().index() % self.slots.len()];
+        let used = &self.slots[..self.width()];
+        let own = used.get(home.shard().index() % used.len().max(1))?;
         let depth = |slot: &&Slot| slot.depth.load(Ordering::Relaxed);
         if depth(&own) < SPILL {
             return Some(own);
         }
-        self.slots.iter().min_by_key(depth).filter(|slot| depth(slot) < MAX_DEPTH)
+        used.iter().min_by_key(depth).filter(|slot| depth(slot) < MAX_DEPTH)
     }
 
     fn is_slow(&self, statement: &Statement) -> bool {

@@ -2,17 +2,24 @@
 
 use std::fmt;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt as _;
-use postgres_types::{ToSql, Type};
+use futures_util::future::try_join;
+use postgres_types::ToSql;
+use tokio::runtime::Handle;
 use tokio_postgres::{Client, Row};
 
+use super::limit::Limit;
+use super::lookups::Lookups;
+use super::slots::Slot;
+use super::source::Source;
 use super::statements::{Prepared, Statements};
-use crate::connect::{Connector, is_read_only, is_stale_plan, statement_failure};
+use crate::connect::{is_read_only, is_stale_plan, statement_failure};
 use crate::error::Kind;
+use crate::random;
 use crate::shard::Home;
 use crate::statement::{Nature, Statement};
 use crate::{Outcome, Result};
@@ -22,27 +29,44 @@ pub(crate) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 pub(crate) struct Session {
     client: Client,
-    connector: Connector,
+    source: Arc<Source>,
     statements: Statements,
     /// Requests sent and not answered to the end. What is left when the session comes back was abandoned.
     in_flight: AtomicUsize,
     in_transaction: AtomicBool,
     /// Used in ways that nobody has followed.
     spent: AtomicBool,
+    limit: Limit,
+    lookups: Lookups,
+    /// When the open transaction began.
+    begun: Mutex<Option<Instant>>,
     last_used: Instant,
+    expires: Instant,
+    era: u64,
+    /// Given back after the client is closed.
+    _slot: Slot,
 }
 
 impl Session {
-    pub(super) fn new(client: Client, connector: Connector) -> Self {
-        let cache = connector.settings().pool.statement_cache;
+    pub(super) fn new(client: Client, source: Arc<Source>, slot: Slot, era: u64) -> Self {
+        let settings = source.connector().settings().pool;
+        let now = Instant::now();
+        // Those that were opened together do not end together.
+        let lifetime = settings.max_lifetime.mul_f64(1.0 - random::fraction() / 5.0);
         Self {
             client,
-            connector,
-            statements: Statements::new(cache),
+            statements: Statements::new(settings.statement_cache, source.counters.clone()),
             in_flight: AtomicUsize::new(0),
             in_transaction: AtomicBool::new(false),
             spent: AtomicBool::new(false),
-            last_used: Instant::now(),
+            limit: Limit::new(settings.statement_timeout),
+            lookups: Lookups::default(),
+            begun: Mutex::default(),
+            last_used: now,
+            expires: now + lifetime,
+            era,
+            source,
+            _slot: slot,
         }
     }
 
@@ -61,7 +85,23 @@ impl Session {
 
     /// Marks the session as one that must not be lent again.
     pub(crate) fn spend(&self) {
-        self.spent.store(true, Ordering::Relaxed);
+        if !self.spent.swap(true, Ordering::Relaxed) {
+            self.source.lose_one();
+        }
+    }
+
+    /// Whether it has reached its age.
+    pub(super) fn is_old(&self, now: Instant) -> bool {
+        now >= self.expires
+    }
+
+    pub(super) fn era(&self) -> u64 {
+        self.era
+    }
+
+    /// How long the server works on each statement, at most the configuration's timeout; until the session goes back.
+    pub(crate) fn limit(&self, timeout: Duration) {
+        self.limit.want(timeout);
     }
 
     pub(crate) fn is_abandoned(&self) -> bool {
@@ -76,17 +116,21 @@ impl Session {
         self.last_used.elapsed()
     }
 
-    pub(super) fn touch(&mut self) {
+    /// Goes back, to be lent to somebody else.
+    pub(super) fn rest(&mut self) {
+        self.limit.want(Duration::MAX);
         self.last_used = Instant::now();
     }
 
     /// Asks the server to stop what nobody waits for any more. Only for a session that will not be lent again: the
     /// request could otherwise hit the next one's statement.
     pub(super) fn cancel_in_background(&self) {
-        // Without a runtime the closed connection has to be enough.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(self.connector.cancel(&self.client));
-        }
+        self.source.runtime().spawn(self.source.connector().cancel(&self.client));
+    }
+
+    /// The runtime of the connection, for what has to be done after whoever used it has gone.
+    pub(crate) fn runtime(&self) -> &Handle {
+        self.source.runtime()
     }
 
     /// Opens a transaction. Until [`Session::end`] the session is unfit to be lent again.
@@ -97,13 +141,24 @@ impl Session {
     /// Opens a transaction by commands of the caller's.
     pub(crate) async fn begin_by(&self, command: &str) -> Result<()> {
         self.in_transaction.store(true, Ordering::Relaxed);
-        self.command(command, "cannot begin a transaction").await
+        *self.begun() = Some(Instant::now());
+        let what = "cannot begin a transaction";
+        match self.limit.of_a_transaction() {
+            None => self.command(command, what).await,
+            Some(limit) => {
+                let begin = format!("{command}; SET LOCAL statement_timeout = {limit}");
+                self.command(&begin, what).await
+            }
+        }
     }
 
     /// Ends the transaction by `COMMIT`, `ROLLBACK` or `PREPARE TRANSACTION`.
     pub(crate) async fn end(&self, command: &str) -> Result<()> {
         self.command(command, "cannot end the transaction").await?;
         self.in_transaction.store(false, Ordering::Relaxed);
+        if let Some(begun) = self.begun().take() {
+            self.source.counters.ended_a_transaction(begun.elapsed());
+        }
         Ok(())
     }
 
@@ -121,6 +176,10 @@ impl Session {
         done
     }
 
+    fn begun(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Runs one statement, collects its rows and counts those that it changed.
     ///
     /// Dropping the future leaves the session unfit to be lent again.
@@ -135,7 +194,10 @@ impl Session {
             self.spend();
         }
         let flight = Flight::take_off(self);
-        let mut again = !self.is_in_transaction() && statement.nature() != Nature::Other;
+        let named = self.source.connector().settings().pool.prepared;
+        // A statement that is sent whole is only found to be out of date when it was executed.
+        let mut again = !self.is_in_transaction()
+            && (statement.is_single_read() || named && statement.nature() != Nature::Other);
         let answer = loop {
             match self.attempt(statement, home, params).await {
                 Err(error) if again && is_stale_plan(&error) => {
@@ -147,8 +209,13 @@ impl Session {
         };
         flight.land();
         answer.map_err(|error| {
-            let error =
+            let executed = !named && is_stale_plan(&error) && !self.is_in_transaction();
+            let mut error =
                 statement_failure(error, format!("shard {} refused {statement:?}", home.shard()));
+            if executed {
+                self.statements.forget(statement, home);
+                error = error.with_outcome(Outcome::Unknown).hint("its types have changed");
+            }
             // What only reads is no primary any more.
             if error.outcome() == Outcome::Unknown || is_read_only(&error) {
                 self.spend();
@@ -173,7 +240,34 @@ impl Session {
         home: &Home,
         params: Params<'_>,
     ) -> Result<(Vec<Row>, u64), tokio_postgres::Error> {
-        let rows = match self.prepare(statement, home).await? {
+        let prepared = self.prepare(statement, home).await?;
+        let answer = self.execute(prepared, params);
+        match self.changed_limit() {
+            None => answer.await,
+            Some(limit) => {
+                // Both are sent before either is answered.
+                let setting = format!("SET statement_timeout = {limit}");
+                let set = self.client.batch_execute(&setting);
+                Ok(Box::pin(try_join(set, answer)).await?.1)
+            }
+        }
+    }
+
+    /// The limit that the server has to be told before the next statement.
+    fn changed_limit(&self) -> Option<u32> {
+        // A transaction has its own from the beginning.
+        if !self.limit.is_changed() || self.is_in_transaction() {
+            return None;
+        }
+        self.source.connector().settings().pool.prepared.then(|| self.limit.tell())
+    }
+
+    async fn execute(
+        &self,
+        prepared: Prepared,
+        params: Params<'_>,
+    ) -> Result<(Vec<Row>, u64), tokio_postgres::Error> {
+        let rows = match prepared {
             Prepared::Named(named) => self.client.query_raw(&named, params.iter().copied()).await?,
             Prepared::Typed(text, types) => {
                 let params = params.iter().copied().zip(types.iter().cloned());
@@ -206,25 +300,22 @@ impl Session {
         home: &Home,
     ) -> Result<Prepared, tokio_postgres::Error> {
         let text = statement.render(home);
-        let prepared = if self.connector.settings().pool.prepared {
+        let prepared = if self.source.connector().settings().pool.prepared {
             Prepared::Named(self.client.prepare(&text).await?)
         } else {
-            Prepared::Typed(text.as_str().into(), self.parameter_types(&text).await?)
+            let types = self.lookups.parameter_types(self, &text).await?;
+            Prepared::Typed(text.as_str().into(), types)
         };
         self.statements.insert(statement, home, prepared.clone());
         Ok(prepared)
     }
+}
 
-    /// Asks the server for the types of a statement's parameters, and leaves nothing on it: behind a pooler in
-    /// transaction mode, one transaction is all that is sure to reach one server.
-    async fn parameter_types(&self, text: &str) -> Result<Arc<[Type]>, tokio_postgres::Error> {
-        if self.is_in_transaction() {
-            return Ok(self.client.prepare(text).await?.params().into());
+impl Drop for Session {
+    fn drop(&mut self) {
+        if !self.spent.load(Ordering::Relaxed) {
+            self.source.lose_one();
         }
-        self.client.batch_execute("BEGIN").await?;
-        let types = self.client.prepare(text).await.map(|named| named.params().into());
-        self.client.batch_execute("ROLLBACK").await?;
-        types
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use lru::LruCache;
 use postgres_types::Type;
 
+use super::stats::Counters;
 use crate::config::StatementCache;
 use crate::shard::{Epoch, Home, ShardId};
 use crate::statement::Statement;
@@ -27,6 +28,7 @@ type Key = (Statement, ShardId, Epoch);
 pub(super) struct Statements {
     cap: StatementCache,
     cache: Mutex<Cache>,
+    counters: Arc<Counters>,
 }
 
 struct Cache {
@@ -35,14 +37,18 @@ struct Cache {
 }
 
 impl Statements {
-    pub(super) fn new(cap: StatementCache) -> Self {
+    pub(super) fn new(cap: StatementCache, counters: Arc<Counters>) -> Self {
         let cache = Mutex::new(Cache { lru: LruCache::unbounded(), bytes: 0 });
-        Self { cap, cache }
+        Self { cap, cache, counters }
     }
 
     pub(super) fn get(&self, statement: &Statement, home: &Home) -> Option<Prepared> {
         let key = key(statement, home);
-        self.lock().lru.get(&key).map(|(prepared, _)| prepared.clone())
+        let found = self.lock().lru.get(&key).map(|(prepared, _)| prepared.clone());
+        if found.is_some() {
+            self.counters.found_prepared();
+        }
+        found
     }
 
     /// Remembers a statement, and forgets the least used ones that are too many or too long.
@@ -50,13 +56,17 @@ impl Statements {
         let bytes = statement.as_str().len();
         let mut forgotten = Vec::new();
         let mut cache = self.lock();
+        self.counters.prepared(bytes);
         cache.bytes += bytes;
-        if let Some((_, (_, bytes))) = cache.lru.push(key(statement, home), (prepared, bytes)) {
-            cache.bytes -= bytes;
+        // Two tasks on one pipeline may have prepared it side by side.
+        if let Some((_, (twin, bytes))) = cache.lru.push(key(statement, home), (prepared, bytes)) {
+            self.lose(&mut cache, bytes);
+            forgotten.push(twin);
         }
         while cache.lru.len() > self.cap.entries as usize || cache.bytes as u64 > self.cap.bytes {
             let Some((_, (prepared, bytes))) = cache.lru.pop_lru() else { break };
-            cache.bytes -= bytes;
+            self.lose(&mut cache, bytes);
+            self.counters.evicted(1);
             forgotten.push(prepared);
         }
         // Closing a statement sends a message: not under the lock.
@@ -67,14 +77,26 @@ impl Statements {
         let mut cache = self.lock();
         let forgotten = cache.lru.pop(&key(statement, home));
         if let Some((_, bytes)) = &forgotten {
-            cache.bytes -= bytes;
+            self.lose(&mut cache, *bytes);
         }
         drop(cache);
+    }
+
+    fn lose(&self, cache: &mut Cache, bytes: usize) {
+        cache.bytes -= bytes;
+        self.counters.forgot(1, bytes);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Cache> {
         // Nothing in here panics half-way through a change.
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Statements {
+    fn drop(&mut self) {
+        let cache = self.lock();
+        self.counters.forgot(cache.lru.len(), cache.bytes);
     }
 }
 

@@ -139,6 +139,11 @@ impl Hosts {
         Ok(link.client)
     }
 
+    /// Closes all connections to the primary.
+    pub(crate) fn cut(&self) {
+        self.seen.throne().links.drain(..).for_each(|link| link.abort());
+    }
+
     /// Looks at all hosts from now on, if there is more than one.
     pub(crate) fn watch(&self) {
         if self.count() > 1 {

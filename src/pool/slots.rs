@@ -1,0 +1,162 @@
+//! Slots that are taken in the order of asking, and whose number can be changed while they are in use.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, Semaphore};
+
+/// So many may be in at a time.
+#[derive(Debug)]
+pub(super) struct Slots {
+    free: Semaphore,
+    count: Mutex<Count>,
+    emptied: Notify,
+}
+
+#[derive(Debug)]
+struct Count {
+    wanted: usize,
+    /// Free and taken; more than are wanted until enough have been given back.
+    existing: usize,
+}
+
+impl Slots {
+    pub(super) fn new(count: usize) -> Arc<Self> {
+        Arc::new(Self {
+            free: Semaphore::new(count),
+            count: Mutex::new(Count { wanted: count, existing: count }),
+            emptied: Notify::new(),
+        })
+    }
+
+    /// Takes a slot, in the order of asking.
+    pub(super) async fn take(self: &Arc<Self>) -> Slot {
+        // Nobody closes the semaphore. A slot's drop, not the permit's, decides whether it exists on.
+        if let Ok(permit) = self.free.acquire().await {
+            permit.forget();
+        }
+        Slot(self.clone())
+    }
+
+    /// Takes a slot that is free, and that nobody waits for.
+    pub(super) fn try_take(self: &Arc<Self>) -> Option<Slot> {
+        self.free.try_acquire().ok()?.forget();
+        Some(Slot(self.clone()))
+    }
+
+    /// How many are taken.
+    pub(super) fn taken(&self) -> usize {
+        let count = self.lock();
+        count.existing.saturating_sub(self.free.available_permits())
+    }
+
+    /// Whether more are taken than are wanted.
+    pub(super) fn is_exceeded(&self) -> bool {
+        let count = self.lock();
+        count.existing > count.wanted
+    }
+
+    /// Changes how many there are. Those that are taken stay so; who waits keeps the place in the queue.
+    pub(super) fn resize(&self, wanted: usize) {
+        let mut count = self.lock();
+        count.wanted = wanted;
+        if wanted > count.existing {
+            self.free.add_permits(wanted - count.existing);
+            count.existing = wanted;
+        } else {
+            count.existing -= self.free.forget_permits(count.existing - wanted);
+        }
+        drop(count);
+        self.emptied.notify_waiters();
+    }
+
+    /// Waits until no slot is taken, of which there must be none wanted.
+    pub(super) async fn emptied(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.lock().existing == 0 {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    fn give_back(&self) {
+        let mut count = self.lock();
+        if count.existing > count.wanted {
+            count.existing -= 1;
+            drop(count);
+            self.emptied.notify_waiters();
+        } else {
+            // Under the lock, so that a change of the number sees it either taken or free.
+            self.free.add_permits(1);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Count> {
+        // Nothing in here panics half-way through a change.
+        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One of the [`Slots`], until it is dropped.
+#[derive(Debug)]
+pub(super) struct Slot(Arc<Slots>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.give_back();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn more_slots_let_in_who_waits_and_fewer_wait_for_those_who_are_in() {
+        let slots = Slots::new(1);
+        let first = slots.try_take().unwrap();
+        let mut waiting = Box::pin(slots.take());
+        assert!(waiting.as_mut().now_or_never().is_none());
+        slots.resize(2);
+        let second = waiting.now_or_never().unwrap();
+        slots.resize(1);
+        assert!(slots.is_exceeded());
+        drop(first);
+        assert!(!slots.is_exceeded() && slots.try_take().is_none());
+        drop(second);
+        assert!(slots.try_take().is_some());
+        assert_eq!(slots.taken(), 0);
+    }
+
+    #[test]
+    fn without_slots_everybody_waits_in_place_and_emptiness_is_told() {
+        let slots = Slots::new(2);
+        let held = slots.try_take().unwrap();
+        slots.resize(0);
+        let mut emptied = Box::pin(slots.emptied());
+        let mut waiting = [Box::pin(slots.take()), Box::pin(slots.take())];
+        assert!(waiting.iter_mut().all(|waiting| waiting.as_mut().now_or_never().is_none()));
+        assert!(emptied.as_mut().now_or_never().is_none());
+        drop(held);
+        assert!(emptied.now_or_never().is_some());
+        assert!(waiting[0].as_mut().now_or_never().is_none());
+        slots.resize(1);
+        assert!(waiting[1].as_mut().now_or_never().is_none(), "the first is first");
+        assert!(waiting[0].as_mut().now_or_never().is_some());
+    }
+
+    #[test]
+    fn a_waiter_that_leaves_loses_no_slot() {
+        let slots = Slots::new(1);
+        let held = slots.try_take().unwrap();
+        let mut waiting = Box::pin(slots.take());
+        assert!(waiting.as_mut().now_or_never().is_none());
+        drop(held);
+        // It was given the slot already, and does not come for it.
+        drop(waiting);
+        assert!(slots.try_take().is_some());
+    }
+}
