@@ -25,6 +25,12 @@ CREATE TABLE IF NOT EXISTS howdah.instance (
     generation bigint NOT NULL DEFAULT 1
 );
 
+-- Version 2 added these. How the other servers reach it, where that is not how applications do.
+ALTER TABLE howdah.instance ADD COLUMN IF NOT EXISTS peer_dsn text;
+-- Its share of the load, in proportion to the others'.
+ALTER TABLE howdah.instance ADD COLUMN IF NOT EXISTS capacity double precision NOT NULL DEFAULT 1
+    CHECK (capacity > 0 AND capacity < 'infinity');
+
 CREATE TABLE IF NOT EXISTS howdah.home (
     shard    integer PRIMARY KEY,
     instance text    NOT NULL REFERENCES howdah.instance,

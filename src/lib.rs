@@ -100,10 +100,13 @@ pub use config::{Config, Dsn, SslMode};
 pub use error::{Error, Outcome, Phase, Result};
 pub use id::{Generator, Id, IdParts, Layout, NoId};
 pub use pool::PoolStats;
-pub use rebalance::{MoveEvent, MoveId, MoveNews, MovePhase, MoveReport, MoveStep, Mover};
+pub use rebalance::{
+    MoveEvent, MoveId, MoveNews, MovePhase, MoveReport, MoveStep, Mover, PlannedInstance,
+    PlannedMove, Rebalance, RebalanceBy, RebalancePlan,
+};
 pub use schema::{
-    Init, InitReport, MigrationProgress, MigrationReport, MigrationVersion, Migrations,
-    ShardMigration,
+    Init, InitReport, Instances, MigrationProgress, MigrationReport, MigrationVersion, Migrations,
+    NewInstance, ShardMigration,
 };
 pub use shard::{Epoch, Home, InstanceName, MapVersion, ShardCount, ShardId, ShardKey, ShardMap};
 pub use statement::Statement;

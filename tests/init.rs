@@ -170,3 +170,16 @@ async fn a_database_without_a_cluster_says_so() -> Result<()> {
     assert!(error.is_config() && error.to_string().contains("howdah init"), "{error}");
     Ok(())
 }
+
+#[tokio::test]
+async fn an_old_name_is_never_made_anew() -> Result<()> {
+    let servers = TestServers::start(2).await?;
+    let config = config(&servers)?;
+    two_instances(&servers, 4)?.run(&config).await?;
+    // A cutover that init did not see: the catalog was read before.
+    let admin = servers.admin("pg2").await?;
+    admin.batch_execute("ALTER SCHEMA shard_0001_e1 RENAME TO shard_0001_e2").await.unwrap();
+    two_instances(&servers, 4)?.run(&config).await?;
+    assert_eq!(schemas(&servers, "pg2").await?, ["shard_0001_e2", "shard_0003_e1"]);
+    Ok(())
+}

@@ -112,6 +112,15 @@ impl Watch {
         self.ask(&mut asking).await
     }
 
+    /// Asks the catalog, whatever is known.
+    ///
+    /// # Errors
+    ///
+    /// As [`refresh`](Self::refresh).
+    pub(crate) async fn newest(&self) -> Result<Arc<Snapshot>> {
+        self.ask(&mut *self.asking.lock().await).await
+    }
+
     /// What the catalog says after a server could not be reached, if it is known quickly and was not asked just now.
     pub(crate) async fn glance(&self) -> Arc<Snapshot> {
         if let Ok(mut asking) = self.asking.try_lock()

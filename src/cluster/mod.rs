@@ -208,6 +208,18 @@ impl Cluster {
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.0.watch.current()
     }
+
+    /// The map as the catalog has it now.
+    pub(crate) async fn refresh(&self) -> Result<Arc<Snapshot>> {
+        let newest = self.0.watch.newest().await?;
+        self.0.pools.follow(&newest)?;
+        Ok(newest)
+    }
+
+    /// Makes connections that are no pool's.
+    pub(crate) fn connector(&self) -> &Connector {
+        self.0.pools.connector()
+    }
 }
 
 impl fmt::Debug for Cluster {

@@ -1,17 +1,22 @@
-//! Moving shards live from one instance to another.
+//! Moving shards live from one instance to another: which should move, and how one does.
+//!
+//! [`plan`] says which, of what [`load`] finds.
 //!
 //! [`step`] has the steps and why they stand in this order; [`run`] goes through them and finds, after any interruption,
 //! where to go on: what is on the servers decides, and the journal says which servers those are. [`cutover`] is the part
 //! in which writers wait.
 
+mod apply;
 mod copy;
 mod cutover;
 mod dump;
 mod event;
 mod hosts;
 mod journal;
+mod load;
 mod mover;
 mod names;
+mod plan;
 mod preflight;
 mod relations;
 mod rows;
@@ -28,5 +33,7 @@ mod verify;
 
 pub use event::{MoveEvent, MoveNews};
 pub use journal::{MoveId, MoveReport};
+pub use load::Rebalance;
 pub use mover::Mover;
+pub use plan::{PlannedInstance, PlannedMove, RebalanceBy, RebalancePlan};
 pub use step::{MovePhase, MoveStep};

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::try_join_all;
-use postgres_types::ToSql;
 use tokio_postgres::Client;
 
+use super::furnish::furnish;
+use super::lock::{lock as shard_lock, unlock as shard_unlock};
 use super::plan::{Plan, read_homes};
 use super::preflight::{CATALOG_LOCK, foreign_schema, lock, problems_of, refuse_foreign_schema};
-use super::roles::create_roles;
 use crate::catalog::{CATALOG_VERSION, layout};
 use crate::config::{Config, Dsn};
 use crate::connect::{ClusterId, Connector, Role, is_absent, sqlstate, statement_failure};
-use crate::id::{Layout, clock_sql, shard_sql};
+use crate::id::{Layout, shard_sql};
 use crate::shard::{Epoch, Home, InstanceName, ShardCount, ShardId};
 use crate::{Error, Result};
 
@@ -115,9 +115,9 @@ impl Init {
         let servers = self.preflight(&connector, &plan).await?;
         let cluster = plan.write(&catalog).await?;
         let done = AtomicUsize::new(0);
-        let furnish =
-            servers.iter().map(|(name, client)| self.furnish(client, &cluster, name, &plan, &done));
-        try_join_all(furnish).await?;
+        let fill =
+            servers.iter().map(|(name, client)| self.fill(client, &cluster, name, &plan, &done));
+        try_join_all(fill).await?;
         plan.open(&catalog).await?;
         Ok(InitReport {
             cluster: cluster.to_string(),
@@ -129,8 +129,8 @@ impl Init {
 
     /// The cluster that the catalog describes already, if what is asked for agrees with it; else the one asked for.
     async fn plan(&self, catalog: &Client) -> Result<Plan> {
-        const CLUSTER: &str = "SELECT cluster::text, catalog_version, shards, epoch_ms, shard_bits, sequence_bits \
-                               FROM howdah.cluster";
+        const CLUSTER: &str = "SELECT cluster::text, catalog_version, ready, shards, epoch_ms, shard_bits, \
+                               sequence_bits FROM howdah.cluster";
 
         let row = match catalog.query_opt(CLUSTER, &[]).await {
             Ok(row) => row,
@@ -167,12 +167,13 @@ impl Init {
                 }
                 None => {
                     return Err(Error::refused(format!("the cluster has no instance {name}"))
-                        .hint("init adds none to a cluster that is made"));
+                        .hint("add it with `howdah instance add`"));
                 }
             }
         }
         let cluster = Some(ClusterId::new(row.get::<_, String>("cluster")));
-        Ok(Plan { cluster, shards: self.shards, layout, instances, homes })
+        let is_ready = row.get("ready");
+        Ok(Plan { cluster, is_ready, shards: self.shards, layout, instances, homes })
     }
 
     fn new_plan(&self) -> Result<Plan> {
@@ -197,7 +198,8 @@ impl Init {
             Home::new(shard, name.clone(), Epoch::FIRST)
         };
         let homes = self.shards.iter().map(home).collect();
-        Ok(Plan { cluster: None, shards: self.shards, layout: self.layout, instances, homes })
+        let (shards, layout) = (self.shards, self.layout);
+        Ok(Plan { cluster: None, is_ready: false, shards, layout, instances, homes })
     }
 
     /// Logs in everywhere and looks for everything that stands in the way, before anything is touched. The sessions hold
@@ -224,7 +226,7 @@ impl Init {
     }
 
     /// Puts into an instance what belongs there; all of it may be there already.
-    async fn furnish(
+    async fn fill(
         &self,
         client: &Client,
         cluster: &ClusterId,
@@ -232,29 +234,42 @@ impl Init {
         plan: &Plan,
         done: &AtomicUsize,
     ) -> Result<()> {
-        const ENTER: &str = "INSERT INTO howdah.identity (cluster, instance, epoch_ms, shard_bits, sequence_bits) \
-                             VALUES ($1::text::uuid, $2, $3, $4, $5) \
-                             ON CONFLICT DO NOTHING";
-
         let failed = |error| statement_failure(error, "cannot set up the instance").at(name);
-        create_roles(client).await?;
-        client.batch_execute(include_str!("../../sql/identity.sql")).await.map_err(failed)?;
-        client.batch_execute(include_str!("../../sql/guard.sql")).await.map_err(failed)?;
-        let bits = (i32::from(plan.layout.shard_bits()), i32::from(plan.layout.sequence_bits()));
-        let entry: [&(dyn ToSql + Sync); 5] =
-            [&cluster.as_str(), &name.as_str(), &plan.layout.epoch_ms(), &bits.0, &bits.1];
-        client.execute(ENTER, &entry).await.map_err(failed)?;
-        client.batch_execute(&clock_sql(&plan.layout)).await.map_err(failed)?;
+        furnish(client, cluster, name, &plan.layout).await?;
         let homes: Vec<_> = plan.homes.iter().filter(|home| home.instance() == name).collect();
         for homes in homes.chunks(SHARDS_AT_ONCE) {
-            // Several commands in one message are one transaction.
-            let sql: String = homes.iter().map(|home| shard_sql(&plan.layout, home)).collect();
-            client.batch_execute(&sql).await.map_err(failed)?;
+            if plan.is_ready {
+                upgrade(client, &plan.layout, homes).await.map_err(|error| error.at(name))?;
+            } else {
+                // Several commands in one message are one transaction.
+                let sql: String = homes.iter().map(|home| shard_sql(&plan.layout, home)).collect();
+                client.batch_execute(&sql).await.map_err(failed)?;
+            }
             let before = done.fetch_add(homes.len(), Ordering::Relaxed);
             (self.progress)(before + homes.len(), plan.homes.len());
         }
         Ok(())
     }
+}
+
+/// Brings the schemas of shards up to date, in a cluster that is in use: a shard that has moved away since the catalog
+/// was read must not get an empty schema under its old name, which is what keeps old maps from being obeyed.
+async fn upgrade(client: &Client, layout: &Layout, homes: &[&Home]) -> Result<()> {
+    const THERE: &str = "SELECT nspname::text FROM pg_namespace WHERE nspname = ANY ($1::text[])";
+
+    let failed = |error| statement_failure(error, "cannot bring the shards up to date");
+    for home in homes {
+        shard_lock(client, home.shard()).await?;
+    }
+    let names: Vec<_> = homes.iter().map(|home| home.schema()).collect();
+    let there = client.query(THERE, &[&names]).await.map_err(failed)?;
+    let is_there = |home: &&&Home| there.iter().any(|row| row.get::<_, &str>(0) == home.schema());
+    let sql: String = homes.iter().filter(is_there).map(|home| shard_sql(layout, home)).collect();
+    client.batch_execute(&sql).await.map_err(failed)?;
+    for home in homes {
+        shard_unlock(client, home.shard()).await?;
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Init {

@@ -1,7 +1,9 @@
 //! The shards' schemas: how they are made, how they are brought from one version to the next, and the lock that keeps
 //! changes to one shard apart.
 
+mod furnish;
 mod init;
+mod instances;
 pub(crate) mod lock;
 mod migrate;
 mod plan;
@@ -9,6 +11,7 @@ mod preflight;
 mod roles;
 
 pub use init::{Init, InitReport};
+pub use instances::{Instances, NewInstance};
 pub use migrate::{
     MigrationProgress, MigrationReport, MigrationVersion, Migrations, ShardMigration,
 };

@@ -13,8 +13,11 @@ use crate::id::Layout;
 use crate::shard::{Epoch, Home, InstanceName, ShardCount, ShardId};
 
 /// A cluster as it shall be.
+#[derive(Debug)]
 pub(super) struct Plan {
     pub(super) cluster: Option<ClusterId>,
+    /// Clients are let in already.
+    pub(super) is_ready: bool,
     pub(super) shards: ShardCount,
     pub(super) layout: Layout,
     pub(super) instances: BTreeMap<InstanceName, Dsn>,

@@ -4,6 +4,7 @@
 mod configuration;
 mod exec;
 mod ids;
+mod instance;
 mod local;
 mod migrate;
 mod program;

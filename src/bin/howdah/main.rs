@@ -7,6 +7,7 @@ mod exec;
 mod failure;
 mod id;
 mod init;
+mod instance;
 mod local;
 mod locate;
 mod migrate;
@@ -14,6 +15,7 @@ mod move_;
 mod moves;
 mod output;
 mod progress;
+mod rebalance;
 mod status;
 mod tx;
 mod verify;
@@ -79,6 +81,12 @@ enum Command {
     /// Bring every shard's schema to the newest version
     #[command(subcommand)]
     Migrate(migrate::Command),
+    /// Change which servers the cluster has
+    #[command(subcommand)]
+    Instance(instance::Command),
+    /// Even out what the instances carry
+    #[command(subcommand)]
+    Rebalance(rebalance::Command),
     /// Run one statement on many shards
     Exec(exec::Exec),
     /// Move shards to another instance, live
@@ -157,6 +165,8 @@ async fn run(command: Command, context: &Context) -> Result<()> {
         Command::Locate(command) => locate::run(command, context).await,
         Command::Id(command) => id::run(command, context).await,
         Command::Migrate(command) => migrate::run(command, context).await,
+        Command::Instance(command) => instance::run(command, context).await,
+        Command::Rebalance(command) => rebalance::run(command, context).await,
         Command::Exec(command) => exec::run(command, context).await,
         Command::Move(command) => move_::run(command, context).await,
         Command::Moves(command) => moves::run(command, context).await,

@@ -54,11 +54,22 @@ pub(crate) async fn run(command: Move, context: &Context) -> Result<()> {
         let each = shards.iter().map(|shard| async { (*shard, mover.run(*shard, &to).await) });
         stream::iter(each).buffer_unordered(command.parallel.into()).collect::<Vec<_>>().await
     };
+    conclude(moving, &mover, &shards, &progress, context).await
+}
+
+/// Waits for moves, or for Ctrl-C, and shows how they went.
+pub(crate) async fn conclude(
+    moving: impl Future<Output = Vec<(ShardId, howdah::Result<MoveReport>)>>,
+    mover: &Mover,
+    shards: &[ShardId],
+    progress: &Progress,
+    context: &Context,
+) -> Result<()> {
     let done = tokio::select! {
         done = moving => done,
         _ = ctrl_c() => {
             progress.finish();
-            return Err(stop(&mover, &shards, context).await);
+            return Err(stop(mover, shards, context).await);
         }
     };
     progress.finish();
@@ -67,9 +78,9 @@ pub(crate) async fn run(command: Move, context: &Context) -> Result<()> {
     let documents: Vec<_> = moved.iter().map(|report| Document::new(report)).collect();
     context.output.show(&documents, picture(moved.iter().copied(), &context.output))?;
     let failed = done.iter().filter_map(|(shard, moved)| Some((*shard, moved.as_ref().err()?)));
-    match (shards.len(), failed.clone().next()) {
+    match (done.len(), failed.clone().next()) {
         (1, Some((_, error))) => Err(error.clone().into()),
-        _ => some_shards_failed(failed, shards.len()),
+        _ => some_shards_failed(failed, done.len()),
     }
 }
 

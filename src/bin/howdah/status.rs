@@ -40,8 +40,9 @@ struct Document<'a> {
     moves: [(); 0],
 }
 
+/// An instance, as `instance list` shows it too.
 #[derive(Serialize)]
-struct Instance<'a> {
+pub(crate) struct Instance<'a> {
     name: &'a str,
     dsn: String,
     state: &'a str,
@@ -96,7 +97,7 @@ impl<'a> Document<'a> {
 }
 
 impl<'a> Instance<'a> {
-    fn new(status: &'a InstanceStatus) -> Self {
+    pub(crate) fn new(status: &'a InstanceStatus) -> Self {
         Self {
             name: status.name.as_str(),
             dsn: status.dsn.to_string(),
@@ -126,10 +127,17 @@ fn picture(status: &ClusterStatus, output: &Output) -> String {
         "cluster {}, map version {}, {} shards\n",
         status.cluster, status.map_version, status.shards
     );
-    let most = status.instances.iter().map(|instance| instance.shards.len()).max().unwrap_or(0);
-    let names = status.instances.iter().map(|instance| instance.name.as_str().len());
+    text.push_str(&picture_of(&status.instances, output));
+    text
+}
+
+/// The instances with their shards as bars.
+pub(crate) fn picture_of(instances: &[InstanceStatus], output: &Output) -> String {
+    let mut text = String::new();
+    let most = instances.iter().map(|instance| instance.shards.len()).max().unwrap_or(0);
+    let names = instances.iter().map(|instance| instance.name.as_str().len());
     let indent = names.max().unwrap_or(0) + 2;
-    for instance in &status.instances {
+    for instance in instances {
         text.push('\n');
         draw(&mut text, instance, most, indent, output);
     }

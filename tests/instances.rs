@@ -1,0 +1,171 @@
+//! Instances come and go while clients work.
+#![cfg(test)]
+
+use std::time::{Duration, Instant};
+
+use howdah::testing::TestServers;
+use howdah::{
+    Cluster, Config, Dsn, Error, Init, InstanceName, InstanceState, Instances, NewInstance,
+    Rebalance, RebalanceBy, Result, ShardCount,
+};
+
+/// A cluster of eight shards on `pg1` and `pg2`, and `pg3` as a server of no cluster.
+async fn two_of_three() -> Result<(TestServers, Config)> {
+    let servers = TestServers::start(3).await?;
+    let mut init = Init::new(ShardCount::new(8)?);
+    for instance in ["pg1", "pg2"] {
+        init = init.instance(name(instance), dsn(&servers, instance));
+    }
+    let config = Config::new(servers.dsn("pg1", "howdah_app")?).max_size(2).min_idle(0);
+    init.run(&config).await?;
+    Ok((servers, config))
+}
+
+fn name(name: &str) -> InstanceName {
+    InstanceName::new(name).unwrap()
+}
+
+fn dsn(servers: &TestServers, name: &str) -> Dsn {
+    servers.dsn(name, "howdah_app").unwrap().parse().unwrap()
+}
+
+fn third(servers: &TestServers) -> NewInstance {
+    NewInstance::new(name("pg3"), dsn(servers, "pg3"))
+}
+
+async fn add(config: &Config, instance: &NewInstance) -> Result<()> {
+    Instances::open(config).await?.add(instance).await
+}
+
+async fn refused<T>(doing: impl Future<Output = Result<T>>) -> Error {
+    let error = doing.await.err().unwrap();
+    assert!(error.is_refused(), "{error:?}");
+    error
+}
+
+#[tokio::test]
+async fn clients_hear_of_a_new_instance_and_reach_it() -> Result<()> {
+    let (servers, config) = two_of_three().await?;
+    let cluster = Cluster::connect(config.clone()).await?;
+    add(&config, &third(&servers)).await?;
+    let patience = Instant::now() + Duration::from_secs(10);
+    while cluster.instances().len() < 3 {
+        assert!(Instant::now() < patience, "the client has not heard of it");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let pg3 = cluster.instance(&name("pg3"))?;
+    assert_eq!((pg3.state(), pg3.shards().len()), (InstanceState::Active, 0));
+    // What makes ids is there, for shards that come.
+    let functions = "SELECT howdah.id_at(0, 0)";
+    assert_eq!(pg3.client().await?.query_one(functions, &[]).await.unwrap().get::<_, i64>(0), 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_cannot_be_an_instance_is_refused_untouched() -> Result<()> {
+    let (servers, config) = two_of_three().await?;
+    let twice = NewInstance::new(name("pg9"), dsn(&servers, "pg2"));
+    let error = refused(add(&config, &twice)).await;
+    assert!(error.to_string().contains("instance pg2 of this cluster"), "{error}");
+    let elsewhere = NewInstance::new(name("pg2"), dsn(&servers, "pg3"));
+    let error = refused(add(&config, &elsewhere)).await;
+    assert!(error.to_string().contains("is known as"), "{error}");
+
+    let own = Config::new(servers.dsn("pg3", "howdah_app")?);
+    Init::new(ShardCount::new(1)?).instance(name("other"), dsn(&servers, "pg3")).run(&own).await?;
+    let error = refused(add(&config, &third(&servers))).await;
+    assert!(error.to_string().contains("of another cluster"), "{error}");
+
+    assert_eq!(Cluster::connect(config.clone()).await?.instances().len(), 2);
+    let wrong = third(&servers).capacity(0.0);
+    assert!(add(&config, &wrong).await.unwrap_err().is_invalid_input());
+    Ok(())
+}
+
+#[tokio::test]
+async fn only_an_empty_instance_is_removed_and_it_may_come_again() -> Result<()> {
+    let (servers, config) = two_of_three().await?;
+    add(&config, &third(&servers)).await?;
+    let mut instances = Instances::open(&config).await?;
+    let error = refused(instances.remove(&name("pg1"))).await.to_string();
+    assert!(
+        error.contains("4 shards live there") && error.contains("the catalog is there"),
+        "{error}"
+    );
+
+    // A copy that a move has left there.
+    let admin = servers.admin("pg3").await?;
+    admin.batch_execute("CREATE SCHEMA shard_0005_e1").await.unwrap();
+    let error = refused(instances.remove(&name("pg3"))).await.to_string();
+    assert!(error.contains("shard_0005_e1"), "{error}");
+    admin.batch_execute("DROP SCHEMA shard_0005_e1").await.unwrap();
+
+    instances.remove(&name("pg3")).await?;
+    assert!(instances.remove(&name("pg3")).await.unwrap_err().is_invalid_input());
+    let left = "SELECT count(*) FROM pg_namespace WHERE nspname = 'howdah'";
+    assert_eq!(admin.query_one(left, &[]).await.unwrap().get::<_, i64>(0), 0);
+    drop(instances);
+    add(&config, &third(&servers)).await?;
+    assert_eq!(Cluster::connect(config).await?.instances().len(), 3);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_draining_instance_takes_nothing_and_can_be_taken_back() -> Result<()> {
+    let (servers, config) = two_of_three().await?;
+    let mut instances = Instances::open(&config).await?;
+    instances.drain(&name("pg2")).await?;
+    refused(instances.drain(&name("pg1"))).await;
+    instances.add(&third(&servers)).await?;
+    let cluster = Cluster::connect(config.clone()).await?;
+    assert_eq!(cluster.instance(&name("pg2"))?.state(), InstanceState::Draining);
+
+    let plan = Rebalance::new().away_from(name("pg2")).plan(&cluster).await?;
+    let from_pg2 = plan.moves.iter().all(|planned| planned.from == name("pg2"));
+    assert_eq!((plan.moves.len(), from_pg2), (4, true), "{plan:?}");
+    assert!(plan.bytes() > 0, "sequences alone take a page each");
+
+    instances.add(&NewInstance::new(name("pg2"), dsn(&servers, "pg2"))).await?;
+    let plan = Rebalance::new().away_from(name("pg2")).plan(&cluster).await?;
+    assert!(plan.moves.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_plan_counts_what_is_there_and_what_is_on_its_way() -> Result<()> {
+    let (servers, config) = two_of_three().await?;
+    add(&config, &third(&servers).capacity(2.0)).await?;
+    let cluster = Cluster::connect(config.clone()).await?;
+    let rebalance = Rebalance::new().by(RebalanceBy::Shards).tolerance(0.0);
+    let plan = rebalance.plan(&cluster).await?;
+    let after: Vec<_> = plan.instances.iter().map(|instance| instance.shards_after).collect();
+    assert_eq!((plan.moves.len(), after), (4, vec![2, 2, 4]), "{plan:?}");
+
+    let shard = i32::from(plan.moves[0].shard.get());
+    let begun = "INSERT INTO howdah.move (shard, source, target, epoch, phase, step, reverse) \
+                 VALUES ($1, $2, 'pg3', 1, 'copy', 'copy rows', true)";
+    let catalog = servers.admin("pg1").await?;
+    catalog.execute(begun, &[&shard, &plan.moves[0].from.as_str()]).await.unwrap();
+    let rest = rebalance.plan(&cluster).await?;
+    assert_eq!(rest.moves.len(), 3);
+    assert!(rest.moves.iter().all(|planned| i32::from(planned.shard.get()) != shard));
+
+    let mut instances = Instances::open(&config).await?;
+    let error = refused(instances.remove(&name("pg3"))).await.to_string();
+    assert!(error.contains("m1"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn changes_of_one_cluster_come_one_after_the_other() -> Result<()> {
+    let (servers, config) = two_of_three().await?;
+    let instances = Instances::open(&config).await?;
+    refused(Instances::open(&config)).await;
+    drop(instances);
+    // The lock dies with its session, which the server notices in its own time.
+    let patience = Instant::now() + Duration::from_secs(10);
+    while let Err(error) = add(&config, &third(&servers)).await {
+        assert!(error.is_refused() && Instant::now() < patience, "{error}");
+    }
+    Ok(())
+}
