@@ -198,6 +198,22 @@ async fn a_stream_that_is_dropped_or_slow_holds_up_nobody() -> Result<()> {
         let sum = cluster.scatter(&SUM).all(&[]).sum::<i128>().await?.value;
         assert_eq!(sum, Some(4 * 2_001_000));
     }
+    // To their ends, over many batches.
+    let mut stream = cluster.scatter(&ALL).all(&[]).stream();
+    let mut count = 0;
+    while let Some(row) = stream.next().await {
+        row?;
+        count += 1;
+    }
+    assert_eq!(count, 8_000);
+    let mut merged =
+        cluster.scatter(&ALL).all(&[]).merge(9_000, |row| Reverse(row.get::<_, Id>(0)));
+    count = 0;
+    while let Some(row) = merged.next().await {
+        row?;
+        count += 1;
+    }
+    assert_eq!(count, 8_000);
     Ok(())
 }
 

@@ -143,7 +143,10 @@ impl Pipelines {
     /// The shard's own, or the least deep one where that is deep.
     fn slot(&self, home: &Home) -> Option<&Slot> {
         let used = &self.slots[..self.width()];
-        let own = used.get(home.shard().index() % used.len().max(1))?;
+        // Shards are dealt out to instances in turn, so those of one have numbers with much in common: mixed first, or half of
+        // the pipelines would have none.
+        let mixed = home.shard().index().wrapping_mul(0x9e37_79b1) >> 16;
+        let own = used.get(mixed % used.len().max(1))?;
         let depth = |slot: &&Slot| slot.depth.load(Ordering::Relaxed);
         if depth(&own) < SPILL {
             return Some(own);
