@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contender::{Arena, Contender, Howdah, Work};
-use howdah_benches::{Bench, Result, Unit, fill, full_or_quick, servers};
+use howdah_benches::{Bench, Result, fill, full_or_quick, servers};
 use peers::{Bb8, ByHand, Deadpool, Sqlx};
 use pgbouncer::{PgBouncer, Pooled};
 
@@ -37,15 +37,15 @@ async fn main() -> Result<()> {
     bench.note("fsync", "off");
     let arena = Arena::new(ids, admin);
 
-    let ours = enter(&arena, Howdah::open(test.config()).await?).await?;
-    let deadpool = enter(&arena, Deadpool::open(&dsn)?).await?;
-    let sqlx = enter(&arena, Sqlx::open(&dsn).await?).await?;
-    let bb8 = enter(&arena, Bb8::open(&dsn).await?).await?;
-    let by_hand = enter(&arena, ByHand::open(&dsn).await?).await?;
+    let ours = Arc::new(Howdah::open(test.config()).await?);
+    let deadpool = Arc::new(Deadpool::open(&dsn)?);
+    let sqlx = Arc::new(Sqlx::open(&dsn).await?);
+    let bb8 = Arc::new(Bb8::open(&dsn).await?);
+    let by_hand = Arc::new(ByHand::open(&dsn).await?);
     let pgbouncer = match PgBouncer::start(&dsn)? {
         Ok(server) => {
             bench.note("pgbouncer", server.version());
-            Some(enter(&arena, Pooled::open(server, TASKS[3]).await?).await?)
+            Some(Arc::new(Pooled::open(server, TASKS[3]).await?))
         }
         Err(reason) => {
             bench.note("pgbouncer", format!("left out: {reason}"));
@@ -53,6 +53,13 @@ async fn main() -> Result<()> {
         }
     };
     for work in [Work::Read, Work::Write, Work::Transaction] {
+        if !TASKS.iter().any(|tasks| bench.wants(&work.case(*tasks))) {
+            continue;
+        }
+        warm(&arena, &ours, work).await?;
+        warm(&arena, &deadpool, work).await?;
+        warm(&arena, &sqlx, work).await?;
+        warm(&arena, &bb8, work).await?;
         for tasks in TASKS {
             let mut duel = Duel { bench: &mut bench, arena: &arena, ours: &ours, work, tasks };
             duel.against(&deadpool).await?;
@@ -69,15 +76,10 @@ async fn main() -> Result<()> {
     bench.write()
 }
 
-/// Lets a contender make its connections and prepare its statements, all of them, before anything counts.
-async fn enter<C: Contender>(arena: &Arena, contender: C) -> Result<Arc<C>> {
-    let contender = Arc::new(contender);
-    for work in [Work::Read, Work::Write, Work::Transaction] {
-        if work == Work::Read || C::WRITES {
-            arena.load(&contender, work, 64, Duration::from_millis(500)).await?;
-        }
-    }
-    Ok(contender)
+/// Lets a contender make the connections and prepare the statements that it needs for a kind of work, before anything
+/// counts.
+async fn warm<C: Contender>(arena: &Arena, contender: &Arc<C>, work: Work) -> Result<()> {
+    arena.load(contender, work, 64, Duration::from_secs(1)).await.map(drop)
 }
 
 /// One case, for one peer after the other.
@@ -93,14 +95,8 @@ impl Duel<'_> {
     async fn against<C: Contender>(&mut self, peer: &Arc<C>) -> Result<()> {
         let Self { arena, ours, work, tasks, .. } = *self;
         let length = full_or_quick(Duration::from_millis(350), Duration::from_millis(150));
-        let (name, unit) = match work {
-            Work::Read => ("read", "reads/s"),
-            Work::Write => ("write", "writes/s"),
-            Work::Transaction => ("transaction", "transactions/s"),
-        };
-        let case = format!("{name} {tasks}");
         let ours = async || arena.load(ours, work, tasks, length).await;
         let theirs = async || arena.load(peer, work, tasks, length).await;
-        self.bench.compare(&case, C::NAME, Unit::Rate(unit), ours, theirs).await
+        self.bench.compare(&work.case(tasks), C::NAME, work.unit(), ours, theirs).await
     }
 }

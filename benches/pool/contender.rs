@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use howdah::postgres::Client;
 use howdah::{Cluster, Config, Id, Layout, Statement};
-use howdah_benches::{Latencies, Result, Sample};
+use howdah_benches::{Latencies, Result, Sample, Unit};
 use tokio::task::JoinSet;
 
 use crate::SHARDS;
@@ -17,8 +17,6 @@ pub(crate) const CONNECTIONS: u32 = 8;
 pub(crate) trait Contender: Send + Sync + 'static {
     /// What it is called in the report, and the `application_name` of its connections.
     const NAME: &'static str;
-    /// Whether it does more than read.
-    const WRITES: bool = true;
 
     /// One row by its id, on its own.
     fn read(&self, task: usize, id: Id) -> impl Future<Output = Result<String>> + Send;
@@ -35,6 +33,25 @@ pub(crate) enum Work {
     Read,
     Write,
     Transaction,
+}
+
+impl Work {
+    pub(crate) fn case(self, tasks: usize) -> String {
+        let name = match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Transaction => "transaction",
+        };
+        format!("{name} {tasks}")
+    }
+
+    pub(crate) fn unit(self) -> Unit {
+        Unit::Rate(match self {
+            Self::Read => "reads/s",
+            Self::Write => "writes/s",
+            Self::Transaction => "transactions/s",
+        })
+    }
 }
 
 const READ: &str = "SELECT text FROM {shard}.items WHERE id = $1";

@@ -202,7 +202,6 @@ impl ByHand {
 
 impl Contender for ByHand {
     const NAME: &'static str = "pipelined by hand";
-    const WRITES: bool = false;
 
     async fn read(&self, _task: usize, id: Id) -> Result<String> {
         let shard = shard_of(id);

@@ -73,6 +73,7 @@ impl ShardMap {
     /// # Errors
     ///
     /// When the cluster has no such shard.
+    #[inline]
     pub fn home(&self, shard: ShardId) -> Result<&Home> {
         self.count.check(shard)?;
         Ok(&self.homes[shard.index()])

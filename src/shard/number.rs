@@ -101,13 +101,14 @@ impl ShardCount {
     }
 
     /// Refuses a shard that the cluster does not have.
+    #[inline]
     pub(crate) fn check(self, shard: ShardId) -> Result<()> {
-        if self.contains(shard) {
-            return Ok(());
-        }
-        Err(Error::input(format!(
-            "there is no shard {shard}: this cluster has {self}, numbered from 0"
-        )))
+        if self.contains(shard) { Ok(()) } else { Err(self.lacks(shard)) }
+    }
+
+    #[cold]
+    fn lacks(self, shard: ShardId) -> Error {
+        Error::input(format!("there is no shard {shard}: this cluster has {self}, numbered from 0"))
     }
 }
 
