@@ -95,7 +95,7 @@ impl Pools {
             let identity = snapshot.identity(name, record);
             let size = size(&state, name);
             let pool = match known.get(name) {
-                Some(pool) if *pool.identity() == identity && *pool.dsn() == record.dsn => {
+                Some(pool) if pool.hosts().are(&identity) && *pool.dsn() == record.dsn => {
                     if pool.size() != size {
                         pool.resize(size);
                     }

@@ -71,6 +71,16 @@ impl Line {
             && self.lent.may_stay(now)
     }
 
+    /// See [`Session::is_proven`](super::session::Session::is_proven).
+    pub(super) fn is_proven(&self) -> bool {
+        self.lent.is_proven()
+    }
+
+    /// See [`Session::prove`](super::session::Session::prove).
+    pub(super) async fn prove(&self) -> bool {
+        self.lent.prove().await
+    }
+
     /// Reads; `None` when the line was found to hang.
     pub(super) async fn read(
         &self,

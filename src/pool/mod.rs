@@ -125,11 +125,7 @@ impl Pool {
     }
 
     pub(crate) fn instance(&self) -> &InstanceName {
-        &self.source.identity().instance
-    }
-
-    pub(crate) fn identity(&self) -> &Identity {
-        self.source.identity()
+        self.source.instance()
     }
 
     /// The most connections that it has.

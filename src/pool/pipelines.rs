@@ -81,10 +81,10 @@ impl Pipelines {
         let slot = self.slot(home)?;
         let _place = Place::take(slot);
         slot.used.store(self.since_start(now), Ordering::Relaxed);
-        let line = match slot.line.load_full() {
-            Some(line) if line.is_usable(now) => line,
+        let line = match slot.line.load_full().filter(|line| line.is_usable(now)) {
+            Some(line) if line.is_proven() => line,
             // Boxed because it is rare, and large.
-            _ => Box::pin(slot.open(open())).await?,
+            line => Box::pin(slot.renew(line, open())).await?,
         };
         match line.read(statement, home, params).await {
             Some(Ok(answer)) => Some(answer),
@@ -174,6 +174,18 @@ impl Slot {
     fn close(&self, line: &Arc<Line>) {
         if self.line.load().as_ref().is_some_and(|current| Arc::ptr_eq(current, line)) {
             self.line.store(None);
+        }
+    }
+
+    /// Proves the pipeline, or opens another.
+    async fn renew(
+        &self,
+        line: Option<Arc<Line>>,
+        open: impl Future<Output = Option<Lent>>,
+    ) -> Option<Arc<Line>> {
+        match line {
+            Some(line) if line.prove().await => Some(line),
+            _ => self.open(open).await,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,14 +10,15 @@ use futures_util::TryStreamExt as _;
 use futures_util::future::try_join;
 use postgres_types::ToSql;
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 use tokio_postgres::{Client, Row};
 
 use super::limit::Limit;
 use super::lookups::Lookups;
 use super::slots::Slot;
-use super::source::Source;
+use super::source::{CHECK_TIMEOUT, Source};
 use super::statements::{Prepared, Statements};
-use crate::connect::{is_read_only, is_stale_plan, statement_failure};
+use crate::connect::{Generation, is_read_only, is_stale_plan, statement_failure};
 use crate::error::Kind;
 use crate::random;
 use crate::shard::Home;
@@ -43,12 +44,20 @@ pub(crate) struct Session {
     last_used: Instant,
     expires: Instant,
     era: u64,
+    /// The lowest generation that was allowed when its server was last asked for its own.
+    proven: AtomicI64,
     /// Given back after the client is closed.
     _slot: Slot,
 }
 
 impl Session {
-    pub(super) fn new(client: Client, source: Arc<Source>, slot: Slot, era: u64) -> Self {
+    pub(super) fn new(
+        client: Client,
+        source: Arc<Source>,
+        slot: Slot,
+        era: u64,
+        proven: Generation,
+    ) -> Self {
         let settings = source.connector().settings().pool;
         let now = Instant::now();
         // Those that were opened together do not end together.
@@ -65,6 +74,7 @@ impl Session {
             last_used: now,
             expires: now + lifetime,
             era,
+            proven: AtomicI64::new(proven.0),
             source,
             _slot: slot,
         }
@@ -97,6 +107,23 @@ impl Session {
 
     pub(super) fn era(&self) -> u64 {
         self.era
+    }
+
+    /// Whether its server was asked since the catalog last raised the generation that it must have.
+    pub(super) fn is_proven(&self) -> bool {
+        self.proven.load(Ordering::Relaxed) >= self.source.hosts().lowest().0
+    }
+
+    /// Asks it.
+    pub(super) async fn prove(&self) -> bool {
+        let lowest = self.source.hosts().lowest();
+        // Boxed because it is rare, and large.
+        let proof = Box::pin(timeout(CHECK_TIMEOUT, self.source.hosts().prove(&self.client)));
+        let proven = matches!(proof.await, Ok(Ok(())));
+        if proven {
+            self.proven.fetch_max(lowest.0, Ordering::Relaxed);
+        }
+        proven
     }
 
     /// How long the server works on each statement, at most the configuration's timeout; until the session goes back.

@@ -12,12 +12,13 @@ use super::session::Session;
 use super::slots::Slots;
 use super::stats::Counters;
 use crate::Result;
-use crate::connect::{Connector, Hosts, Identity};
+use crate::connect::{Connector, Hosts};
 use crate::error::Phase;
 use crate::observe;
+use crate::shard::InstanceName;
 
-/// The time that a check of an idle connection may take before it counts as dead.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+/// The time that a check of a connection may take before it counts as dead.
+pub(super) const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Source {
@@ -83,8 +84,8 @@ impl Source {
         &self.hosts
     }
 
-    pub(super) fn identity(&self) -> &Identity {
-        self.hosts.identity()
+    pub(super) fn instance(&self) -> &InstanceName {
+        self.hosts.instance()
     }
 
     /// The host and port of the replica to which it connects; none where that is the primary.
@@ -146,15 +147,16 @@ impl Source {
     async fn attempt(self: &Arc<Self>) -> Result<Session> {
         let slot = self.budget.take().await;
         let era = self.era.load(Ordering::Relaxed);
+        // As it is before connecting: what is raised meanwhile may not have been asked for.
+        let proven = self.hosts.lowest();
         let began = Instant::now();
-        let made =
-            observe::during_connect(&self.identity().instance, Box::pin(self.connect())).await;
+        let made = observe::during_connect(self.instance(), Box::pin(self.connect())).await;
         self.counters.connected(made.is_ok());
-        observe::connect(&self.identity().instance, began.elapsed(), &made);
+        observe::connect(self.instance(), began.elapsed(), &made);
         let client = made?;
         self.lendable.fetch_add(1, Ordering::AcqRel);
         self.breaker.succeeded();
-        Ok(Session::new(client, self.clone(), slot, era))
+        Ok(Session::new(client, self.clone(), slot, era, proven))
     }
 
     async fn connect(&self) -> Result<tokio_postgres::Client> {
@@ -162,7 +164,7 @@ impl Source {
             None => self.hosts.connect(&self.greeting).await,
             Some(host) => self.hosts.connect_to_replica(host, &self.greeting).await,
         };
-        connected.map_err(|error| error.in_phase(Phase::Connect).at(&self.identity().instance))
+        connected.map_err(|error| error.in_phase(Phase::Connect).at(self.instance()))
     }
 }
 
@@ -213,6 +215,9 @@ impl bb8::ManageConnection for Manager {
     async fn is_valid(&self, session: &mut Session) -> Result<(), NoConnection> {
         if session.is_unsound() || self.0.is_unwanted(session) {
             return Err(NoConnection);
+        }
+        if !session.is_proven() {
+            return if session.prove().await { Ok(()) } else { Err(NoConnection) };
         }
         if session.idle_for() < self.0.connector.settings().pool.check_delay {
             return Ok(());

@@ -9,7 +9,7 @@ mod replicas;
 mod sight;
 mod watch;
 
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -19,10 +19,11 @@ use tokio_postgres::Client;
 
 use super::seek::{Attempt, no_primary, seek};
 use super::standing::{Reign, Standing};
-use super::{Connector, Identity, Link, in_time};
+use super::{Connector, Generation, Identity, Link, in_time};
 use crate::config::Dsn;
 use crate::error::Kind;
 use crate::observe;
+use crate::shard::InstanceName;
 use crate::{Error, Result};
 use history::History;
 use sight::Sight;
@@ -49,6 +50,8 @@ impl Drop for Hosts {
 struct Seen {
     connector: Connector,
     identity: Identity,
+    /// The lowest generation that is accepted; the identity's, until the catalog raised it.
+    lowest: AtomicI64,
     dsn: Dsn,
     hosts: Box<[Host]>,
     throne: Mutex<Throne>,
@@ -88,6 +91,7 @@ impl Hosts {
         let seen = Seen {
             hosts: dsn.hosts().map(host).collect(),
             connector,
+            lowest: AtomicI64::new(identity.generation.0),
             identity,
             dsn,
             throne: Mutex::default(),
@@ -101,9 +105,32 @@ impl Hosts {
         self.seen.hosts.len()
     }
 
-    /// Who their servers must be.
-    pub(crate) fn identity(&self) -> &Identity {
-        &self.seen.identity
+    /// The instance's name.
+    pub(crate) fn instance(&self) -> &InstanceName {
+        &self.seen.identity.instance
+    }
+
+    /// Whether they are who they must be from now on, but for a generation that was raised: connections made before have to
+    /// [prove](Self::prove) themselves then.
+    pub(crate) fn are(&self, identity: &Identity) -> bool {
+        let Identity { cluster, instance, generation, layout } = identity;
+        let known = &self.seen.identity;
+        let same = (cluster, instance, layout) == (&known.cluster, &known.instance, &known.layout);
+        same && self.seen.lowest.fetch_max(generation.0, Ordering::AcqRel) <= generation.0
+    }
+
+    /// The lowest generation that a server may have.
+    pub(crate) fn lowest(&self) -> Generation {
+        Generation(self.seen.lowest.load(Ordering::Acquire))
+    }
+
+    /// Whether a connection made earlier leads to a server that is who it must be now.
+    ///
+    /// # Errors
+    ///
+    /// When it does not, or cannot be asked.
+    pub(crate) async fn prove(&self, client: &Client) -> Result<()> {
+        self.seen.identity().greet(client, "").await.map(drop)
     }
 
     /// The address of all.
@@ -179,9 +206,16 @@ impl Seen {
     ) -> Result<(Link, Standing)> {
         let target = &self.hosts[host].target;
         let link = self.connector.log_in(target, limit, self.hosts.len() == 1).await?;
-        let greeted = self.identity.greet(&link.client, greeting);
+        let identity = self.identity();
+        let greeted = identity.greet(&link.client, greeting);
         let standing = in_time(target, limit, greeted).await?;
         Ok((link, standing))
+    }
+
+    /// Who their servers must be.
+    fn identity(&self) -> Identity {
+        let generation = Generation(self.lowest.load(Ordering::Acquire));
+        Identity { generation, ..self.identity.clone() }
     }
 
     fn connect_timeout(&self) -> Duration {

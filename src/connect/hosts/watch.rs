@@ -43,8 +43,9 @@ async fn look(seen: &Seen, host: usize, link: &mut Option<Link>) -> Result<Stand
         *link = Some(made);
         return Ok(standing);
     };
-    let looked = in_time(&seen.hosts[host].target, ANSWER, seen.identity.greet(&known.client, ""));
-    let looked = looked.await;
+    let identity = seen.identity();
+    let greeted = identity.greet(&known.client, "");
+    let looked = in_time(&seen.hosts[host].target, ANSWER, greeted).await;
     match looked {
         Ok(_) => *link = Some(known),
         // It may not even take leave any more.
