@@ -8,12 +8,12 @@ WITH space AS (
     WHERE c.relnamespace = space.oid AND c.relname <> 'howdah_move' AND c.relname <> 'howdah_move_pkey'
 ), lines (what, name, text) AS (
     SELECT CASE relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'table' WHEN 'v' THEN 'view' WHEN 'S' THEN 'sequence'
-               WHEN 'm' THEN 'materialized view' WHEN 'f' THEN 'foreign table' WHEN 'c' THEN 'type' ELSE 'index' END,
+               WHEN 'm' THEN 'materialized view' WHEN 'f' THEN 'foreign table' ELSE 'type' END,
            relname::text,
            concat_ws(' ', relkind, relpersistence, pg_get_userbyid(relowner), relrowsecurity, relforcerowsecurity,
                relreplident, reloptions::text,
                (SELECT pg_get_partkeydef(relation.oid) WHERE relkind = 'p'), pg_get_expr(relpartbound, relation.oid))
-    FROM relation
+    FROM relation WHERE relkind NOT IN ('i', 'I')
     UNION ALL
     SELECT 'column', relname || '.' || attname,
            concat_ws(' ', format_type(atttypid, atttypmod), CASE WHEN attnotnull THEN 'not null' END,
@@ -62,7 +62,7 @@ WITH space AS (
     WHERE typtype IN ('e', 'd', 'r', 'm')
     UNION ALL
     -- Who may do what. The owner's own entry differs between versions.
-    SELECT 'right', what || ' ' || name, grantee || ' ' || privilege_type || CASE WHEN is_grantable THEN ' *' ELSE '' END
+    SELECT 'right', what || ' ' || name || ' of ' || grantee || ' to ' || privilege_type, CASE WHEN is_grantable THEN 'grantable' ELSE '' END
     FROM (
         SELECT 'on', relname::text, relowner, coalesce(relacl, acldefault((CASE relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", relowner))
         FROM relation WHERE relkind NOT IN ('i', 'I')

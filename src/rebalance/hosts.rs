@@ -2,11 +2,12 @@
 //!
 //! Each is asked for the fact itself, not for a position in the WAL: positions of different histories do not compare.
 
+use std::fmt;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::Client;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 
 use super::side::Side;
 use crate::connect::{Connector, statement_failure};
@@ -36,6 +37,39 @@ struct Host {
     client: Result<Client>,
 }
 
+/// What each host is asked.
+#[derive(Debug)]
+enum Fact<'a> {
+    /// Whether it has replayed all but a little of what the primary had written.
+    Follows { at: String },
+    /// Whether it has the schema by its new name alone.
+    HasRenamed { old: &'a str, new: &'a str },
+}
+
+impl Fact<'_> {
+    async fn holds(&self, client: &Client) -> Result<bool, tokio_postgres::Error> {
+        const BEHIND: &str = "SELECT NOT pg_is_in_recovery() \
+            OR coalesce(($1::text::pg_lsn - pg_last_wal_replay_lsn())::bigint <= $2, false)";
+        const RENAMED: &str = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $2) \
+            AND NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)";
+
+        let (sql, params): (_, [(&(dyn ToSql + Sync), Type); 2]) = match self {
+            Self::Follows { at } => (BEHIND, [(at, Type::TEXT), (&MOST_BEHIND, Type::INT8)]),
+            Self::HasRenamed { old, new } => (RENAMED, [(old, Type::NAME), (new, Type::NAME)]),
+        };
+        Ok(client.query_typed_one(sql, &params).await?.get(0))
+    }
+}
+
+impl fmt::Display for Fact<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Follows { .. } => "follow closely",
+            Self::HasRenamed { .. } => "learn of the new name",
+        })
+    }
+}
+
 impl<'a> Hosts<'a> {
     pub(super) async fn connect(connector: &'a Connector, side: &'a Side) -> Self {
         let mut hosts = Self { connector, side, reached: Vec::new() };
@@ -49,20 +83,12 @@ impl<'a> Hosts<'a> {
         patience: Duration,
         tell: impl Fn(&str) + Send + Sync,
     ) -> Result<()> {
-        const BEHIND: &str = "SELECT NOT pg_is_in_recovery() \
-            OR coalesce(($1::text::pg_lsn - pg_last_wal_replay_lsn())::bigint <= $2, false)";
-
         if self.is_alone() {
             return Ok(());
         }
         let at = "SELECT pg_current_wal_lsn()::text";
         let at: String = self.side.watch.one(at, &[], "cannot ask for the position").await?.get(0);
-        let follows = async |client: &Client| {
-            let params: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
-                [(&at, Type::TEXT), (&MOST_BEHIND, Type::INT8)];
-            Ok(client.query_typed_one(BEHIND, &params).await?.get(0))
-        };
-        self.until_all(patience, "follow closely", follows, tell).await
+        self.until_all(patience, &Fact::Follows { at }, tell).await
     }
 
     /// Waits until each has the schema by its new name alone.
@@ -72,18 +98,10 @@ impl<'a> Hosts<'a> {
         patience: Duration,
         tell: impl Fn(&str) + Send + Sync,
     ) -> Result<()> {
-        const RENAMED: &str = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $2) \
-            AND NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)";
-
         if self.is_alone() {
             return Ok(());
         }
-        let renamed = async |client: &Client| {
-            let params: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
-                [(&old, Type::NAME), (&new, Type::NAME)];
-            Ok(client.query_typed_one(RENAMED, &params).await?.get(0))
-        };
-        self.until_all(patience, "learn of the new name", renamed, tell).await
+        self.until_all(patience, &Fact::HasRenamed { old, new }, tell).await
     }
 
     /// The primary that we are connected to is the only one.
@@ -94,8 +112,7 @@ impl<'a> Hosts<'a> {
     async fn until_all(
         &mut self,
         patience: Duration,
-        what: &str,
-        holds: impl AsyncFn(&Client) -> Result<bool, tokio_postgres::Error>,
+        fact: &Fact<'_>,
         tell: impl Fn(&str) + Send + Sync,
     ) -> Result<()> {
         let began = Instant::now();
@@ -104,7 +121,7 @@ impl<'a> Hosts<'a> {
             let mut waiting = None;
             for host in &mut self.reached {
                 let reason = match &host.client {
-                    Ok(client) => match timeout(ANSWER, holds(client)).await {
+                    Ok(client) => match timeout(ANSWER, fact.holds(client)).await {
                         Ok(Ok(true)) => continue,
                         Ok(Ok(false)) => None,
                         Err(_) => {
@@ -127,7 +144,7 @@ impl<'a> Hosts<'a> {
             let Some((address, reason)) = waiting else { return Ok(()) };
             let lost = reason.is_some();
             let reason = reason.map_or(String::new(), |reason| format!(" ({reason})"));
-            let waits = format!("{}: host {address} has still to {what}{reason}", self.side.name);
+            let waits = format!("{}: host {address} has still to {fact}{reason}", self.side.name);
             if began.elapsed() > patience {
                 return Err(Error::new(Kind::Timeout, waits)
                     .hint("bring it back or take it out of the instance's address, then resume"));

@@ -1,7 +1,6 @@
 //! What stands in the way of a move, all of it at once, before anything is touched.
 
 use super::names::GUARD;
-use super::session::Session;
 use super::side::Side;
 use crate::shard::ShardId;
 use crate::{Error, Result};
@@ -81,10 +80,8 @@ pub(super) async fn check(
     if source.server.system == target.server.system && source.dsn.dbname() == target.dsn.dbname() {
         problems.push(format!("{} and {} are the same database", source.name, target.name));
     }
-    let encoding = async |session: &Session| -> Result<String> {
-        Ok(session.one(ALIKE, &[], CANNOT_LOOK).await?.get(0))
-    };
-    let (here, there) = (encoding(&source.work).await?, encoding(&target.work).await?);
+    let here: String = source.work.one(ALIKE, &[], CANNOT_LOOK).await?.get(0);
+    let there: String = target.work.one(ALIKE, &[], CANNOT_LOOK).await?.get(0);
     if here != there {
         problems.push(format!("{} is encoded in {here}, {} in {there}", source.name, target.name));
     }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use tokio_postgres::SimpleQueryRow;
+
 use super::names::{ident, literal};
 use super::relations::Table;
 use super::session::Session;
@@ -105,14 +107,13 @@ impl<'a> Rows<'a> {
             self.columns(),
             self.tuple(key)
         );
-        let read = async |session: &Session| -> Result<BTreeMap<String, String>> {
-            let rows = session.batch_rows(&sql, WHAT).await?;
-            let text = |row: &tokio_postgres::SimpleQueryRow, column| {
-                row.get(column).unwrap_or_default().to_owned()
-            };
-            Ok(rows.iter().map(|row| (text(row, 0), text(row, 1))).collect())
+        let values = |rows: Vec<SimpleQueryRow>| -> BTreeMap<String, String> {
+            let text =
+                |row: &SimpleQueryRow, column| row.get(column).unwrap_or_default().to_owned();
+            rows.iter().map(|row| (text(row, 0), text(row, 1))).collect()
         };
-        let (one, other) = (read(one).await?, read(other).await?);
+        let one = values(one.batch_rows(&sql, WHAT).await?);
+        let other = values(other.batch_rows(&sql, WHAT).await?);
         Ok(one
             .into_iter()
             .filter(|(column, hash)| other.get(column) != Some(hash))
@@ -135,14 +136,14 @@ impl<'a> Rows<'a> {
             self.of,
         );
         let rows = session.batch_rows(&sql, WHAT).await?;
-        let hash = |row: &tokio_postgres::SimpleQueryRow| {
+        let hash = |row: &SimpleQueryRow| {
             let hash = row.get(self.table.key.len()).and_then(|text| text.parse().ok());
             (self.key_of(row), hash.unwrap_or_default())
         };
         Ok(rows.iter().map(hash).collect())
     }
 
-    fn key_of(&self, row: &tokio_postgres::SimpleQueryRow) -> Key {
+    fn key_of(&self, row: &SimpleQueryRow) -> Key {
         let columns = 0..self.table.key.len();
         columns.map(|column| row.get(column).unwrap_or_default().to_owned()).collect()
     }

@@ -67,7 +67,7 @@ impl Session {
     }
 
     /// Statements in one message: one transaction, unless they say otherwise.
-    pub(super) async fn batch(&self, sql: &str, what: impl Display) -> Result<()> {
+    pub(super) async fn batch(&self, sql: &str, what: impl Display + Send) -> Result<()> {
         let done = self.client.batch_execute(sql).await;
         done.map_err(|error| self.failure(error, &what))
     }
@@ -76,7 +76,7 @@ impl Session {
     pub(super) async fn batch_rows(
         &self,
         sql: &str,
-        what: impl Display,
+        what: impl Display + Send,
     ) -> Result<Vec<SimpleQueryRow>> {
         let answer = self.client.simple_query(sql).await;
         let answer = answer.map_err(|error| self.failure(error, &what))?;
@@ -91,7 +91,7 @@ impl Session {
         &self,
         sql: &str,
         params: Params<'_>,
-        what: impl Display,
+        what: impl Display + Send,
     ) -> Result<Vec<Row>> {
         let rows = self.client.query(sql, params).await;
         rows.map_err(|error| self.failure(error, &what))
@@ -101,7 +101,7 @@ impl Session {
         &self,
         sql: &str,
         params: Params<'_>,
-        what: impl Display,
+        what: impl Display + Send,
     ) -> Result<Row> {
         let row = self.client.query_one(sql, params).await;
         row.map_err(|error| self.failure(error, &what))
@@ -111,7 +111,7 @@ impl Session {
         &self,
         sql: &str,
         params: Params<'_>,
-        what: impl Display,
+        what: impl Display + Send,
     ) -> Result<Option<Row>> {
         let row = self.client.query_opt(sql, params).await;
         row.map_err(|error| self.failure(error, &what))

@@ -85,7 +85,7 @@ pub(super) async fn subscribe(
         conninfo = literal(&conninfo),
         slot = literal(name),
     );
-    to.mover.batch(&sql, format_args!("cannot subscribe to {}", from.name)).await
+    to.mover.batch(&sql, format!("cannot subscribe to {}", from.name)).await
 }
 
 /// How many tables a subscription has, and how many of them are copied and follow.

@@ -6,7 +6,7 @@ use super::session::Session;
 use crate::Result;
 
 /// How many differences are named.
-const NAMED: usize = 5;
+const NAMED: usize = 8;
 
 /// Everything in a schema but its rows.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use howdah::testing::{TestCluster, TestClusterBuilder};
-use howdah::{Cluster, Id, Migrations, Outcome, Result, Shard, ShardId, Statement};
+use howdah::{Cluster, Config, Id, Migrations, Outcome, Result, Shard, ShardId, Statement};
 use tokio::task::JoinHandle;
 
 /// Two tables that transactions span, one with an identity column, a text key, a view, an index, a trigger, a function
@@ -42,7 +42,7 @@ const INSERT_IN_TX: Statement = Statement::new(
 const COUNT_UP: Statement = Statement::new("UPDATE {shard}.users SET n = n + 1 WHERE id = $1");
 const EVENT: Statement =
     Statement::new("INSERT INTO {shard}.events (what) VALUES ('x') RETURNING n");
-const READ: Statement = Statement::new("SELECT count(*) FROM {shard}.users");
+const READ: Statement = Statement::new("SELECT count(*) FROM {shard}.users WHERE id <= 20");
 const ALL: Statement = Statement::new("SELECT id FROM {shard}.photos");
 const USERS: Statement = Statement::new("SELECT id, n, touched FROM {shard}.users");
 
@@ -84,7 +84,11 @@ impl Load {
     /// So many writers, a third of which span two tables in each transaction and a third of which use an identity column,
     /// and two clients that only draw ids.
     pub(crate) async fn start(test: &TestCluster, writers: usize) -> Result<Self> {
-        let cluster = Cluster::connect(test.config().max_size(16)).await?;
+        Self::begin(&test.config(), writers).await
+    }
+
+    pub(crate) async fn begin(config: &Config, writers: usize) -> Result<Self> {
+        let cluster = Cluster::connect(config.clone().max_size(16)).await?;
         let stop = Arc::new(AtomicBool::new(false));
         let clients = (0..writers + 3)
             .map(|number| {

@@ -1,0 +1,130 @@
+//! Copies that are not equal are never made the home, and what differs is named exactly.
+#![cfg(test)]
+
+mod moving;
+
+use std::sync::{Arc, Mutex};
+
+use howdah::testing::TestCluster;
+use howdah::{InstanceName, MoveEvent, MoveNews, MovePhase, MoveStep, Mover, Result, Statement};
+use moving::{Load, cluster_with_tables, leftovers, shard};
+
+/// SQL that a superuser runs on an instance around replication, as a replica would.
+fn plant(test: &TestCluster, instance: &str, sql: &str) {
+    let dsn = test.servers().dsn(instance, "postgres").unwrap();
+    let sql = format!("SET session_replication_role = replica; {sql}");
+    // The observer is no future: another thread has one.
+    let planted = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (client, connection) =
+                tokio_postgres::connect(&dsn, tokio_postgres::NoTls).await.unwrap();
+            let driven = tokio::spawn(connection);
+            client.batch_execute(&sql).await.unwrap();
+            driven.abort();
+        });
+    });
+    planted.join().unwrap();
+}
+
+/// A mover that, when it is about to take a step, has SQL run on the target.
+fn spoiled(test: &Arc<TestCluster>, step: MoveStep, sql: &'static str) -> Result<Mover> {
+    let (test, planted) = (test.clone(), Mutex::new(false));
+    let mover = Mover::new(&test.config())?;
+    Ok(mover.on_event(move |event: &MoveEvent| {
+        let mut planted = planted.lock().unwrap();
+        if event.step == step && matches!(event.what, MoveNews::Begun) && !*planted {
+            *planted = true;
+            plant(&test, "pg1", sql);
+        }
+    }))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn planted_differences_stop_the_cutover_and_are_named() -> Result<()> {
+    let test = Arc::new(cluster_with_tables()?.start().await?);
+    let add = Statement::new("INSERT INTO {shard}.users (id) VALUES (101), (102), (103)");
+    test.cluster().await?.shard(shard())?.execute(&add, &[]).await?;
+    let load = Load::start(&test, 3).await?;
+    let to = InstanceName::new("pg1")?;
+    for (sql, named) in [
+        (
+            "UPDATE shard_0001_e1.users SET n = n + 1000 WHERE id = 103;
+             DELETE FROM shard_0001_e1.users WHERE id = 102;
+             INSERT INTO shard_0001_e1.users VALUES (104);
+             INSERT INTO shard_0001_e1.tags VALUES ('it''s', 1)",
+            &[
+                "users: row id 103 differs in n",
+                "users: row id 102 is missing in the copy",
+                "users: row id 104 is only in the copy",
+                "tags: row tag it's, photo 1 is only in the copy",
+            ][..],
+        ),
+        (
+            "DROP INDEX shard_0001_e1.photos_by_user;
+             ALTER TABLE shard_0001_e1.users ALTER n SET DEFAULT 7;
+             ALTER TABLE shard_0001_e1.tags DROP CONSTRAINT tags_photo_fkey;
+             ALTER TABLE shard_0001_e1.users DISABLE TRIGGER touched;
+             ALTER TYPE shard_0001_e1.mood ADD VALUE 'best'",
+            &[
+                "index photos_by_user is missing in the copy",
+                "column users.n differs",
+                "constraint tags.tags_photo_fkey is missing in the copy",
+                "trigger users.touched differs",
+                "type mood differs",
+            ],
+        ),
+        (
+            "CREATE TABLE shard_0001_e1.extra ();
+             GRANT TRUNCATE ON shard_0001_e1.users TO howdah_app",
+            &[
+                "table extra is only in the copy",
+                "right on users of howdah_app to TRUNCATE is only in the copy",
+            ],
+        ),
+    ] {
+        let error = spoiled(&test, MoveStep::Verify, sql)?.run(shard(), &to).await.unwrap_err();
+        assert!(error.is_refused(), "{error}");
+        for named in named {
+            assert!(error.to_string().contains(named), "{named}: {error}");
+        }
+        let mover = Mover::new(&test.config())?;
+        let open = mover.open_move(shard()).await?.unwrap();
+        assert!(!open.verified && open.error.as_deref() == Some(&*error.to_string()));
+        mover.abort(open.id).await?;
+    }
+    assert_eq!(leftovers(&test).await?, Vec::<String>::new());
+    assert_eq!(load.stop().await.errors, Vec::<String>::new());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_or_column_made_by_hand_during_a_move_stops_the_cutover() -> Result<()> {
+    let test = Arc::new(cluster_with_tables()?.start().await?);
+    let to = InstanceName::new("pg1")?;
+    for (sql, named) in [
+        ("CREATE TABLE shard_0001_e1.by_hand (id int PRIMARY KEY)", "by_hand"),
+        ("ALTER TABLE shard_0001_e1.users ADD by_hand int", "by_hand"),
+    ] {
+        let (planted, spoiling) = (Mutex::new(false), test.clone());
+        let mover = Mover::new(&test.config())?.on_event(move |event: &MoveEvent| {
+            let mut planted = planted.lock().unwrap();
+            if event.step == MoveStep::CheckHosts && !*planted {
+                *planted = true;
+                plant(&spoiling, "pg2", sql);
+            }
+        });
+        let error = mover.run(shard(), &to).await.unwrap_err();
+        assert!(error.is_refused() && error.to_string().contains(named), "{error}");
+        let open = mover.open_move(shard()).await?.unwrap();
+        assert_eq!(mover.abort(open.id).await?.phase, MovePhase::Aborted);
+        plant(
+            &test,
+            "pg2",
+            "DROP TABLE IF EXISTS shard_0001_e1.by_hand; \
+            ALTER TABLE shard_0001_e1.users DROP COLUMN IF EXISTS by_hand",
+        );
+    }
+    Mover::new(&test.config())?.run(shard(), &to).await?;
+    Ok(())
+}
