@@ -95,6 +95,11 @@ const COLUMNS: &str = "id, shard, source, target, epoch, phase, step, back, atte
     source_timeline, target_system, target_timeline, position, rows, bytes, copy_ms, fence_ms, verified, error";
 
 impl MoveReport {
+    /// What is left of it is being dropped: the shard has the home that it shall have.
+    pub(super) fn is_ending(&self) -> bool {
+        matches!(self.step, MoveStep::DropReverse | MoveStep::DropCopy)
+    }
+
     fn from_row(row: &Row) -> Result<Self> {
         let count = |column| u64::try_from(row.get::<_, i64>(column)).unwrap_or(0);
         let milliseconds = |column| {

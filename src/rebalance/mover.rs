@@ -124,22 +124,25 @@ impl Mover {
     pub async fn run(&self, shard: ShardId, to: &InstanceName) -> Result<MoveReport> {
         let journal = Journal::open(&self.connector).await?;
         if let Some(open) = journal.open_move(shard).await? {
-            match open.phase {
-                MovePhase::Reversible if open.target != *to || !open.back => {
-                    let home = self.snapshot().await?.map.home(shard)?.instance().clone();
-                    if home == *to {
-                        return Ok(open);
-                    }
-                    self.finish(open.id).await?;
+            let rests = open.phase == MovePhase::Reversible;
+            if rests || open.is_ending() {
+                let home = self.snapshot().await?.map.home(shard)?.instance().clone();
+                if rests && home == *to {
+                    return Ok(open);
                 }
-                _ if open.target == *to && !open.back => return self.resume(open.id).await,
-                _ => {
-                    return Err(Error::refused(format!(
-                        "shard {shard} has the open move {} from {} to {}",
-                        open.id, open.source, open.target
-                    ))
-                    .hint(format!("resume or abort it: `howdah moves resume {}`", open.id)));
+                let id = open.id;
+                let ended = if rests { self.finish(id).await? } else { self.resume(id).await? };
+                if home == *to {
+                    return Ok(ended);
                 }
+            } else if open.target == *to && !open.back {
+                return self.resume(open.id).await;
+            } else {
+                return Err(Error::refused(format!(
+                    "shard {shard} has the open move {} from {} to {}",
+                    open.id, open.source, open.target
+                ))
+                .hint(format!("resume or abort it: `howdah moves resume {}`", open.id)));
             }
         }
         let id = Box::pin(self.begin(shard, to)).await?;
@@ -307,7 +310,9 @@ impl Mover {
             }
             Wish::GoOn | Wish::Abort => report.back,
             Wish::GoBack => true,
-            Wish::Finish if report.phase != MovePhase::Reversible || report.back => {
+            Wish::Finish
+                if report.back || report.phase != MovePhase::Reversible && !report.is_ending() =>
+            {
                 return Err(Error::refused(format!("{id} is not that far: {}", report.phase))
                     .hint(format!("`howdah moves resume {id}`")));
             }

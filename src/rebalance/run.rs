@@ -53,7 +53,13 @@ impl<'a> Run<'a> {
 
     /// Brings the move to its rest: the shard lives on the target, or, on the way back, on the source.
     pub(super) async fn go_on(&self) -> Result<()> {
-        if self.report.back { self.backward().await } else { self.forward().await }
+        match (self.report.is_ending(), self.report.back) {
+            (false, false) => self.forward().await,
+            (false, true) => self.backward().await,
+            // The schema that would say so may be dropped already; the journal says it.
+            (true, false) => self.finish().await,
+            (true, true) => self.settle_back().await,
+        }
     }
 
     async fn forward(&self) -> Result<()> {

@@ -220,8 +220,9 @@ impl MoveStep {
             | Self::ChangeHome
             | Self::DropForward
             | Self::AdvanceReverse
-            | Self::StartReverse => MovePhase::Fence,
-            Self::DropReverse | Self::DropCopy => MovePhase::Reversible,
+            | Self::StartReverse
+            | Self::DropReverse
+            | Self::DropCopy => MovePhase::Fence,
         }
     }
 
