@@ -44,6 +44,7 @@ tests:
 	@tools/cargo-tool cargo-nextest $(TOOLS)/bin
 	@tools/postgres 15 $(TARGET)/postgres/15
 	@tools/postgres 18 $(TARGET)/postgres/18
+	@tools/pgbouncer $(TARGET)/pgbouncer
 	cargo nextest run $(TESTED)
 	cargo test --quiet --doc $(TESTED)
 

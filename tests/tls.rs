@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use howdah::postgres::Client;
 use howdah::testing::TestCluster;
-use howdah::{Cluster, Config, Result, SslMode};
+use howdah::{Cluster, Config, Phase, Result, SslMode};
 
 fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(name)
@@ -107,5 +107,35 @@ async fn a_client_certificate_is_shown() -> Result<()> {
 async fn a_server_that_cannot_encrypt_is_not_spoken_to_in_plain_text() -> Result<()> {
     let test = TestCluster::builder().instances(1).shards(1).start().await?;
     refused(session(test.config().sslmode(SslMode::Require)).await, "tls");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_certificate_that_went_wrong_is_named_and_one_set_right_is_enough() -> Result<()> {
+    let test = cluster_with("server").await?;
+    let config = test.config().sslmode(SslMode::VerifyFull).sslrootcert(file("ca.pem"));
+    let cluster = Cluster::connect(config).await?;
+    let instance = cluster.instances().remove(0);
+    instance.client().await?;
+    let server = test.admin("pg1").await?;
+    let show = async |certificate: &str| {
+        put(&server, "server.crt", &format!("{certificate}.pem")).await;
+        put(&server, "server.key", &format!("{certificate}.key")).await;
+        server.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    };
+    show("elsewhere").await;
+    let error = loop {
+        // The server takes a moment to show it.
+        match instance.client().await {
+            Err(error) => break error,
+            Ok(_) => tokio::task::yield_now().await,
+        }
+    };
+    assert_eq!((error.phase(), error.instance()), (Some(Phase::Connect), Some("pg1")), "{error:?}");
+    assert!(error.to_string().contains("certificate"), "{error:?}");
+    show("server").await;
+    while instance.client().await.is_err() {
+        tokio::task::yield_now().await;
+    }
     Ok(())
 }

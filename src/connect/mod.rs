@@ -187,9 +187,10 @@ impl Connector {
     fn driver_config(&self, target: &Dsn) -> Result<tokio_postgres::Config> {
         let auth = &self.settings.auth;
         let mut driver = target.driver_config();
-        driver
-            .application_name("howdah")
-            .ssl_mode(tls::driver_mode(auth.sslmode(target.is_local())?));
+        driver.ssl_mode(tls::driver_mode(auth.sslmode(target.is_local())?));
+        if !target.says("application_name") {
+            driver.application_name("howdah");
+        }
         if !target.says("keepalives_idle") {
             driver.keepalives_idle(KEEPALIVES_IDLE);
         }

@@ -12,6 +12,7 @@
 //! | [`app`](fn@app) | every route |
 //! | `users`, `sessions`, `photos`, `follows`, `feed`, `likes`, `comments`, `media`, `health` | one file a resource: its SQL, its handlers, and nothing between them and the library |
 //! | `web`, [`pages`] | the same for people: forms, and the HTML |
+//! | [`ops`](fn@ops) | what operators look at, on a listener of its own |
 //! | `problem`, `input`, `list`, `idempotency`, `gate` | what the resources share: errors, checked input, pages of lists, repeated requests, bounds |
 //! | [`picture`], [`store`] | what becomes of an uploaded picture, and where it lies |
 //! | [`import`], [`gallery`] | filling an empty house: from a folder, or with pictures that the program draws |
@@ -38,6 +39,7 @@ mod list;
 mod media;
 mod migrations;
 mod openapi;
+mod ops;
 pub mod pages;
 mod photos;
 pub mod picture;
@@ -50,4 +52,5 @@ mod web;
 pub use app::{App, app, routes};
 pub use migrations::migrations;
 pub use openapi::DOCUMENT;
+pub use ops::ops;
 pub use problem::Problem;

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use howdah::{Cluster, Config};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use photo_api::gallery::GALLERY;
 use photo_api::store::Store;
-use photo_api::{App, app, import, migrations};
+use photo_api::{App, app, import, migrations, ops};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -19,6 +20,9 @@ type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Resu
 
 /// How long requests that are under way may take to finish once the server was told to stop.
 const LAST_REQUESTS: Duration = Duration::from_secs(10);
+
+/// How often what was measured is summed up, so that it does not pile up between two looks.
+const UPKEEP: Duration = Duration::from_secs(5);
 
 /// What the people of the gallery log in with.
 const DEMO_PASSWORD: &str = "howdah-demo";
@@ -74,6 +78,12 @@ struct Serve {
     /// The port to listen on
     #[arg(long, default_value_t = 8080)]
     port: u16,
+    /// The port of /metrics and /ops [default: the one after --port]
+    #[arg(long, value_name = "PORT")]
+    ops_port: Option<u16>,
+    /// The address where these are, for operators alone
+    #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
+    ops_host: IpAddr,
     /// How long a request waits for a connection before it is answered with 503, in milliseconds; it stands in
     /// for the configuration's `queue_timeout` and `connect_timeout`
     #[arg(long, default_value_t = 800, value_name = "MS")]
@@ -189,7 +199,34 @@ fn tell(report: import::Report) -> Result<()> {
     }
 }
 
+/// Serves the operators. Where they did not say which port, another program may have it: then there is nothing to see.
+async fn serve_operators(serve: &Serve, app: App, metrics: PrometheusHandle) -> Result<()> {
+    let next = if serve.port == 0 { 0 } else { serve.port.wrapping_add(1) };
+    let address = SocketAddr::new(serve.ops_host, serve.ops_port.unwrap_or(next));
+    let listener = match TcpListener::bind(address).await {
+        Ok(listener) => listener,
+        Err(error) if serve.ops_port.is_none() => {
+            tracing::warn!(
+                "cannot listen on {address}: {error}; /ops and /metrics want an --ops-port"
+            );
+            return Ok(());
+        }
+        Err(error) => return Err(format!("cannot listen on {address}: {error}").into()),
+    };
+    tracing::info!("operators look at http://{}/ops", listener.local_addr()?);
+    tokio::spawn(axum::serve(listener, ops(app, metrics.clone())).into_future());
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(UPKEEP).await;
+            metrics.run_upkeep();
+        }
+    });
+    Ok(())
+}
+
 async fn run(serve: Serve) -> Result<()> {
+    // Before the cluster is connected to, or its first numbers would be lost.
+    let metrics = PrometheusBuilder::new().install_recorder()?;
     let patience = Duration::from_millis(serve.patience_ms);
     // A connection is tried for twice its timeout.
     let config = serve.place.config()?.queue_timeout(patience).connect_timeout(patience / 2);
@@ -200,6 +237,7 @@ async fn run(serve: Serve) -> Result<()> {
         .await
         .map_err(|error| format!("cannot listen on {address}: {error}; choose another --port"))?;
     tracing::info!("serving on http://{}", listener.local_addr()?);
+    serve_operators(&serve, state.clone(), metrics).await?;
     if let (true, Some(artist)) = (serve.demo, GALLERY.first()) {
         tracing::info!("log in as {} with the password {DEMO_PASSWORD}", artist.name);
         tokio::spawn(fill(state.clone()));

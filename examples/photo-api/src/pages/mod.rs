@@ -20,6 +20,8 @@
 //! | `POST /p/{code}/delete` | | |
 //! | `GET /assets/{name}` | | [`asset`] |
 //!
+//! Operators have [`ops`](fn@ops), on a listener of its own.
+//!
 //! `back` is where to go afterwards; [`local_path`] makes sure that it stays on this site. Whatever goes
 //! wrong is a [`problem`].
 
@@ -27,6 +29,7 @@ mod account;
 mod assets;
 mod feed;
 mod layout;
+mod ops;
 mod photo;
 mod problem;
 mod profile;
@@ -40,6 +43,7 @@ pub use account::{log_in, sign_up};
 pub use assets::{Asset, asset};
 pub use feed::{feed, home};
 pub use layout::{CONTENT_SECURITY_POLICY, local_path};
+pub use ops::ops;
 pub use photo::photo;
 pub use problem::problem;
 pub use profile::profile;
