@@ -18,13 +18,11 @@ RETURN howdah.next_id(
 CREATE OR REPLACE FUNCTION :schema.is_local(id bigint) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN id >= 0 AND (id >> :sequence_bits) & ((1 << :shard_bits) - 1) = :shard;
 
--- What was decided about transactions over shards of which this one is the first, and about claims of its rows: see
--- src/cluster/two_phase and src/cluster/claims.rs. A row that a part somewhere still waits for is never deleted.
+-- What was decided about transactions over shards of which this one is the first: see src/cluster/two_phase. A row that a
+-- part somewhere still waits for is never deleted.
 CREATE TABLE IF NOT EXISTS :schema.howdah_decisions (
     id         uuid        PRIMARY KEY DEFAULT gen_random_uuid(),
     committed  boolean     NOT NULL,
-    -- Of a claim: it is deleted by whoever settles that.
-    claim      boolean     NOT NULL DEFAULT false,
     decided_at timestamptz NOT NULL DEFAULT now()
 );
 GRANT SELECT, INSERT, UPDATE, DELETE ON :schema.howdah_decisions TO howdah_app;

@@ -73,6 +73,8 @@ pub(crate) enum Kind {
     Conflict,
     /// The statement was rejected by the database.
     Database,
+    /// Another owner has claimed the value.
+    Taken,
     /// The caller got a shape of result that it did not ask for.
     Rows,
     /// A file, a process or another resource of this machine failed.
@@ -246,6 +248,12 @@ impl Error {
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         self.0.kind == Kind::Conflict
+    }
+
+    /// Another owner has the value that was [claimed](crate::ClusterTx::claim).
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        self.0.kind == Kind::Taken
     }
 
     /// A unique constraint was violated (SQLSTATE 23505).

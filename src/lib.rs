@@ -36,8 +36,9 @@
 //! * **Statements** name tables as `{shard}.table`. A [`Statement`] without the placeholder is refused, because the
 //!   schema's name is also what keeps a client with an old map from writing to the wrong server: PostgreSQL itself
 //!   refuses the name of a shard that lives elsewhere, the map is read anew, and the statement runs there.
-//! * **Transactions** are on one shard: [`Shard::transaction`] takes a closure and runs it again when the database asks for
-//!   that, [`Shard::begin`] gives a guard.
+//! * **Transactions** on one shard: [`Shard::transaction`] takes a closure and runs it again when the database asks for
+//!   that, [`Shard::begin`] gives a guard. **Over shards**: [`Cluster::transaction`] commits on all or none, by two-phase
+//!   commit where several servers were written to; [`Claims`] make a value unique in the whole cluster.
 //! * **Reads over many shards**: [`Cluster::scatter`] asks them side by side, and merges keyset pages that stay right
 //!   while rows are added and servers come and go; it streams, counts and adds up. [`Cluster::get_many`] finds the rows of many
 //!   ids. Where a shard is away, the caller chooses: fail, or go without it and name it.
@@ -90,7 +91,7 @@ pub mod testing;
 
 pub use catalog::InstanceState;
 pub use cluster::{
-    Aggregate, Client, Cluster, ClusterStatus, ClusterTx, Copied, CopyIn, CopyOut, Cursor,
+    Aggregate, Claims, Client, Cluster, ClusterStatus, ClusterTx, Copied, CopyIn, CopyOut, Cursor,
     Decision, Exec, Found, Gathered, GetMany, HostRole, HostStatus, InDoubt, InDoubtReport,
     Instance, InstanceStatus, JobProgress, JobReport, Jobs, Page, Place, Read, ReadFrom, Recovery,
     ReservedIds, Scatter, Shard, ShardAnswer, ShardStream, Summand, TextRows, Token, Transaction,

@@ -19,6 +19,10 @@ mod pages;
 mod replicas_and_tokens;
 #[path = "../examples/transaction.rs"]
 mod transaction;
+#[path = "../examples/two_phase_commit.rs"]
+mod two_phase_commit;
+#[path = "../examples/unique_claim.rs"]
+mod unique_claim;
 
 async fn cluster() -> Result<TestCluster> {
     let migrations = Migrations::from_dir("examples/migrations")?;
@@ -36,14 +40,25 @@ async fn each_does_what_it_says() -> Result<()> {
         pages::run(test.config()).await?;
         replicas_and_tokens::run(test.config()).await?;
         transaction::run(test.config()).await?;
+        two_phase_commit::run(test.config()).await?;
+        unique_claim::run(test.config()).await?;
     }
     Ok(())
 }
 
 #[test]
 fn none_is_left_out() {
-    const RUN_HERE: &[&str] =
-        &["bulk_load", "connect", "ids", "many_ids", "pages", "replicas_and_tokens", "transaction"];
+    const RUN_HERE: &[&str] = &[
+        "bulk_load",
+        "connect",
+        "ids",
+        "many_ids",
+        "pages",
+        "replicas_and_tokens",
+        "transaction",
+        "two_phase_commit",
+        "unique_claim",
+    ];
     // Its tests run with all others.
     const TESTS_OF_ITS_OWN: &str = "own_tests";
 

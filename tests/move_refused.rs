@@ -135,3 +135,20 @@ async fn a_migration_waits_for_the_end_of_a_move_and_a_move_for_the_end_of_a_mig
     mover.finish(moved.id).await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn a_transaction_in_doubt_keeps_its_shard_where_it_is() -> Result<()> {
+    let test = TestCluster::builder().shards(2).start().await?;
+    let app = test.servers().client("pg2", "howdah_app").await?;
+    let gid = format!("doubt:{}", test.servers().database());
+    let prepare = format!(
+        "BEGIN; INSERT INTO shard_0001_e1.howdah_decisions (committed) VALUES (true); PREPARE TRANSACTION '{gid}'"
+    );
+    app.batch_execute(&prepare).await.unwrap();
+    let refused = Mover::new(&test.config())?.run(shard(), &pg(1)).await;
+    app.batch_execute(&format!("ROLLBACK PREPARED '{gid}'")).await.unwrap();
+    let error = refused.unwrap_err();
+    assert!(error.is_refused() && error.to_string().contains("howdah tx recover"), "{error}");
+    assert_eq!(schemas(&test).await?, ["pg2 shard_0001_e1"]);
+    Ok(())
+}

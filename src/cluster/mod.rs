@@ -2,6 +2,7 @@
 
 mod admin;
 mod aggregate;
+mod claims;
 mod copy_in;
 mod copy_out;
 mod deadline;
@@ -36,6 +37,7 @@ use std::sync::Arc;
 use tokio::task::AbortHandle;
 
 pub use aggregate::{Aggregate, Summand};
+pub use claims::Claims;
 pub use copy_in::{Copied, CopyIn, Place};
 pub use copy_out::CopyOut;
 pub use exec::{Exec, ShardAnswer, TextRows};

@@ -1,4 +1,7 @@
-//! `/api/users/{name}/follow`: who follows whom, kept on the follower's shard.
+//! `/api/users/{name}/follow`: who follows whom, kept on both users' shards.
+//!
+//! A feed starts from the follower's half; the followed user's tells who follows back. One transaction over shards writes
+//! both or neither, so following and unfollowing take both shards.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -33,14 +36,29 @@ pub(crate) async fn follow(app: &App, viewer: &Person, name: &UserName) -> Resul
          UPDATE {shard}.users u SET following = following + 1 FROM added WHERE u.id = added.follower_id",
     );
 
+    const FOLLOWED: Statement = Statement::new(
+        "INSERT INTO {shard}.followers (followee_id, follower_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+    );
+
     let followee = users::find(app, name).await?;
     if followee.id == viewer.id {
         return Err(Problem::invalid("You cannot follow yourself."));
     }
+    let own = app.cluster.shard_of_id(viewer.id)?;
+    let theirs = app.cluster.shard_of_id(followee.id)?;
     let added = app
         .cluster
-        .shard_of_id(viewer.id)?
-        .execute(&FOLLOW, &[&viewer.id, &followee.id, &followee.name, &MAX_FOLLOWED])
+        .transaction(async |tx| {
+            let added = tx
+                .on(&own)
+                .await?
+                .execute(&FOLLOW, &[&viewer.id, &followee.id, &followee.name, &MAX_FOLLOWED])
+                .await?;
+            if added > 0 {
+                tx.on(&theirs).await?.execute(&FOLLOWED, &[&followee.id, &viewer.id]).await?;
+            }
+            Ok(added)
+        })
         .await?;
     if added == 0 && !is_following(app, viewer, followee.id).await? {
         return Err(Kind::TooManyFollowed.into());
@@ -71,17 +89,36 @@ pub(crate) async fn delete(
 }
 
 pub(crate) async fn unfollow(app: &App, viewer: &Person, name: &UserName) -> Result<(), Problem> {
-    // By name, so that it works while the followed user's shard is away.
     const UNFOLLOW: Statement = Statement::new(
         "WITH removed AS (
-             DELETE FROM {shard}.follows WHERE follower_id = $1 AND followee_name = $2
+             DELETE FROM {shard}.follows WHERE follower_id = $1 AND followee_id = $2
              RETURNING follower_id)
          UPDATE {shard}.users u SET following = following - 1 FROM removed WHERE u.id = removed.follower_id",
     );
+    const UNFOLLOWED: Statement =
+        Statement::new("DELETE FROM {shard}.followers WHERE followee_id = $1 AND follower_id = $2");
+
+    let followee = users::find(app, name).await?;
+    let own = app.cluster.shard_of_id(viewer.id)?;
+    let theirs = app.cluster.shard_of_id(followee.id)?;
+    app.cluster
+        .transaction(async |tx| {
+            tx.on(&own).await?.execute(&UNFOLLOW, &[&viewer.id, &followee.id]).await?;
+            tx.on(&theirs).await?.execute(&UNFOLLOWED, &[&followee.id, &viewer.id]).await
+        })
+        .await?;
+    Ok(())
+}
+
+/// Whether somebody follows the viewer, which is told by the viewer's own shard.
+pub(crate) async fn is_followed_by(
+    app: &App,
+    viewer: &Person,
+    follower: Id,
+) -> Result<bool, Problem> {
+    const FOLLOWED: Statement =
+        Statement::new("SELECT FROM {shard}.followers WHERE followee_id = $1 AND follower_id = $2");
 
     let shard = app.cluster.shard_of_id(viewer.id)?;
-    match shard.execute(&UNFOLLOW, &[&viewer.id, &name.as_str()]).await? {
-        0 => users::find(app, name).await.map(drop),
-        _ => Ok(()),
-    }
+    Ok(shard.query_opt(&FOLLOWED, &[&viewer.id, &follower]).await?.is_some())
 }

@@ -20,7 +20,8 @@
 //! # Where things live
 //!
 //! A user lives on `shard_for_key(name)`, and all that is the user's (photos, sessions, whom they follow) has ids
-//! of that shard. Likes and comments live with their photo. So each request goes to the shard that an id in it names, and
+//! of that shard. Likes and comments live with their photo. So each request goes to the shard that an id in it names.
+//! Two write on two shards, in one transaction: following, and signing up with an e-mail address. And
 //! only three things ask several: the feed, the count of followers, and whom to suggest to whoever follows nobody.
 //! When a server is away, those say what is missing; requests to its shards are 503, all others are served.
 

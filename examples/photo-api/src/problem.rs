@@ -30,6 +30,7 @@ pub(crate) enum Kind {
     MethodNotAllowed,
     TooSlow,
     NameTaken,
+    EmailTaken,
     TooManyFollowed,
     Gone,
     TooLarge,
@@ -44,7 +45,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::InvalidRequest,
         Self::NotLoggedIn,
         Self::WrongPassword,
@@ -54,6 +55,7 @@ impl Kind {
         Self::MethodNotAllowed,
         Self::TooSlow,
         Self::NameTaken,
+        Self::EmailTaken,
         Self::TooManyFollowed,
         Self::Gone,
         Self::TooLarge,
@@ -83,6 +85,9 @@ impl Kind {
             }
             Self::TooSlow => ("too-slow", S::REQUEST_TIMEOUT, "The request took too long"),
             Self::NameTaken => ("name-taken", S::CONFLICT, "The name is taken"),
+            Self::EmailTaken => {
+                ("email-taken", S::CONFLICT, "Somebody has signed up with this address")
+            }
             Self::TooManyFollowed => {
                 ("too-many-followed", S::CONFLICT, "You follow as many people as you can")
             }

@@ -1,18 +1,21 @@
 //! `/api/users`: signing up, and what others see of a user.
 //!
 //! A user lives on `shard_for_key(name)`: one read there finds them by name, and that shard's unique constraint
-//! is the whole cluster's.
+//! is the whole cluster's. An e-mail address is claimed in a table that is sharded by the address, together with its user.
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use howdah::postgres::Row;
-use howdah::{Id, ShardId, Statement};
+use howdah::{Claims, Id, ShardId, Statement};
 use serde::{Deserialize, Serialize};
 
 use crate::App;
 use crate::input::{Json, UserName};
 use crate::problem::{Kind, Problem};
 use crate::sessions;
+
+/// Who has which address, in lower case.
+const EMAILS: Claims = Claims::new("emails");
 
 /// A user, as photos, comments and sessions name them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -47,11 +50,21 @@ pub(crate) async fn add(app: &App, new: NewUser) -> Result<Person, Problem> {
     let email = email.as_deref().map(checked_email).transpose()?;
     let hash = sessions::hash_password(app, password).await?;
     let shard = app.cluster.shard_for_key(name.as_str());
-    match shard.query_one(&ADD, &[&name.as_str(), &email, &hash]).await {
-        Ok(row) => Ok(Person { id: row.get("id"), name: name.to_string() }),
+    // Without an address this is one statement on one shard; with it, perhaps on two servers, both or neither.
+    let added = app.cluster.transaction(async |tx| {
+        let row = tx.on(&shard).await?.query_one(&ADD, &[&name.as_str(), &email, &hash]).await?;
+        let id: Id = row.get("id");
+        if let Some(email) = &email {
+            tx.claim(&EMAILS, &email.to_lowercase(), id).await?;
+        }
+        Ok(id)
+    });
+    match added.await {
+        Ok(id) => Ok(Person { id, name: name.to_string() }),
         Err(error) if error.is_unique_violation() => {
             Err(Problem::new(Kind::NameTaken, format!("Somebody else is called {name}.")))
         }
+        Err(error) if error.is_taken() => Err(Kind::EmailTaken.into()),
         Err(error) => Err(error.into()),
     }
 }

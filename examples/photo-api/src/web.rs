@@ -289,12 +289,20 @@ pub(crate) async fn profile(
             Err(_) => Relation::Unknown,
         },
     };
+    let follows_viewer = match viewer {
+        // A nicety: without it the page is still the page.
+        Some(viewer) => {
+            follows::is_followed_by(&app, viewer, profile.person.id).await.unwrap_or(false)
+        }
+        None => false,
+    };
     let view = ProfileView {
         name: profile.person.name,
         photos: profile.photos.into(),
         followers: profile.followers,
         following: profile.following.into(),
         relation,
+        follows_viewer,
         pictures: photos.items.into_iter().map(PhotoView::from).collect(),
         next: photos.next,
         before,

@@ -11,6 +11,7 @@ use crate::cluster::options::TransactionOptions;
 use crate::cluster::retry::Patience;
 use crate::cluster::transaction::{Transaction, over};
 use crate::cluster::{Cluster, Shard, Tx};
+use crate::connect::sqlstate::is_lock_timeout;
 use crate::error::Kind;
 use crate::{Error, Outcome, Result};
 
@@ -143,6 +144,10 @@ impl ClusterTx {
         Ok(tx)
     }
 
+    pub(in crate::cluster) fn cluster(&self) -> &Cluster {
+        &self.0.cluster
+    }
+
     /// Commits an `Ok` everywhere, rolls back an `Err` everywhere.
     async fn finish<T>(self, value: Result<T>, turn: OwnedSemaphorePermit) -> Result<T, Undone> {
         let parts = self.0.parts.lock().await.take().unwrap_or_default();
@@ -159,8 +164,19 @@ impl ClusterTx {
                 Ok(value)
             }
             (Ok(_), Some(error)) | (Err(error), _) => {
-                Err(roll_back(ended, lost_a_race(error)).await)
+                Err(roll_back(ended, self.lost_a_race(error)).await)
             }
+        }
+    }
+
+    /// Whoever waited too long for a lock may have waited for somebody who waits for them on another server, or for
+    /// somebody who died.
+    fn lost_a_race(&self, error: Error) -> Error {
+        if error.as_db_error().is_some_and(is_lock_timeout) {
+            self.0.cluster.0.sweeper.look();
+            error.with_kind(Kind::Conflict).with_outcome(Outcome::NotExecuted)
+        } else {
+            error
         }
     }
 }
@@ -168,15 +184,6 @@ impl ClusterTx {
 impl fmt::Debug for ClusterTx {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClusterTx").finish_non_exhaustive()
-    }
-}
-
-/// Whoever waited too long for a lock may have waited for somebody who waits for them on another server.
-fn lost_a_race(error: Error) -> Error {
-    if error.as_db_error().is_some_and(crate::connect::sqlstate::is_lock_timeout) {
-        error.with_kind(Kind::Conflict).with_outcome(Outcome::NotExecuted)
-    } else {
-        error
     }
 }
 

@@ -20,12 +20,11 @@ use crate::{Error, Result};
 /// How many instances and parts are seen to at once.
 const CONCURRENCY: usize = 8;
 
-/// A claim's decision goes when the claim is settled. The limit bounds what is held in memory; the rest goes the next time.
+/// The limit bounds what is held in memory; the rest goes the next time.
 const DECISIONS: Statement =
-    Statement::new("SELECT id::text FROM {shard}.howdah_decisions WHERE NOT claim LIMIT 10000");
-const FORGET: Statement = Statement::new(
-    "DELETE FROM {shard}.howdah_decisions WHERE id = ANY ($1::text[]::uuid[]) AND NOT claim",
-);
+    Statement::new("SELECT id::text FROM {shard}.howdah_decisions LIMIT 10000");
+const FORGET: Statement =
+    Statement::new("DELETE FROM {shard}.howdah_decisions WHERE id = ANY ($1::text[]::uuid[])");
 
 /// One instance's part of a transaction over shards, prepared and not finished. It holds its locks until it is.
 #[derive(Debug, Clone)]

@@ -21,8 +21,11 @@ use crate::{Error, Result};
 
 /// How often all instances are asked what they have prepared.
 const INTERVAL: Duration = Duration::from_secs(30);
-/// A part that is younger is left to its own process, unless that is this one and knows better.
-const IDLE: Duration = Duration::from_secs(10);
+/// The least time between two sweeps, however many ask for one.
+const SPACING: Duration = Duration::from_secs(1);
+/// A part that is younger is left to its own process, unless that is this one and knows better. It need not be long: whoever
+/// still decides makes others wait.
+const IDLE: Duration = Duration::from_secs(2);
 /// The pauses between two attempts at what this process has left behind, from the first to the longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), INTERVAL);
 /// How many parts a process may have left behind before it begins no more transactions over shards: each holds locks, and a
@@ -88,6 +91,11 @@ impl Sweeper {
     /// A part that could not be finished, or may have been prepared.
     pub(super) fn leave(&self, gid: &Gid, instance: &InstanceName) {
         self.left().insert((gid.clone(), instance.clone()));
+        self.look();
+    }
+
+    /// Asks for a sweep soon: somebody waited for a lock in vain, which a part may hold that was left behind.
+    pub(super) fn look(&self) {
         self.again.notify_one();
     }
 
@@ -145,9 +153,8 @@ async fn run(cluster: Weak<Inner>, again: Arc<Notify>) {
         drop(cluster);
         if is_clean {
             pause = RETRY.0;
+            sleep(SPACING).await;
             let _ = timeout(INTERVAL, again.notified()).await;
-            // What else comes now is seen to together.
-            sleep(RETRY.0).await;
         } else {
             sleep(pause).await;
             pause = (pause * 2).min(RETRY.1);

@@ -17,6 +17,7 @@ pub fn profile(frame: &Frame, view: &ProfileView) -> Markup {
             (avatar(&view.name))
             div {
                 h1 { (view.name) }
+                @if view.follows_viewer { p { "Follows you" } }
                 ul.counts {
                     li { strong { (words::grouped(view.photos)) } " " (words::noun(view.photos, "photo", "photos")) }
                     (followers(view.followers))

@@ -53,6 +53,7 @@ fn profile_view(name: &str, relation: Relation) -> ProfileView {
         followers: None,
         following: 2,
         relation,
+        follows_viewer: true,
         pictures: vec![photo_view("")],
         next: Some("next".into()),
         before: Some("before".into()),

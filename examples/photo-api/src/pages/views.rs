@@ -101,6 +101,8 @@ pub struct ProfileView {
     pub following: i64,
     /// How the viewer stands to them.
     pub relation: Relation,
+    /// They follow the viewer.
+    pub follows_viewer: bool,
     /// A page of their photos, newest first.
     pub pictures: Vec<PhotoView>,
     /// Where the next page starts: the value of `before`.

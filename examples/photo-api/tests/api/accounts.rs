@@ -23,6 +23,21 @@ async fn a_name_is_taken_once_in_the_whole_cluster() {
 }
 
 #[tokio::test]
+async fn an_address_signs_up_once_in_the_whole_cluster() {
+    let api = Api::start().await;
+    let account =
+        |name: &str, email: &str| json!({ "name": name, "password": "secret", "email": email });
+    api.post("/api/users", None, account("zoe", "zoe@example.org")).await.expect(201);
+    for name in ["ada", "ben", "cleo", "dora"] {
+        let again = api.post("/api/users", None, account(name, "Zoe@Example.org")).await;
+        assert_eq!(again.expect(409).problem(), "email-taken");
+        api.get(&format!("/api/users/{name}"), None).await.expect(404);
+        let address = format!("{name}@example.org");
+        api.post("/api/users", None, account(name, &address)).await.expect(201);
+    }
+}
+
+#[tokio::test]
 async fn a_user_lives_where_the_name_leads_and_nowhere_else() {
     const COUNT: Statement =
         Statement::new("SELECT count(*) FROM {shard}.users WHERE id = $1 OR name = $2");

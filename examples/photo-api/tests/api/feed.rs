@@ -1,5 +1,6 @@
 //! Following, and the feed.
 
+use howdah::Statement;
 use serde_json::{Value, json};
 
 use crate::client::{Api, User, id};
@@ -104,4 +105,34 @@ async fn following_counts_once_and_can_be_undone() {
     api.put("/api/users/zoe/follow", &zoe).await.expect(400);
     api.put("/api/users/nobody/follow", &zoe).await.expect(404);
     api.delete("/api/users/nobody/follow", &zoe).await.expect(404);
+}
+
+#[tokio::test]
+async fn both_halves_of_following_are_there_or_none() {
+    const HALVES: Statement = Statement::new(
+        "SELECT (SELECT count(*) FROM {shard}.follows) - (SELECT count(*) FROM {shard}.followers),
+                (SELECT count(*) FROM {shard}.follows)",
+    );
+
+    let api = Api::start().await;
+    let names = ["ada", "ben", "cleo", "dora", "emil", "finn"];
+    let mut users = Vec::new();
+    for name in names {
+        users.push(api.user(name).await);
+    }
+    let halves = async || {
+        let found = api.cluster.scatter(&HALVES).all(&[]).rows().await.unwrap();
+        let sum = |column| found.rows.iter().map(|(_, row)| row.get::<_, i64>(column)).sum::<i64>();
+        (sum(0), sum(1))
+    };
+    for user in &users {
+        for name in names.iter().filter(|name| **name != user.name) {
+            follow(&api, user, name).await;
+        }
+    }
+    assert_eq!(halves().await, (0, 30));
+    for user in &users[1..] {
+        api.delete("/api/users/ada/follow", user).await.expect(204);
+    }
+    assert_eq!(halves().await, (0, 25));
 }

@@ -56,8 +56,11 @@ async fn people_on_the_other_server_do_not_notice() {
     let seen = api.get(&format!("/api/users/{}", here.name), None).await.expect(200).json();
     assert_eq!((&seen["followers"], &seen["photos"]), (&json!(null), &json!(1)));
     assert_eq!(seen["incomplete"], json!([1, 3]));
-    // Whom one follows is one's own: that somebody is away does not hold it up.
-    api.delete(&format!("/api/users/{}/follow", there.name), &again).await.expect(204);
+    // Following is on both users' shards, so it waits until both are there: nothing of it is done by halves.
+    let asked = Instant::now();
+    is_away(&api.delete(&format!("/api/users/{}/follow", there.name), &again).await, asked);
+    let seen = api.get(&format!("/api/users/{}", here.name), None).await.expect(200).json();
+    assert_eq!(seen["following"], json!(2));
 }
 
 #[tokio::test]
