@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use howdah::testing::TestCluster;
-use howdah::{InstanceName, MoveEvent, MoveNews, MovePhase, MoveReport, MoveStep, Mover, Result};
+use howdah::{InstanceName, MoveEvent, MoveNews, MovePhase, MoveStep, Mover, Result};
 use moving::{Load, cluster_with_tables, leftovers, shard};
 
 /// Where a mover dies: at a step of the way there or back, before it or after it.
@@ -90,7 +90,8 @@ async fn die_and_go_on(test: &TestCluster, point: Point) -> Result<()> {
         let dying = doomed(test, point)?;
         let end = tokio::spawn(async move { dying.finish(moved.id).await });
         assert_eq!(end.await.is_err(), finishing, "{point:?}");
-        let ended = if finishing { mover.resume(moved.id).await? } else { mover.show(moved.id).await? };
+        let ended =
+            if finishing { mover.resume(moved.id).await? } else { mover.show(moved.id).await? };
         assert_eq!(ended.phase, MovePhase::Finished, "{point:?}");
     }
     assert_eq!(leftovers(test).await?, Vec::<String>::new(), "{point:?}");
