@@ -89,7 +89,8 @@ async fn pages_to_the_end_miss_no_old_row_and_repeat_none() -> Result<()> {
     let (added, read) = tokio::join!(adding, reading);
     added?;
     let (seen, with_gaps) = read?;
-    assert_eq!(with_gaps, 3);
+    // Until the server was back; a pool may look again a little later.
+    assert!(with_gaps >= 3, "{with_gaps}");
     let once: BTreeSet<Id> = seen.iter().copied().collect();
     assert_eq!(once.len(), seen.len(), "no row twice");
     let lost: Vec<_> = old.difference(&once).collect();
