@@ -335,7 +335,10 @@ impl Cutover<'_> {
         }
         run.event_begin(MoveStep::AwaitTargetHosts);
         let tell = |waits: &str| run.tell(MoveStep::AwaitTargetHosts, waits);
-        target_hosts.have_renamed([&old, &new], TARGET_HOSTS, tell).await?;
+        let id = run.report.id.get();
+        let mark = format!("SELECT mark FROM {new}.{MARK_TABLE} WHERE move = $1");
+        let mark = self.to.watch.one(&mark, &[&id], "cannot read the mark").await?.get(0);
+        target_hosts.have_opened([&old, &new], (id, mark), TARGET_HOSTS, tell).await?;
         run.event_end(MoveStep::AwaitTargetHosts);
 
         run.event_begin(MoveStep::RecheckTimelines);

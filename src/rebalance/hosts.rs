@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
+use super::names::MARK_TABLE;
 use super::side::Side;
 use crate::connect::{Connector, statement_failure};
 use crate::error::Kind;
@@ -44,6 +45,8 @@ enum Fact<'a> {
     Follows { at: String },
     /// Whether it has the schema by its new name alone.
     HasRenamed { old: &'a str, new: &'a str },
+    /// Whether the schema by that name has the mark of a move, or a later one.
+    HasMark { schema: &'a str, id: i64, mark: i64 },
 }
 
 impl Fact<'_> {
@@ -53,7 +56,14 @@ impl Fact<'_> {
         const RENAMED: &str = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $2) \
             AND NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)";
 
+        let marked;
         let (sql, params): (_, [(&(dyn ToSql + Sync), Type); 2]) = match self {
+            Self::HasMark { schema, id, mark } => {
+                marked = format!(
+                    "SELECT EXISTS (SELECT FROM {schema}.{MARK_TABLE} WHERE move = $1 AND mark >= $2)"
+                );
+                (marked.as_str(), [(id, Type::INT8), (mark, Type::INT8)])
+            }
             Self::Follows { at } => (BEHIND, [(at, Type::TEXT), (&MOST_BEHIND, Type::INT8)]),
             Self::HasRenamed { old, new } => (RENAMED, [(old, Type::NAME), (new, Type::NAME)]),
         };
@@ -66,6 +76,7 @@ impl fmt::Display for Fact<'_> {
         f.write_str(match self {
             Self::Follows { .. } => "follow closely",
             Self::HasRenamed { .. } => "learn of the new name",
+            Self::HasMark { .. } => "receive the last rows",
         })
     }
 }
@@ -102,6 +113,23 @@ impl<'a> Hosts<'a> {
             return Ok(());
         }
         self.until_all(patience, &Fact::HasRenamed { old, new }, tell).await
+    }
+
+    /// Waits until each has what was opened with this mark. The new name alone may be that of an attempt before, which was
+    /// taken back and which a host that lags sees only now.
+    pub(super) async fn have_opened(
+        &mut self,
+        names: [&str; 2],
+        (id, mark): (i64, i64),
+        patience: Duration,
+        tell: impl Fn(&str) + Send + Sync,
+    ) -> Result<()> {
+        self.have_renamed(names, patience, &tell).await?;
+        if self.is_alone() {
+            return Ok(());
+        }
+        // Marks come under the old name: under the new one, this is what was opened now.
+        self.until_all(patience, &Fact::HasMark { schema: names[1], id, mark }, tell).await
     }
 
     /// The primary that we are connected to is the only one.
