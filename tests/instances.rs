@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use howdah::testing::TestServers;
 use howdah::{
-    Cluster, Config, Dsn, Error, Init, InstanceName, InstanceState, Instances, NewInstance,
-    Rebalance, RebalanceBy, Result, ShardCount,
+    Cluster, Config, Dsn, Error, Init, InstanceName, InstanceState, Instances, MovePhase, Mover,
+    NewInstance, Rebalance, RebalanceBy, Result, ShardCount, ShardId,
 };
 
 /// A cluster of eight shards on `pg1` and `pg2`, and `pg3` as a server of no cluster.
@@ -153,6 +153,23 @@ async fn a_plan_counts_what_is_there_and_what_is_on_its_way() -> Result<()> {
     let mut instances = Instances::open(&config).await?;
     let error = refused(instances.remove(&name("pg3"))).await.to_string();
     assert!(error.contains("m1"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn servers_reach_each_other_under_the_address_given_for_that() -> Result<()> {
+    let (servers, config) = two_of_three().await?;
+    let mut instances = Instances::open(&config).await?;
+    let pg2 = NewInstance::new(name("pg2"), dsn(&servers, "pg2"));
+    let nobody = "postgres://howdah_mover@127.0.0.1:1/nobody".parse()?;
+    instances.add(&pg2.clone().peer_dsn(nobody)).await?;
+    let mover = Mover::new(&config)?.reverse(false);
+    let shard = ShardId::new(1)?;
+    let error = mover.run(shard, &name("pg1")).await.unwrap_err();
+    assert!(error.to_string().contains("cannot subscribe to pg2"), "{error}");
+    instances.add(&pg2.peer_dsn(servers.dsn("pg2", "howdah_mover")?.parse()?)).await?;
+    let moved = mover.run(shard, &name("pg1")).await?;
+    assert_eq!(moved.phase, MovePhase::Finished);
     Ok(())
 }
 

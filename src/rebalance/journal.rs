@@ -13,6 +13,7 @@ use tokio_postgres::types::PgLsn;
 use super::session::Session;
 use super::step::{MovePhase, MoveStep};
 use crate::catalog::CHANNEL;
+use crate::config::Dsn;
 use crate::connect::{Connector, Role};
 use crate::shard::{Epoch, InstanceName, ShardId};
 use crate::{Error, Result};
@@ -187,6 +188,15 @@ impl Journal {
                 .hint("run `howdah init` again: it upgrades what is older"));
         }
         Ok(Self { session })
+    }
+
+    /// How the other servers reach an instance, where that is not how applications do.
+    pub(super) async fn peer_dsn(&self, instance: &InstanceName) -> Result<Option<Dsn>> {
+        const PEER: &str = "SELECT peer_dsn FROM howdah.instance WHERE name = $1";
+
+        let row = self.session.opt(PEER, &[&instance.as_str()], CANNOT_READ).await?;
+        let dsn = row.and_then(|row| row.get::<_, Option<String>>(0));
+        dsn.map(|dsn| dsn.parse()).transpose()
     }
 
     /// All moves, the newest first.

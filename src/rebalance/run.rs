@@ -51,6 +51,12 @@ impl<'a> Run<'a> {
         Self { mover, journal, report, names, source, target, fence_began: Mutex::new(None) }
     }
 
+    /// How the other server reaches this one.
+    pub(super) async fn conninfo(&self, of: &Side) -> Result<String> {
+        let peer_dsn = self.journal.peer_dsn(&of.name).await?;
+        self.mover.connector.conninfo_for_servers(peer_dsn.as_ref().unwrap_or(&of.dsn))
+    }
+
     /// Brings the move to its rest: the shard lives on the target, or, on the way back, on the source.
     pub(super) async fn go_on(&self) -> Result<()> {
         match (self.report.is_ending(), self.report.back) {

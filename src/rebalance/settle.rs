@@ -27,8 +27,8 @@ impl Run<'_> {
         self.end(MoveStep::AdvanceReverse).await?;
 
         self.begin(MoveStep::StartReverse).await?;
-        let (connector, name) = (&self.mover.connector, &self.names.reverse);
-        stream::subscribe(connector, source, target, name, Begin::Following).await?;
+        let (conninfo, name) = (self.conninfo(target).await?, &self.names.reverse);
+        stream::subscribe(&conninfo, source, target, name, Begin::Following).await?;
         self.end(MoveStep::StartReverse).await?;
         self.rest(MovePhase::Reversible).await
     }

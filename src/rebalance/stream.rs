@@ -10,7 +10,6 @@ use tokio_postgres::types::PgLsn;
 use super::names::{MARK_TABLE, ident, literal};
 use super::relations::Relations;
 use super::side::Side;
-use crate::connect::Connector;
 use crate::error::Kind;
 use crate::{Error, Result};
 
@@ -59,9 +58,9 @@ pub(super) async fn make_slot(from: &Side, name: &str) -> Result<()> {
     from.mover.one(MAKE, &[&name], "cannot make the replication slot").await.map(|_| ())
 }
 
-/// Makes the subscription.
+/// Makes the subscription. `conninfo` is how the one server reaches the other.
 pub(super) async fn subscribe(
-    connector: &Connector,
+    conninfo: &str,
     to: &Side,
     from: &Side,
     name: &str,
@@ -70,7 +69,6 @@ pub(super) async fn subscribe(
     if oid(to, name).await?.is_some() {
         return Ok(());
     }
-    let conninfo = connector.conninfo_for_servers(&from.dsn)?;
     let copy_data = begin == Begin::Copying;
     // From 16 on the publisher leaves out what it has itself received from elsewhere; before, the slot's position must do.
     let origin = if begin == Begin::Following && to.major >= 16 && from.major >= 16 {
@@ -82,7 +80,7 @@ pub(super) async fn subscribe(
         "CREATE SUBSCRIPTION {name} CONNECTION {conninfo} PUBLICATION {name} \
          WITH (create_slot = false, slot_name = {slot}, copy_data = {copy_data}, streaming = on{origin})",
         name = ident(name),
-        conninfo = literal(&conninfo),
+        conninfo = literal(conninfo),
         slot = literal(name),
     );
     to.mover.batch(&sql, format!("cannot subscribe to {}", from.name)).await
