@@ -15,6 +15,7 @@ use super::step::{MovePhase, MoveStep};
 use crate::catalog::CHANNEL;
 use crate::config::Dsn;
 use crate::connect::{Connector, Role};
+use crate::error::Kind;
 use crate::shard::{Epoch, InstanceName, ShardId};
 use crate::{Error, Result};
 
@@ -253,13 +254,21 @@ impl Journal {
         MoveReport::from_row(&row)
     }
 
-    /// Takes a move over from whoever was at it before. The caller holds the locks.
-    pub(super) async fn take_over(&self, id: MoveId, back: bool) -> Result<MoveReport> {
+    /// Takes a move over from whoever was at it before, if it is still as it was when we looked. The caller holds the locks.
+    pub(super) async fn take_over(&self, seen: &MoveReport, back: bool) -> Result<MoveReport> {
         let sql = format!(
-            "UPDATE howdah.move SET attempt = attempt + 1, back = $2, error = NULL, changed_at = clock_timestamp() \
-             WHERE id = $1 RETURNING {COLUMNS}"
+            "UPDATE howdah.move SET attempt = attempt + 1, back = $4, error = NULL, changed_at = clock_timestamp() \
+             WHERE id = $1 AND attempt = $2 AND phase = $3 RETURNING {COLUMNS}"
         );
-        let row = self.session.one(&sql, &[&id.0, &back], CANNOT_WRITE).await?;
+        let phase = seen.phase.as_str();
+        let row = self
+            .session
+            .opt(&sql, &[&seen.id.0, &seen.attempt, &phase, &back], CANNOT_WRITE)
+            .await?;
+        let row = row.ok_or_else(|| {
+            // What is to be done is decided anew.
+            Error::new(Kind::Unavailable, format!("another run went on with {}", seen.id))
+        })?;
         MoveReport::from_row(&row)
     }
 

@@ -227,7 +227,13 @@ impl Mover {
         })?;
         let snapshot = self.snapshot().await?;
         let run = Box::pin(self.lock(&snapshot, journal, &open, false)).await?;
-        run.compare().await?;
+        let epoch = super::run::next(open.epoch)?;
+        let schema = schema_at(shard, epoch, &open.target);
+        let verified = run.verify_reversible(&schema).await;
+        if let Err(error) = &verified {
+            run.journal.set_error(&run.report, error).await;
+        }
+        verified?;
         self.show(open.id).await
     }
 
@@ -345,26 +351,13 @@ impl Mover {
         )?;
         source.lock(report.shard).await?;
         target.lock(report.shard).await?;
-        // The servers may have been promoted since we logged in, and the move may have ended.
-        let report = journal.take_over(report.id, back).await?;
-        if !report.phase.is_open() {
-            return Err(Error::refused(format!("{} has ended: {}", report.id, report.phase)));
-        }
+        let report = journal.take_over(report, back).await?;
         let names = Names::new(&snapshot.cluster, report.id.get(), report.shard, report.epoch);
         Ok(Run::new(self, journal, report, names, [source, target]))
     }
 
     pub(super) fn observe(&self, event: &MoveEvent) {
         (self.observer)(event);
-    }
-}
-
-impl Run<'_> {
-    /// Compares both copies of a move that could be undone.
-    async fn compare(&self) -> Result<()> {
-        let epoch = super::run::next(self.report.epoch)?;
-        let schema = schema_at(self.report.shard, epoch, &self.target.name);
-        self.verify_reversible(&schema).await
     }
 }
 

@@ -80,7 +80,7 @@ impl<'a> Run<'a> {
             stream: &self.names.forward,
             reverse: self.report.reverse,
         };
-        if self.closed(source, old, new).await? == Closed::Not {
+        if self.closed([source, target], old, new).await? == Closed::Not {
             if !self.servers_are_the_same() {
                 return Err(self.void());
             }
@@ -109,7 +109,7 @@ impl<'a> Run<'a> {
             stream: &self.names.reverse,
             reverse: false,
         };
-        if self.closed(home, old, new).await? == Closed::Not {
+        if self.closed([home, copy], old, new).await? == Closed::Not {
             if !self.servers_are_the_same() {
                 return Err(Error::refused(format!(
                     "{} or {} failed over since the move, so the old copy may not have everything",
@@ -132,11 +132,15 @@ impl<'a> Run<'a> {
     }
 
     /// Whether the home was closed already. It alone decides.
-    async fn closed(&self, home: &Side, old: Epoch, new: Epoch) -> Result<Closed> {
+    async fn closed(&self, [home, copy]: [&Side; 2], old: Epoch, new: Epoch) -> Result<Closed> {
         let epochs = home.epochs(self.report.shard).await?;
         match (epochs.contains(&old), epochs.contains(&new)) {
             (true, false) => Ok(Closed::Not),
             (false, true) => Ok(Closed::Already),
+            // Dropped when the move was ended, which a catalog that failed over may have forgotten.
+            (false, false) if copy.epochs(self.report.shard).await?.contains(&new) => {
+                Ok(Closed::Already)
+            }
             (both, _) => Err(Error::refused(format!(
                 "{} has {} of the schemas that shard {} may have there",
                 home.name,
@@ -171,11 +175,31 @@ impl<'a> Run<'a> {
     /// Compares both copies, and notes what was found. Without it, no cutover.
     async fn verify(
         &self,
-        [home, copy]: [&Side; 2],
+        sides: [&Side; 2],
         schema: &str,
         relations: &Relations,
     ) -> Result<Findings> {
         self.begin(MoveStep::Verify).await?;
+        let findings = self.compare(sides, schema, relations).await?;
+        self.end(MoveStep::Verify).await?;
+        Ok(findings)
+    }
+
+    /// The same by hand, for a move that can be undone: it stays what it is, whatever is found.
+    pub(super) async fn verify_reversible(&self, schema: &str) -> Result<()> {
+        let relations = Relations::read(&self.target.work, schema).await?;
+        self.event_begin(MoveStep::Verify);
+        self.compare([&self.target, &self.source], schema, &relations).await?;
+        self.event_end(MoveStep::Verify);
+        Ok(())
+    }
+
+    async fn compare(
+        &self,
+        [home, copy]: [&Side; 2],
+        schema: &str,
+        relations: &Relations,
+    ) -> Result<Findings> {
         self.journal.set_verified(&self.report, false).await?;
         let pair = Pair { home, copy, schema, id: self.report.id.get() };
         let progress = |rows| {
@@ -185,20 +209,13 @@ impl<'a> Run<'a> {
         self.store(&findings).await?;
         if let Some(difference) = findings.difference() {
             return Err(Error::refused(format!("the copies differ: {difference}")).hint(format!(
-                "the shard stays where it is; `howdah moves abort {}`",
+                "the shard stays where it is; the move can be ended by `howdah moves {} {}`",
+                if self.report.phase == MovePhase::Reversible { "finish" } else { "abort" },
                 self.report.id
             )));
         }
         self.journal.set_verified(&self.report, true).await?;
-        self.end(MoveStep::Verify).await?;
         Ok(findings)
-    }
-
-    /// Compares the two copies of a move that can be undone, by hand.
-    pub(super) async fn verify_reversible(&self, schema: &str) -> Result<()> {
-        let relations = Relations::read(&self.target.work, schema).await?;
-        self.verify([&self.target, &self.source], schema, &relations).await?;
-        self.rest(MovePhase::Reversible).await
     }
 
     async fn store(&self, findings: &Findings) -> Result<()> {

@@ -7,5 +7,6 @@ mod ids;
 mod instance;
 mod local;
 mod migrate;
+mod moves;
 mod program;
 mod status;

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::Args;
-use howdah::{Cluster, ClusterStatus, HostRole, HostStatus, InstanceStatus};
+use howdah::{Cluster, ClusterStatus, HostRole, HostStatus, InstanceStatus, MoveReport, Mover};
 use serde::Serialize;
 
 use crate::Context;
 use crate::failure::Result;
+use crate::moves;
 use crate::output::{Output, Tone};
 
 /// The pause between two pictures.
@@ -36,8 +37,8 @@ struct Document<'a> {
     map_version: i64,
     shards: u16,
     instances: Vec<Instance<'a>>,
-    /// No command makes one yet; the key is part of the format.
-    moves: [(); 0],
+    /// Those that have not ended.
+    moves: Vec<moves::Document>,
 }
 
 /// An instance, as `instance list` shows it too.
@@ -64,34 +65,44 @@ struct Host<'a> {
 
 pub(crate) async fn run(command: Status, context: &Context) -> Result<()> {
     let cluster = context.cluster().await?;
+    let mover = Mover::new(&context.config()?)?;
     let output = &context.output;
     if !command.watch {
-        let status = cluster.status().await;
-        return output.show(&Document::new(&status), picture(&status, output));
+        let (status, moves) = (cluster.status().await, open_moves(&mover, output).await);
+        return output.show(&Document::new(&status, &moves), picture(&status, &moves, output));
     }
     tokio::select! {
-        ended = watch(&cluster, output) => ended,
+        ended = watch(&cluster, &mover, output) => ended,
         _ = tokio::signal::ctrl_c() => Ok(()),
     }
 }
 
-async fn watch(cluster: &Cluster, output: &Output) -> Result<()> {
+/// The moves that have not ended. Everything else is shown without them, where the catalog cannot be asked.
+async fn open_moves(mover: &Mover, output: &Output) -> Vec<MoveReport> {
+    let moves = mover.list().await.unwrap_or_else(|error| {
+        output.say(format_args!("note: moves are not shown: {error}"));
+        Vec::new()
+    });
+    moves.into_iter().filter(|report| report.phase.is_open()).collect()
+}
+
+async fn watch(cluster: &Cluster, mover: &Mover, output: &Output) -> Result<()> {
     let clear = if std::io::stdout().is_terminal() { CLEAR_SCREEN } else { "" };
     loop {
-        let status = cluster.status().await;
-        output.show(&(), format_args!("{clear}{}", picture(&status, output)))?;
+        let (status, moves) = (cluster.status().await, open_moves(mover, output).await);
+        output.show(&(), format_args!("{clear}{}", picture(&status, &moves, output)))?;
         tokio::time::sleep(WATCH_INTERVAL).await;
     }
 }
 
 impl<'a> Document<'a> {
-    fn new(status: &'a ClusterStatus) -> Self {
+    fn new(status: &'a ClusterStatus, moves: &[MoveReport]) -> Self {
         Self {
             cluster: &status.cluster,
             map_version: status.map_version.get(),
             shards: status.shards.get(),
             instances: status.instances.iter().map(Instance::new).collect(),
-            moves: [],
+            moves: moves.iter().map(moves::Document::new).collect(),
         }
     }
 }
@@ -122,12 +133,16 @@ impl<'a> Host<'a> {
     }
 }
 
-fn picture(status: &ClusterStatus, output: &Output) -> String {
+fn picture(status: &ClusterStatus, moves: &[MoveReport], output: &Output) -> String {
     let mut text = format!(
         "cluster {}, map version {}, {} shards\n",
         status.cluster, status.map_version, status.shards
     );
     text.push_str(&picture_of(&status.instances, output));
+    if !moves.is_empty() {
+        text.push('\n');
+        text.push_str(&moves::picture(moves.iter(), output));
+    }
     text
 }
 

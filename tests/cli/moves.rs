@@ -1,0 +1,49 @@
+//! `howdah move`, `moves`, `verify`: a shard goes there and back, and what is refused.
+
+use howdah::testing::TestCluster;
+use serde_json::json;
+
+use crate::program::Folder;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_moves_is_compared_and_comes_back() {
+    let test = TestCluster::builder().shards(2).start().await.unwrap();
+    let folder = Folder::of(&test);
+
+    let moved = folder.json(["move", "1", "--to", "pg1"]);
+    let report = &moved[0];
+    assert_eq!(report["phase"], "reversible");
+    let wanted = json!(["m1", 1, "pg2", "pg1", true, true, null]);
+    let keys = ["move", "shard", "from", "to", "verified", "reverse", "error"];
+    assert_eq!(json!(keys.map(|key| &report[key])), wanted);
+    assert!(report["fence_ms"].as_f64().unwrap() > 0.0 && report["copy_ms"].is_number());
+    assert_eq!(folder.json(["locate", "--shard", "1"])["schema"], "shard_0001_e2");
+    assert_eq!(folder.json(["status"])["moves"][0]["move"], "m1");
+    assert_eq!(folder.json(["verify", "1"])["verified"], true);
+    assert!(folder.run(["moves", "list"]).stdout.contains("m1  shard 1 pg2 -> pg1  reversible"));
+
+    assert_eq!(folder.json(["moves", "rollback", "1"])["phase"], "rolled_back");
+    assert_eq!(folder.json(["moves", "show", "m1"])["phase"], "rolled_back");
+    assert_eq!(folder.json(["status"])["moves"], json!([]));
+    assert_eq!(folder.json(["locate", "--shard", "1"])["instance"], "pg2");
+
+    let events = folder.run(["--json", "move", "0", "--to", "pg2", "--no-reverse"]);
+    assert_eq!(events.status, 0, "{}", events.stderr);
+    let event: serde_json::Value =
+        serde_json::from_str(events.stderr.lines().last().unwrap()).unwrap();
+    assert_eq!((&event["step"], &event["event"]), (&json!("drop copy"), &json!("done")));
+
+    for (arguments, status, said) in [
+        (vec!["move", "1", "--to", "pg2"], 2, "lives on pg2 already"),
+        (vec!["move", "1", "--to", "pg9"], 2, "no instance pg9"),
+        (vec!["move", "7", "--to", "pg2"], 2, "no shard 7"),
+        (vec!["moves", "finish", "1"], 2, "no open move"),
+        (vec!["moves", "finish", "m9"], 2, "no move m9"),
+        (vec!["moves", "abort", "m1"], 3, "has ended"),
+        (vec!["verify", "1"], 3, "one copy"),
+    ] {
+        let ran = folder.run(&arguments);
+        assert_eq!(ran.status, status, "{arguments:?}: {}", ran.stderr);
+        assert!(ran.error().contains(said), "{arguments:?}: {}", ran.stderr);
+    }
+}
