@@ -4,8 +4,17 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
 
 use crate::{Error, Result};
+
+/// How long the children of an interrupted program may take to end: they do when they next read from it.
+const ORPHANS_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often a folder is deleted that somebody still writes to.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Puts a text into a file's place, so that nobody ever reads half of it, not even after a power failure. Says
 /// whether it was another text before.
@@ -37,13 +46,22 @@ pub(crate) fn make_open(folder: &Path) -> Result<()> {
 }
 
 /// Deletes a folder and all in it; that it is not there is no error.
+///
+/// A program that was interrupted may leave children that write there, or tidy up, until they notice: so it is tried
+/// again for a while.
 pub(super) async fn remove_folder(folder: &Path) -> Result<()> {
-    let owned = folder.to_owned();
-    let removed = tokio::task::spawn_blocking(move || fs::remove_dir_all(owned)).await;
-    match removed.map_err(io::Error::other).flatten() {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::system(format!("cannot delete {}", folder.display())).because(error))
+    let start = Instant::now();
+    loop {
+        let owned = folder.to_owned();
+        let removed = tokio::task::spawn_blocking(move || fs::remove_dir_all(owned)).await;
+        let Err(error) = removed.map_err(io::Error::other).flatten() else { return Ok(()) };
+        let passes = [io::ErrorKind::DirectoryNotEmpty, io::ErrorKind::NotFound];
+        if !folder.exists() {
+            return Ok(());
+        } else if !passes.contains(&error.kind()) || start.elapsed() > ORPHANS_PATIENCE {
+            let what = format!("cannot delete {}", folder.display());
+            return Err(Error::system(what).because(error));
         }
-        _ => Ok(()),
+        sleep(LOOK_AGAIN).await;
     }
 }
