@@ -84,7 +84,7 @@ pub(super) async fn kill_all(pid: Pid, data: &Path) -> Result<()> {
         signal(child, Signal::SIGKILL)?;
     }
     signal(pid, Signal::SIGKILL)?;
-    gone(data, Duration::from_secs(10)).await
+    gone(pid, data, Duration::from_secs(10)).await
 }
 
 /// Halts all processes of a server where they are.
@@ -109,7 +109,7 @@ pub(super) async fn resume(pid: Pid) -> Result<()> {
 pub(super) async fn end(pid: Pid, data: &Path, how: Signal, patience: Duration) -> Result<()> {
     signal(pid, how)?;
     resume(pid).await?;
-    gone(data, patience).await
+    gone(pid, data, patience).await
 }
 
 /// Tells a server to read its settings anew.
@@ -117,9 +117,10 @@ pub(super) fn reload(pid: Pid) -> Result<()> {
     signal(pid, Signal::SIGHUP)
 }
 
-async fn gone(data: &Path, patience: Duration) -> Result<()> {
+/// Waits until a server has ended; it deletes the file with its number a little before.
+async fn gone(pid: Pid, data: &Path, patience: Duration) -> Result<()> {
     let start = Instant::now();
-    while postmaster(data).is_some() {
+    while postmaster(data).is_some() || serves(pid, data) {
         if start.elapsed() > patience {
             return Err(Error::system(format!(
                 "the server on {} has not ended within {} s",

@@ -1,5 +1,8 @@
 //! What is looked at before `init` touches anything, and what it needs of a server.
 
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
 
 use super::plan::Plan;
@@ -14,6 +17,10 @@ const LOCK_SPACE: i32 = 0x686f_7764;
 pub(super) const CATALOG_LOCK: i32 = -1;
 /// Held on an instance's database meanwhile; two names for one database are found by it.
 const INSTANCE_LOCK: i32 = -2;
+
+/// How long a lock is waited for, and how often it is tried meanwhile.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// The oldest PostgreSQL that is supported, as `server_version_num` has it.
 const OLDEST_VERSION: i32 = 150_000;
@@ -95,8 +102,17 @@ pub(super) fn foreign_schema() -> Error {
         .hint("rename it, or use another database")
 }
 
+/// Takes a lock for as long as the session lasts; `false` when somebody keeps it. Who held it may have ended just now, and his
+/// server not have noticed yet.
 pub(super) async fn lock(client: &Client, key: i32) -> Result<bool> {
-    let locked =
-        client.query_one("SELECT pg_try_advisory_lock($1, $2)", &[&LOCK_SPACE, &key]).await;
-    Ok(locked.map_err(|error| statement_failure(error, "cannot lock"))?.get(0))
+    let end = Instant::now() + LOCK_PATIENCE;
+    loop {
+        let locked =
+            client.query_one("SELECT pg_try_advisory_lock($1, $2)", &[&LOCK_SPACE, &key]).await;
+        let locked = locked.map_err(|error| statement_failure(error, "cannot lock"))?.get(0);
+        if locked || Instant::now() > end {
+            return Ok(locked);
+        }
+        sleep(LOOK_AGAIN).await;
+    }
 }
