@@ -17,6 +17,8 @@ use std::future::{pending, poll_fn};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bb8::ManageConnection as _;
+use bb8_postgres::PostgresConnectionManager;
 use futures_util::future::join_all;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::AbortHandle;
@@ -90,7 +92,7 @@ impl Connector {
         let attempts = targets.iter().map(|target| -> Attempt<'_, Client> {
             Box::pin(async move {
                 let limit = self.settings.pool.connect_timeout;
-                let client = self.log_in(target, limit, alone).await?.client;
+                let client = self.client(target, limit, alone).await?;
                 let standing = in_time(target, limit, Standing::ask(&client)).await?;
                 Ok((standing.of_a_primary(target)?, client))
             })
@@ -103,7 +105,7 @@ impl Connector {
         let connect = async |host: String, port: u16| {
             let connected = async {
                 let limit = self.settings.pool.connect_timeout;
-                Ok(self.log_in(&dsn.with_host(&host, port)?, limit, false).await?.client)
+                self.client(&dsn.with_host(&host, port)?, limit, false).await
             };
             let connected = connected.await;
             (host, port, connected)
@@ -169,10 +171,7 @@ impl Connector {
     /// Logs in to a single host, primary or not. A name that is `alone` in its instance's address may lead to all servers of
     /// that: then to the one that takes writes.
     async fn log_in(&self, target: &Dsn, limit: Duration, alone: bool) -> Result<Link> {
-        let mut driver = self.driver_config(target)?;
-        if alone && target.is_name() {
-            driver.target_session_attrs(TargetSessionAttrs::ReadWrite);
-        }
+        let driver = self.driver(target, alone)?;
         // Boxed because with TLS it is large.
         let connecting = Box::pin(async {
             let connected = driver.connect(self.tls.clone()).await;
@@ -182,6 +181,23 @@ impl Connector {
         // It ends with the client; what goes wrong there is the answer to the client's next request.
         let driven = tokio::spawn(async move { drop(connection.await) }).abort_handle();
         Ok(Link { client, driven })
+    }
+
+    /// Logs in to one host for a connection that lives as long as its client.
+    async fn client(&self, target: &Dsn, limit: Duration, alone: bool) -> Result<Client> {
+        let manager = PostgresConnectionManager::new(self.driver(target, alone)?, self.tls.clone());
+        let connecting = Box::pin(async {
+            manager.connect().await.map_err(|error| connect_failure(error, target))
+        });
+        in_time(target, limit, connecting).await
+    }
+
+    fn driver(&self, target: &Dsn, alone: bool) -> Result<tokio_postgres::Config> {
+        let mut driver = self.driver_config(target)?;
+        if alone && target.is_name() {
+            driver.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
+        Ok(driver)
     }
 
     fn driver_config(&self, target: &Dsn) -> Result<tokio_postgres::Config> {
