@@ -129,6 +129,9 @@ impl Server {
     /// cluster, which must keep theirs even while they are stopped.
     pub(super) async fn start(&mut self, upstream: Option<u16>, taken: &[u16]) -> Result<()> {
         let data = self.data_dir();
+        // A start that was interrupted goes on by itself.
+        process::started(&data).await;
+        process::ready(&data, Duration::from_secs(START_SECONDS.into())).await;
         if postmaster(&data).is_some() {
             return Ok(());
         }

@@ -48,6 +48,18 @@ pub(super) async fn started(data: &Path) {
     }
 }
 
+/// Waits while a running server is still starting: it says in its file when it is not any more.
+pub(super) async fn ready(data: &Path, patience: Duration) {
+    let start = Instant::now();
+    let is_ready = || {
+        let file = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
+        file.lines().nth(7).is_some_and(|status| ["ready", "standby"].contains(&status.trim()))
+    };
+    while postmaster(data).is_some() && !is_ready() && start.elapsed() < patience {
+        sleep(LOOK_AGAIN).await;
+    }
+}
+
 /// Whether a program of PostgreSQL, or the shell through which one starts another, has this folder among its arguments.
 fn is_starting(data: &Path) -> bool {
     let data = data.as_os_str().as_encoded_bytes();
