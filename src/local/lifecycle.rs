@@ -144,7 +144,7 @@ impl Server {
         // are found by PostgreSQL itself: they hold on to its shared memory.
         let _ = fs::remove_file(data.join("postmaster.pid"));
         for attempt in 1.. {
-            if !port::is_free(self.port) {
+            if !port::is_free_soon(self.port).await {
                 self.port = port::pick(taken)?;
             }
             // For the same reason: whoever has the socket of a port here also listens on the port.
