@@ -76,6 +76,7 @@ mod cluster;
 mod config;
 mod connect;
 mod error;
+mod file;
 mod id;
 #[cfg(feature = "local")]
 pub mod local;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use howdah::local::{LocalCluster, ServerRole, UpOptions};
 use howdah::testing::TestDir;
+use tokio::process::Command;
 use tokio_postgres::{Client, NoTls};
 
 async fn connect(cluster: &LocalCluster, name: &str) -> Result<Client, tokio_postgres::Error> {
@@ -51,6 +52,34 @@ async fn a_killed_server_keeps_what_was_committed() {
     let port = cluster.server("pg1").unwrap().port();
     cluster.start(Some("pg1")).await.unwrap();
     assert_eq!(cluster.server("pg1").unwrap().port(), port);
+    assert_eq!(value(&cluster, "pg1").await, Some(42));
+}
+
+/// Whoever works on when its server's first process is dead holds on to the memory that they shared.
+#[tokio::test]
+async fn a_server_whose_sessions_outlive_it_waits_for_them_to_end() {
+    let dir = TestDir::new().await.unwrap();
+    let mut cluster = LocalCluster::open(dir.path()).unwrap();
+    cluster.up(&dir.up_options().instances(1)).await.unwrap();
+    let client = connect(&cluster, "pg1").await.unwrap();
+    client.batch_execute(WRITE).await.unwrap();
+    let _busy = tokio::spawn(async move {
+        client.batch_execute("SELECT count(*) FROM generate_series(1, 4000000) AS n, t").await
+    });
+    let watcher = connect(&cluster, "pg1").await.unwrap();
+    while watcher
+        .query("SELECT FROM pg_stat_activity WHERE query LIKE '%generate%' AND pid <> pg_backend_pid()", &[])
+        .await
+        .unwrap()
+        .is_empty()
+    {
+        tokio::task::yield_now().await;
+    }
+
+    let first = cluster.server("pg1").unwrap().pid().unwrap();
+    let killed = Command::new("kill").args(["-KILL", &first.to_string()]).status().await;
+    assert!(killed.unwrap().success());
+    cluster.start(Some("pg1")).await.unwrap();
     assert_eq!(value(&cluster, "pg1").await, Some(42));
 }
 

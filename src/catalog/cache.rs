@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{InstanceRecord, InstanceState, Snapshot};
 use crate::connect::{ClusterId, Generation};
+use crate::file;
 use crate::id::Layout;
 use crate::shard::{InstanceName, MapVersion};
 use crate::{Error, Result};
@@ -38,14 +39,11 @@ struct Instance {
     generation: i64,
 }
 
-/// Writes the copy in one piece: a reader finds the old one or the new one.
+/// Writes the copy in one piece: a reader finds the old one or the new one. Waits for the disk.
 pub(super) fn write(path: &Path, snapshot: &Snapshot) -> Result<()> {
     let text = toml::to_string(&File::of(snapshot))
         .map_err(|error| Error::system("cannot encode the map").because(error))?;
-    let beside = path.with_extension(format!("{}.new", std::process::id()));
-    fs::write(&beside, text)
-        .and_then(|()| fs::rename(&beside, path))
-        .map_err(|error| Error::system(format!("cannot write {}", path.display())).because(error))
+    file::replace(path, &format!("{}.new", std::process::id()), &text).map(drop)
 }
 
 /// Reads the copy.

@@ -10,7 +10,7 @@ use std::process::Stdio;
 use tokio::process::Command;
 
 use super::process::run;
-use super::{Account, files};
+use super::{Account, folders};
 use crate::{Error, Result};
 
 /// The major versions of PostgreSQL that howdah supports.
@@ -111,7 +111,7 @@ impl Binaries {
         })?;
         if !copy.exists() {
             let making = copy.with_extension("new");
-            files::remove_folder(&making).await?;
+            folders::remove_folder(&making).await?;
             let (from, to) = (whole.as_os_str(), making.as_os_str());
             // Whatever our umask says.
             let steps: [(&str, &[&OsStr]); 2] = [

@@ -8,7 +8,7 @@ use futures_util::future::{join_all, try_join_all};
 use super::place::{self, Annex, Place};
 use super::server::check_name;
 use super::state::State;
-use super::{Account, Binaries, Lock, Server, ServerRole, files, port, process};
+use super::{Account, Binaries, Lock, Server, ServerRole, folders, port, process};
 use crate::{Error, Result};
 
 /// The most servers of a kind that one `up` makes: more is a slip of the finger on one machine.
@@ -278,10 +278,10 @@ impl LocalCluster {
         let Some(made) = &self.made else { return Ok(()) };
         let removed = join_all(made.servers.iter().map(Server::remove)).await;
         removed.into_iter().collect::<Result<()>>()?;
-        files::remove_folder(&made.place.servers()).await?;
-        files::remove_folder(&made.place.sockets()).await?;
+        folders::remove_folder(&made.place.servers()).await?;
+        folders::remove_folder(&made.place.sockets()).await?;
         if let Some(annex) = made.place.annex() {
-            files::remove_folder(&annex.path).await?;
+            folders::remove_folder(&annex.path).await?;
         }
         // The mark of a cluster goes last, so that an interrupted destruction can be repeated.
         for file in [self.state_file(), self.dir.join(LOCK)] {
@@ -360,7 +360,7 @@ impl LocalCluster {
             let name = left.file_name().to_string_lossy().into_owned();
             self.new_server(&abandoned, durable, name).remove().await?;
         }
-        files::remove_folder(&annex).await?;
+        folders::remove_folder(&annex).await?;
         self.made = Some(Made { place, durable, servers: Vec::new() });
         self.save()
     }

@@ -7,21 +7,28 @@ use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use tokio::io::AsyncWriteExt;
+use tokio::time::sleep;
 
 use super::process::{postmaster, run, telling_line};
 use super::settings::{FILE, ROLES, SUPERUSER, Settings};
-use super::{Server, ServerRole, files, port, process};
-use crate::{Error, Result};
+use super::{Server, ServerRole, folders, port, process};
+use crate::{Error, Result, file};
 
 /// How long a server may take to start: recovery after a crash included.
 const START_SECONDS: u32 = 120;
 
 /// How long it may take to write everything down when it is stopped.
 const STOP_PATIENCE: Duration = Duration::from_secs(120);
+
+/// What a server says that finds processes of its last run: they end by themselves when they notice that their first one
+/// is dead.
+const SURVIVORS: &str = "pre-existing shared memory block";
+const SURVIVORS_PATIENCE: Duration = Duration::from_secs(10);
+const SURVIVORS_PAUSE: Duration = Duration::from_millis(50);
 
 /// How often another port is tried when somebody else takes ours in the very moment of starting.
 const PORT_ATTEMPTS: usize = 10;
@@ -143,6 +150,7 @@ impl Server {
         // and PostgreSQL would wait for that one. Processes of this server that survive their first one
         // are found by PostgreSQL itself: they hold on to its shared memory.
         let _ = fs::remove_file(data.join("postmaster.pid"));
+        let began = Instant::now();
         for attempt in 1.. {
             if !port::is_free_soon(self.port).await {
                 self.port = port::pick(taken)?;
@@ -155,7 +163,13 @@ impl Server {
             pg_ctl.arg("start").arg("-D").arg(&data).arg("-l").arg(self.log_file());
             pg_ctl.args(["--silent", "--wait", "--timeout", &START_SECONDS.to_string()]);
             let Err(reason) = run(pg_ctl).await else { break };
-            if attempt == PORT_ATTEMPTS || port::is_free(self.port) {
+            if self.log_since(log_end).is_some_and(|said| said.contains(SURVIVORS))
+                && began.elapsed() < SURVIVORS_PATIENCE
+            {
+                sleep(SURVIVORS_PAUSE).await;
+                continue;
+            }
+            if attempt >= PORT_ATTEMPTS || port::is_free(self.port) {
                 let reason = self.log_since(log_end).unwrap_or(reason);
                 let log = self.log_file();
                 return Err(self
@@ -225,7 +239,7 @@ impl Server {
     pub(super) async fn remove(&self) -> Result<()> {
         // Its data is about to go: there is nothing to write down first.
         self.end(Signal::SIGQUIT).await?;
-        files::remove_folder(&self.folder).await
+        folders::remove_folder(&self.folder).await
     }
 
     async fn end(&self, how: Signal) -> Result<()> {
@@ -250,7 +264,7 @@ impl Server {
             upstream: upstream.filter(|_| self.role() == ServerRole::Replica),
         };
         let file = data.join(FILE);
-        let changed = files::replace(&file, &settings.text())?;
+        let changed = file::replace(&file, "new", &settings.text())?;
         self.account
             .give(&file)
             .map_err(|error| self.failed("cannot write its settings", error))?;

@@ -11,7 +11,7 @@
 mod account;
 mod binaries;
 mod cluster;
-mod files;
+mod folders;
 mod lifecycle;
 mod lock;
 mod place;
@@ -26,6 +26,6 @@ pub(crate) use account::Account;
 pub use binaries::Binaries;
 pub(crate) use binaries::SUPPORTED;
 pub use cluster::{LocalCluster, UpOptions};
-pub(crate) use files::make_open;
+pub(crate) use folders::make_open;
 pub(crate) use lock::{Lock, is_at};
 pub use server::{Server, ServerRole};

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
-use super::{Account, files};
+use super::{Account, folders};
 use crate::{Error, Result};
 
 /// The longest path of a Unix socket: 107 bytes on Linux, 103 on macOS.
@@ -77,10 +77,10 @@ impl Place {
     /// Makes the folders that are missing.
     pub(super) fn prepare(&self, account: &Account) -> Result<()> {
         if let Some(annex) = &self.annex {
-            files::make_open(&annex.path)?;
+            folders::make_open(&annex.path)?;
             refuse_if_foreign(&annex.path)?;
         }
-        files::make_open(&self.servers())?;
+        folders::make_open(&self.servers())?;
         account.make_folder(&self.sockets(), 0o755)
     }
 }
@@ -112,7 +112,7 @@ pub(super) fn make_dir(dir: &Path) -> Result<PathBuf> {
     if let Some(parent) = dir.parent() {
         fs::create_dir_all(parent).map_err(failed)?;
     }
-    files::make_open(dir)?;
+    folders::make_open(dir)?;
     let dir = dir.canonicalize().map_err(failed)?;
     match dir.to_str() {
         // The path stands in settings files, and in a command line that pg_ctl hands to a shell.

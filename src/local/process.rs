@@ -15,6 +15,9 @@ use crate::{Error, Result};
 /// How often we look whether a process has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
+/// How long killed processes may take to be gone.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How long a server may take from its program's start to writing down its number: it does little before.
 const START_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -80,23 +83,33 @@ fn is_starting(data: &Path) -> bool {
 fn serves(pid: Pid, data: &Path) -> bool {
     if cfg!(target_os = "linux") {
         let data = data.as_os_str().as_encoded_bytes();
-        fs::read(format!("/proc/{pid}/cmdline"))
-            .is_ok_and(|command| command.split(|byte| *byte == 0).any(|argument| argument == data))
+        arguments(pid).split(|byte| *byte == 0).any(|argument| argument == data)
     } else {
         // EPERM says that it exists and is somebody else's.
         kill(pid, None).is_ok()
     }
 }
 
+/// Empty from the moment when a process begins to end.
+fn arguments(pid: Pid) -> Vec<u8> {
+    fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()
+}
+
 /// Ends a server at once, without a word: every process of it gets SIGKILL, as in a power failure.
 pub(super) async fn kill_all(pid: Pid, data: &Path) -> Result<()> {
     // Stopped, it neither starts children while we list them nor notices that they die.
     signal(pid, Signal::SIGSTOP)?;
-    for child in children(pid).await? {
-        signal(child, Signal::SIGKILL)?;
+    let children = children(pid).await?;
+    for process in children.iter().chain([&pid]) {
+        signal(*process, Signal::SIGKILL)?;
     }
-    signal(pid, Signal::SIGKILL)?;
-    gone(pid, data, Duration::from_secs(10)).await
+    gone(pid, data, KILL_PATIENCE).await?;
+    // Until the last of them has let go of the shared memory, the server cannot be started again.
+    let start = Instant::now();
+    while children.iter().any(|child| !has_ended(*child)) && start.elapsed() < KILL_PATIENCE {
+        sleep(LOOK_AGAIN).await;
+    }
+    Ok(())
 }
 
 /// Halts all processes of a server where they are.
@@ -129,10 +142,12 @@ pub(super) fn reload(pid: Pid) -> Result<()> {
     signal(pid, Signal::SIGHUP)
 }
 
-/// Waits until a server has ended; it deletes the file with its number a little before.
+/// Waits until a server has ended; it deletes the file with its number a little before, and loses its arguments before it
+/// lets go of its memory and its sockets.
 async fn gone(pid: Pid, data: &Path, patience: Duration) -> Result<()> {
     let start = Instant::now();
-    while postmaster(data).is_some() || serves(pid, data) {
+    let is_another = || !arguments(pid).is_empty() && !serves(pid, data);
+    while postmaster(data).is_some() || !(has_ended(pid) || is_another()) {
         if start.elapsed() > patience {
             return Err(Error::system(format!(
                 "the server on {} has not ended within {} s",
@@ -177,11 +192,25 @@ async fn children(parent: Pid) -> Result<Vec<Pid>> {
     }
 }
 
-/// The parent as /proc says: the second field after the name, which stands in parentheses and may hold any.
+/// Whether a process holds nothing any more, be its parent still to ask how it ended.
+fn has_ended(pid: Pid) -> bool {
+    if cfg!(target_os = "linux") {
+        stat(pid).is_none_or(|(state, _)| ["Z", "X"].contains(&state.as_str()))
+    } else {
+        kill(pid, None) == Err(Errno::ESRCH)
+    }
+}
+
 fn parent_of(pid: Pid) -> Option<Pid> {
+    stat(pid).map(|(_, parent)| parent)
+}
+
+/// State and parent as /proc says: the first two fields after the name, which stands in parentheses and may hold any.
+fn stat(pid: Pid) -> Option<(String, Pid)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_whitespace().nth(1)?.parse().ok().map(Pid::from_raw)
+    let mut fields = fields.split_whitespace();
+    Some((fields.next()?.to_owned(), Pid::from_raw(fields.next()?.parse().ok()?)))
 }
 
 /// Runs a program to its end: what it printed, or why it failed, in one line.

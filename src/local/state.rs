@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::files;
 use super::place::Annex;
-use crate::{Error, Result};
+use crate::{Error, Result, file};
 
 /// The one format of the file so far.
 const FORMAT: u32 = 1;
@@ -64,6 +63,6 @@ impl State {
     pub(super) fn save(&self, path: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self)
             .map_err(|error| Error::system("cannot write down the cluster").because(error))?;
-        files::replace(path, &format!("{text}\n")).map(drop)
+        file::replace(path, "new", &format!("{text}\n")).map(drop)
     }
 }

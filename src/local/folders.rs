@@ -1,7 +1,7 @@
-//! Files that are there in full or not at all.
+//! Folders of servers: made for all who need them, and deleted while others may still write there.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,25 +15,6 @@ const ORPHANS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often a folder is deleted that somebody still writes to.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-
-/// Puts a text into a file's place, so that nobody ever reads half of it, not even after a power failure. Says
-/// whether it was another text before.
-pub(super) fn replace(path: &Path, text: &str) -> Result<bool> {
-    if fs::read_to_string(path).is_ok_and(|there| there == text) {
-        return Ok(false);
-    }
-    let making = path.with_extension("new");
-    let replaced = || -> io::Result<()> {
-        let mut file = File::create(&making)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&making, path)
-    };
-    replaced().map_err(|error| {
-        Error::system(format!("cannot write {}", path.display())).because(error)
-    })?;
-    Ok(true)
-}
 
 /// Makes a folder that the servers' account can pass through, whatever our umask says; unless it is there.
 pub(crate) fn make_open(folder: &Path) -> Result<()> {
