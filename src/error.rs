@@ -35,7 +35,8 @@ pub enum Outcome {
     NotExecuted,
     /// It was tried and the database refused it; nothing of it remains.
     Failed,
-    /// The connection was lost after a write or a `COMMIT` was sent: it may or may not have happened.
+    /// The connection was lost after a write or a `COMMIT` was sent: it may or may not have happened. Or a procedure failed
+    /// that may have committed a part of its work before.
     /// Never retried by the library; look at the data before trying again.
     Unknown,
 }

@@ -46,21 +46,19 @@ impl Catalog {
     }
 
     async fn read(&mut self) -> Result<Snapshot> {
-        let client = self.client().await?;
-        match client.query_opt(include_str!("../../sql/map.sql"), &[]).await {
+        let client = match self.client.take().filter(|client| !client.is_closed()) {
+            Some(client) => client,
+            None => self.connector.connect(&self.connector.settings().catalog, Role::App).await?,
+        };
+        let answer = client.query_opt(include_str!("../../sql/map.sql"), &[]).await;
+        // One that never answered is not asked again: this future was dropped then.
+        self.client = Some(client);
+        match answer {
             Ok(Some(row)) => Snapshot::from_row(&row),
             Ok(None) => Err(no_catalog()),
             Err(error) if is_absent(&error) => Err(no_catalog()),
             Err(error) => Err(statement_failure(error, "cannot read the shard map")),
         }
-    }
-
-    async fn client(&mut self) -> Result<&Client> {
-        let client = match self.client.take().filter(|client| !client.is_closed()) {
-            Some(client) => client,
-            None => self.connector.connect(&self.connector.settings().catalog, Role::App).await?,
-        };
-        Ok(self.client.insert(client))
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, Notify};
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::{CHANNEL, Catalog, Snapshot, cache};
@@ -81,7 +82,7 @@ impl Watch {
             asking: Mutex::new(Asking { catalog, last: None, pause: Duration::ZERO }),
             connector,
         };
-        watch.save();
+        watch.save().await;
         Ok(watch)
     }
 
@@ -148,15 +149,16 @@ impl Watch {
     async fn ask(&self, asking: &mut Asking) -> Result<Arc<Snapshot>> {
         let (began, known) = (Instant::now(), self.current());
         let loaded = load(&mut asking.catalog, &self.connector).await;
-        let answer = loaded.and_then(|loaded| take(&known, loaded)).map(|newest| {
-            let is_new = newest != *known;
-            if is_new {
+        let answer = match loaded.and_then(|loaded| take(&known, loaded)) {
+            Ok(newest) if newest != *known => {
                 observe::map(newest.map.version());
                 self.current.store(Arc::new(newest));
-                self.save();
+                self.save().await;
+                Ok(true)
             }
-            is_new
-        });
+            Ok(_) => Ok(false),
+            Err(error) => Err(error),
+        };
         asking.was_asked(began, answer.clone().map(|_| ()), answer.as_ref().is_ok_and(|new| *new));
         answer.map(|_| self.current())
     }
@@ -186,12 +188,14 @@ impl Watch {
         tokio::join!(listening, following);
     }
 
-    fn save(&self) {
-        if let Some(path) = &self.connector.settings().map_cache {
-            // The copy is for a bad day; today the application runs without it.
-            if let Err(error) = cache::write(path, &self.current()) {
-                observe::catalog_trouble(&error);
-            }
+    /// Writes the copy on disk, if there is to be one.
+    async fn save(&self) {
+        let Some(path) = self.connector.settings().map_cache.clone() else { return };
+        let snapshot = self.current();
+        let written = spawn_blocking(move || cache::write(&path, &snapshot)).await;
+        // The copy is for a bad day; today the application runs without it.
+        if let Ok(Err(error)) = written {
+            observe::catalog_trouble(&error);
         }
     }
 }

@@ -144,7 +144,7 @@ impl Scatter<'_> {
         let part = |row: &Row| Ok((value::<Option<Number>>(row, 0)?, value::<i64>(row, 1)?));
         let (parts, missing) = self.values(part).await?;
         let (sums, counts): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
-        let count: i64 = counts.into_iter().sum();
+        let count: i128 = counts.into_iter().map(i128::from).sum();
         let sum = total(sums)?.filter(|_| count > 0);
         Ok(Aggregate { value: sum.map(|sum| sum.to_f64() / count as f64), missing })
     }

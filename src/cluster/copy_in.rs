@@ -253,6 +253,10 @@ impl<'a> CopyIn<'a> {
             while let Some(sent) = self.sending.join_next().await {
                 self.enter(sent);
             }
+            // Of these nobody has told the end.
+            for load in self.shards.values_mut() {
+                load.copied.unknown += std::mem::take(&mut load.sending_rows);
+            }
         }
         self.check()
     }
@@ -280,7 +284,9 @@ impl<'a> CopyIn<'a> {
                     }
                 }
             }
-            Err(error) => Error::system("copying broke off").because(error),
+            Err(error) => {
+                Error::system("copying broke off").because(error).with_outcome(Outcome::Unknown)
+            }
         };
         self.failure.get_or_insert(error);
     }

@@ -47,8 +47,17 @@ impl Ended {
             let dropped = Error::new(Kind::Input, "a statement was dropped before it was answered");
             return Some(dropped.with_outcome(Outcome::Failed));
         }
-        let (error, _) = self.failure.as_ref()?;
-        Some(error.clone().hint("an earlier statement had failed"))
+        if let Some((error, _)) = &self.failure {
+            return Some(error.clone().hint("an earlier statement had failed"));
+        }
+        if self.visit.lent.client().is_closed() {
+            let lost = Error::new(Kind::Unavailable, "the connection was lost before the commit");
+            let lost = lost.at(self.visit.home.instance()).with_outcome(Outcome::Failed);
+            return Some(
+                lost.hint("idle in the transaction for too long, or the server went away"),
+            );
+        }
+        None
     }
 
     /// Whether a statement had failed here.

@@ -8,7 +8,7 @@ use super::retry::{Patience, Visit};
 use crate::connect::statement_failure;
 use crate::shard::ShardId;
 use crate::statement::Statement;
-use crate::{Error, Result};
+use crate::{Error, Outcome, Result};
 
 /// The most shards asked at once; the pools bound the connections besides.
 const MAX_PARALLEL: usize = 256;
@@ -143,7 +143,8 @@ impl Exec<'_> {
     }
 
     async fn send(&self, visit: &Visit) -> Result<TextRows> {
-        visit.lent.begin().await?;
+        let begun = visit.lent.begin().await;
+        begun.map_err(|error| error.with_outcome(Outcome::NotExecuted))?;
         let answer = visit.lent.watch(self.send_within(visit)).await;
         let end = if answer.is_ok() { "COMMIT" } else { "ROLLBACK" };
         // After an error that error is what matters; a session that cannot roll back is not lent again.

@@ -14,8 +14,8 @@ use super::token::Token;
 use super::{Cluster, Shard, rows};
 use crate::error::Kind;
 use crate::observe;
-use crate::pool::{Params, Pool};
-use crate::shard::{Home, ShardId};
+use crate::pool::{Limits, Params, Pool};
+use crate::shard::Home;
 use crate::statement::Statement;
 use crate::{Error, Outcome, Result};
 
@@ -146,8 +146,7 @@ impl Read {
     async fn ask(&self, statement: &Statement, params: Params<'_>) -> Result<Vec<Row>> {
         if self.from != ReadFrom::Primary {
             let cluster = self.shard.cluster();
-            let on_replica =
-                cluster.read_on_replica(self.shard.id(), &self.from, statement, params);
+            let on_replica = cluster.read_on_replica(&self.shard, &self.from, statement, params);
             match Box::pin(on_replica).await {
                 Ok(Some(rows)) => return Ok(rows),
                 Err(error) if self.replicas_only || is_final(&error) => return Err(error),
@@ -172,27 +171,26 @@ impl Cluster {
     /// Reads on a replica that satisfies the policy; `None` where there is none, else the last one's error.
     async fn read_on_replica(
         &self,
-        shard: ShardId,
+        shard: &Shard,
         from: &ReadFrom,
         statement: &Statement,
         params: Params<'_>,
     ) -> Result<Option<Vec<Row>>> {
         let snapshot = self.snapshot();
-        let home = snapshot.map.home(shard)?;
+        let (home, own) = (snapshot.map.home(shard.id())?, shard.id().index());
         let pool = self.0.pools.get(home.instance(), &snapshot)?;
         let hosts = pool.hosts();
         hosts.watch();
         let fit = match from {
             ReadFrom::Primary => Vec::new(),
-            ReadFrom::Replica { max_lag } => hosts.replicas_within(*max_lag, shard.index()),
+            ReadFrom::Replica { max_lag } => hosts.replicas_within(*max_lag, own),
             ReadFrom::AtLeast(token) if token.instance != *home.instance() => Vec::new(),
-            ReadFrom::AtLeast(token) => {
-                hosts.replicas_at(token.timeline, token.lsn, shard.index()).await
-            }
+            ReadFrom::AtLeast(token) => hosts.replicas_at(token.timeline, token.lsn, own).await,
         };
         let mut answer = Ok(None);
         for host in fit.into_iter().take(TRIES) {
-            answer = read_there(&pool, host, statement, home, params).await.map(Some);
+            answer =
+                read_there(&pool, host, shard.limits(), statement, home, params).await.map(Some);
             if answer.as_ref().is_ok() || answer.as_ref().is_err_and(is_final) {
                 break;
             }
@@ -206,16 +204,19 @@ impl Cluster {
 async fn read_there(
     pool: &Pool,
     host: usize,
+    limits: Limits,
     statement: &Statement,
     home: &Home,
     params: Params<'_>,
 ) -> Result<Vec<Row>> {
     let replica = pool.replica(host);
     let reading = async {
-        if let Some((rows, _)) = replica.read(statement, home, params).await {
+        if limits.allow_pipelines()
+            && let Some((rows, _)) = replica.read(statement, home, params).await
+        {
             return Ok(rows);
         }
-        let (rows, _) = replica.lend().await?.send(statement, home, params).await?;
+        let (rows, _) = replica.lend_within(limits).await?.run(statement, home, params).await?;
         Ok(rows)
     };
     tokio::select! {

@@ -21,7 +21,7 @@ use crate::pool::{Lent, Limits, Params};
 use crate::random;
 use crate::shard::{Home, MapVersion, ShardId};
 use crate::statement::Statement;
-use crate::{Error, Result};
+use crate::{Error, Outcome, Result};
 
 /// How long a shard may be without a home before its callers are told: longer than the fence of a move.
 const STALE_DEADLINE: Duration = Duration::from_secs(5);
@@ -190,7 +190,8 @@ impl Visit {
         const IS_THERE: &str = "SELECT FROM pg_namespace WHERE nspname = $1";
 
         let error = error.at(self.home.instance());
-        if !is_undefined_name(&error) {
+        // A procedure that may have done something already is not run again, wherever the shard is now.
+        if !is_undefined_name(&error) || error.outcome() == Outcome::Unknown {
             return error;
         }
         // Not prepared by name: behind a pooler the next message may reach another server.
@@ -198,7 +199,7 @@ impl Visit {
         let asked = self.lent.client().query_typed_opt(IS_THERE, &[(&schema, Type::TEXT)]).await;
         match asked {
             Ok(Some(_)) => error,
-            Ok(None) => error.with_kind(Kind::StaleHome).with_outcome(crate::Outcome::NotExecuted),
+            Ok(None) => error.with_kind(Kind::StaleHome).with_outcome(Outcome::NotExecuted),
             Err(failure) => statement_failure(failure, "cannot look for the shard's schema"),
         }
     }

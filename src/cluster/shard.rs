@@ -166,7 +166,14 @@ impl Shard {
     ///
     /// When no connection can be had.
     pub async fn begin_with(&self, options: &TransactionOptions) -> Result<Transaction> {
-        let deadline = self.deadline();
+        self.begin_within(options, self.deadline()).await
+    }
+
+    async fn begin_within(
+        &self,
+        options: &TransactionOptions,
+        deadline: Deadline,
+    ) -> Result<Transaction> {
         let visit = self.cluster.visit_within(self.id, self.limits());
         let visit = deadline.before_sending(visit).await?;
         Transaction::begin(visit, options, deadline).await
@@ -226,9 +233,10 @@ impl Shard {
         F: FnMut(Tx) -> Fut + Send,
         Fut: Future<Output = Result<T>> + Send,
     {
+        let deadline = self.deadline();
         let mut patience = Patience::with_runs(options.runs());
         loop {
-            let transaction = self.begin_with(options).await?;
+            let transaction = self.begin_within(options, deadline).await?;
             let value = work(transaction.tx()).await;
             let Undone { error, visit } = match transaction.finish(value).await {
                 Ok(value) => return Ok(value),
@@ -236,7 +244,7 @@ impl Shard {
             };
             let again =
                 Box::pin(self.cluster.reconsider(error, visit.map(|visit| *visit), &mut patience));
-            self.deadline().before_sending(again).await?;
+            deadline.before_sending(again).await?;
         }
     }
 
@@ -246,7 +254,8 @@ impl Shard {
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<(Vec<Row>, u64)> {
         let deadline = self.deadline();
-        if statement.is_single_read() {
+        // One that has to end sooner than any on a pipeline needs a connection that was told so.
+        if statement.is_single_read() && self.limits.allow_pipelines() {
             let read = self.cluster.read_along(self.id, statement, params);
             if let Some(answer) = deadline.before_sending(read).await? {
                 return Ok(answer);
@@ -274,7 +283,7 @@ impl Shard {
     }
 
     /// What the server works on for somebody who has gone by then is of no use.
-    fn limits(&self) -> Limits {
+    pub(super) fn limits(&self) -> Limits {
         let statement = self.limits.statement.into_iter().chain(self.timeout).min();
         Limits { statement, ..self.limits }
     }

@@ -30,7 +30,8 @@ const LANES_PER_INSTANCE: usize = 2;
 /// A [`Stream`], and an error is its last item. Nothing is fetched ahead of who reads it but for a batch of each shard
 /// under way. Dropped early, it closes its connections.
 pub struct ShardStream<'a, T> {
-    items: BoxStream<'a, Result<T>>,
+    /// None after an error.
+    items: Option<BoxStream<'a, Result<T>>>,
     progress: Progress,
 }
 
@@ -63,12 +64,12 @@ impl<'a, T> ShardStream<'a, T> {
         items: impl Stream<Item = Result<T>> + Send + 'a,
         progress: Progress,
     ) -> Self {
-        Self { items: items.boxed(), progress }
+        Self { items: Some(items.boxed()), progress }
     }
 
     /// The next item; `None` at the end.
     pub async fn next(&mut self) -> Option<Result<T>> {
-        self.items.next().await
+        std::future::poll_fn(|cx| self.poll_next_unpin(cx)).await
     }
 
     /// The shards that were read to their end so far, in order.
@@ -95,7 +96,13 @@ impl<T> Stream for ShardStream<'_, T> {
     type Item = Result<T>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.items.poll_next_unpin(cx)
+        let Some(items) = &mut self.items else { return Poll::Ready(None) };
+        let item = items.poll_next_unpin(cx);
+        if let Poll::Ready(Some(Err(_))) = &item {
+            // The other shards' parts end here, and their connections go back.
+            self.items = None;
+        }
+        item
     }
 }
 

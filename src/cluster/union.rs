@@ -22,7 +22,6 @@ use crate::Result;
 use crate::catalog::Snapshot;
 use crate::connect::is_undefined_name;
 use crate::error::Kind;
-use crate::observe;
 use crate::pool::Params;
 use crate::shard::{Home, InstanceName, ShardId};
 use crate::statement::Statement;
@@ -104,20 +103,14 @@ impl Cluster {
             Ok(pool) => pool,
             Err(error) => return Some(Err(error)),
         };
-        let began = Instant::now();
-        if let Some(answer) = pool.read(statement, &group.home, params).await {
-            let (home, took) = (&group.home, began.elapsed());
-            observe::statement(home.instance(), home.shard(), took, &Ok(&answer));
-            return Some(Ok(answer.0));
+        if let Some((rows, _)) = pool.read(statement, &group.home, params).await {
+            return Some(Ok(rows));
         }
         let lent = match pool.lend().await {
             Ok(lent) => lent,
             Err(error) => return Some(Err(error)),
         };
-        let began = Instant::now();
-        let answer = lent.send(statement, &group.home, params).await;
-        observe::statement(group.home.instance(), group.home.shard(), began.elapsed(), &answer);
-        match answer {
+        match lent.run(statement, &group.home, params).await {
             Ok((rows, _)) => Some(Ok(rows)),
             Err(error) if error.is_unavailable() => Some(Err(error.at(group.home.instance()))),
             Err(error) => {

@@ -15,8 +15,9 @@ use crate::Result;
 use crate::shard::Home;
 use crate::statement::Statement;
 
-/// What a pipeline's session is told. A read holds up those behind it for a second at most, and for 100 ms if it waits
-/// for a lock.
+/// For how long a read may hold up those behind it; the session is told.
+pub(super) const LONGEST: Duration = Duration::from_secs(1);
+/// What a pipeline's session is told. A read that waits for a lock holds up the others for 100 ms at most.
 const GREETING: &str =
     "SET statement_timeout = 1000; SET lock_timeout = 100; SET default_transaction_read_only = on";
 /// How often a line is looked at.

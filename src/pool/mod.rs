@@ -59,6 +59,13 @@ pub(crate) struct Limits {
     pub(crate) statement: Option<Duration>,
 }
 
+impl Limits {
+    /// Whether a read on a pipeline ends soon enough.
+    pub(crate) fn allow_pipelines(&self) -> bool {
+        self.statement.is_none_or(|limit| limit >= line::LONGEST)
+    }
+}
+
 /// The connections to one instance.
 #[derive(Debug)]
 pub(crate) struct Pool {

@@ -216,58 +216,74 @@ impl Session {
         home: &Home,
         params: Params<'_>,
     ) -> Result<(Vec<Row>, u64)> {
-        if statement.nature() == Nature::Other {
+        let nature = statement.nature();
+        let is_bounded = matches!(nature, Nature::SingleRead | Nature::Rows);
+        if !is_bounded {
             // It may set what the next one would find.
             self.spend();
         }
         let flight = Flight::take_off(self);
         let named = self.source.connector().settings().pool.prepared;
         // A statement that is sent whole is only found to be out of date when it was executed.
-        let mut again = !self.is_in_transaction()
-            && (statement.is_single_read() || named && statement.nature() != Nature::Other);
+        let mut again =
+            !self.is_in_transaction() && (statement.is_single_read() || named && is_bounded);
+        let mut is_prepared = false;
         let answer = loop {
-            match self.attempt(statement, home, params).await {
-                Err(error) if again && is_stale_plan(&error) => {
+            match self.attempt(statement, home, params, &mut is_prepared).await {
+                Err(error) if is_stale_plan(&error) => {
                     self.statements.forget(statement, home);
-                    again = false;
+                    if !std::mem::take(&mut again) {
+                        break Err((error, true));
+                    }
                 }
-                answer => break answer,
+                answer => break answer.map_err(|error| (error, false)),
             }
         };
         flight.land();
-        answer.map_err(|error| {
-            let executed = !named && is_stale_plan(&error) && !self.is_in_transaction();
+        answer.map_err(|(error, is_stale)| {
             let mut error =
                 statement_failure(error, format!("shard {} refused {statement:?}", home.shard()));
-            if executed {
-                self.statements.forget(statement, home);
-                error = error.with_outcome(Outcome::Unknown).hint("its types have changed");
+            if is_stale {
+                error = error.hint("its types have changed");
+                if self.is_in_transaction() {
+                    // Rolled back, the whole of it may be run again with the new ones.
+                    error = error.with_kind(Kind::Conflict).with_outcome(Outcome::NotExecuted);
+                } else if !named {
+                    error = error.with_outcome(Outcome::Unknown);
+                }
             }
             // What only reads is no primary any more.
             if error.outcome() == Outcome::Unknown || is_read_only(&error) {
                 self.spend();
             }
-            match statement.nature() {
+            match nature {
                 // A read leaves nothing, whether it happened or not.
                 Nature::SingleRead if error.outcome() == Outcome::Unknown => {
                     error.with_outcome(Outcome::NotExecuted)
                 }
-                // A procedure may have committed what came before the error.
-                Nature::Other if error.kind() == Kind::Conflict && !self.is_in_transaction() => {
-                    error.with_kind(Kind::Database).with_outcome(Outcome::Unknown)
+                // It may have committed what came before the error.
+                Nature::Procedure
+                    if is_prepared && error.code().is_some() && !self.is_in_transaction() =>
+                {
+                    let again = matches!(error.kind(), Kind::Conflict | Kind::StaleHome);
+                    let error = error.with_outcome(Outcome::Unknown);
+                    if again { error.with_kind(Kind::Database) } else { error }
                 }
                 _ => error,
             }
         })
     }
 
+    /// Prepares a statement, says so, and executes it.
     async fn attempt(
         &self,
         statement: &Statement,
         home: &Home,
         params: Params<'_>,
+        is_prepared: &mut bool,
     ) -> Result<(Vec<Row>, u64), tokio_postgres::Error> {
         let prepared = self.prepare(statement, home).await?;
+        *is_prepared = true;
         let answer = self.execute(prepared, params);
         match self.changed_limit() {
             None => answer.await,

@@ -1,8 +1,13 @@
 //! Slots that are taken in the order of asking, and whose number can be changed while they are in use.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::timeout;
+
+/// How often whoever waits for the last slot looks for himself.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// So many may be in at a time.
 #[derive(Debug)]
@@ -73,11 +78,19 @@ impl Slots {
     pub(super) async fn emptied(&self) {
         loop {
             let emptied = self.emptied.notified();
-            if self.lock().existing == 0 {
+            if self.is_empty() {
                 return;
             }
-            emptied.await;
+            // A waiter that was given one and never came for it leaves it without a word.
+            let _ = timeout(LOOK_AGAIN, emptied).await;
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        let mut count = self.lock();
+        let surplus = count.existing.saturating_sub(count.wanted);
+        count.existing -= self.free.forget_permits(surplus);
+        count.existing == 0
     }
 
     fn give_back(&self) {
@@ -131,8 +144,8 @@ mod tests {
         assert_eq!(slots.taken(), 0);
     }
 
-    #[test]
-    fn without_slots_everybody_waits_in_place_and_emptiness_is_told() {
+    #[tokio::test]
+    async fn without_slots_everybody_waits_in_place_and_emptiness_is_told() {
         let slots = Slots::new(2);
         let held = slots.try_take().unwrap();
         slots.resize(0);
@@ -146,6 +159,21 @@ mod tests {
         slots.resize(1);
         assert!(waiting[1].as_mut().now_or_never().is_none(), "the first is first");
         assert!(waiting[0].as_mut().now_or_never().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slot_that_nobody_came_for_is_none_when_there_are_to_be_none() {
+        let slots = Slots::new(1);
+        let held = slots.try_take().unwrap();
+        let mut waiting = Box::pin(slots.take());
+        assert!(waiting.as_mut().now_or_never().is_none());
+        drop(held);
+        slots.resize(0);
+        let mut emptied = Box::pin(slots.emptied());
+        assert!(emptied.as_mut().now_or_never().is_none());
+        drop(waiting);
+        emptied.await;
+        assert!(slots.try_take().is_none());
     }
 
     #[test]

@@ -14,7 +14,9 @@ pub(crate) enum Nature {
     SingleRead,
     /// A query or a change of rows, all or nothing.
     Rows,
-    /// Whatever else there is: it may change the session, or commit in the middle of itself.
+    /// A procedure or a block of code: it may change the session, and commit in the middle of itself.
+    Procedure,
+    /// Whatever else there is: it may change the session.
     Other,
 }
 
@@ -22,6 +24,8 @@ pub(crate) enum Nature {
 const BEGINNINGS: &str = "select table values with";
 /// Words with which a query or a change of rows begins.
 const ROWS: &str = "select table values with insert update delete merge";
+/// Words with which a procedure is called, or a block of code given.
+const PROCEDURES: &str = "call do";
 
 /// Words that do not stand in a plain read, or may do more than read. `for` is FOR UPDATE; `into` makes a table.
 const FORBIDDEN: &str = "\
@@ -63,15 +67,17 @@ pub(super) const fn nature(text: &str) -> Nature {
     let text = text.as_bytes();
     if is_single_read(text) {
         Nature::SingleRead
-    } else if begins_with_rows(text) {
+    } else if begins_with(text, ROWS) {
         Nature::Rows
+    } else if begins_with(text, PROCEDURES) {
+        Nature::Procedure
     } else {
         Nature::Other
     }
 }
 
-/// Whether the first word is one of [`ROWS`].
-const fn begins_with_rows(text: &[u8]) -> bool {
+/// Whether the first word is one of these.
+const fn begins_with(text: &[u8], words: &str) -> bool {
     let mut at = 0;
     while at < text.len() {
         match text[at] {
@@ -87,7 +93,7 @@ const fn begins_with_rows(text: &[u8]) -> bool {
                 while at < text.len() && is_word(text[at]) {
                     at += 1;
                 }
-                return is_listed(text, start, at, ROWS);
+                return is_listed(text, start, at, words);
             }
         }
     }
@@ -437,13 +443,15 @@ mod tests {
         for text in [
             "SET search_path = {shard}",
             "BEGIN /* {shard} */",
-            "CALL {shard}.p()",
             "COPY {shard}.t FROM STDIN",
             "CREATE TEMP TABLE a AS SELECT * FROM {shard}.t",
             "{shard}.t",
             "/* unfinished {shard}",
         ] {
             assert_eq!(nature(text), Nature::Other, "{text}");
+        }
+        for text in ["CALL {shard}.p()", "-- why\ndo 'BEGIN {shard}.p(); COMMIT; END'"] {
+            assert_eq!(nature(text), Nature::Procedure, "{text}");
         }
     }
 }

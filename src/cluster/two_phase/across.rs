@@ -122,7 +122,8 @@ impl Cluster {
 impl ClusterTx {
     /// The handle for one shard. A connection to its instance is taken when the first shard there is asked for.
     ///
-    /// A [timeout](Shard::timeout) of the shard's counts from here on.
+    /// A [timeout](Shard::timeout) of the shard's counts from here on. Its other limits hold for the instance, where it is the
+    /// first shard there.
     ///
     /// # Errors
     ///
@@ -136,7 +137,8 @@ impl ClusterTx {
         if let Some(part) = parts.iter().find(|part| part.home().instance() == home.instance()) {
             return Ok(part.on(home, deadline));
         }
-        let visit = deadline.before_sending(cluster.visit(shard.id())).await?;
+        let visit =
+            deadline.before_sending(cluster.visit_within(shard.id(), shard.limits())).await?;
         let begin = format!("{}; {LIMITS}", options.begin());
         let part = Transaction::begin_by(visit, &begin, deadline).await?;
         let tx = part.tx();

@@ -20,9 +20,10 @@ use crate::{Error, Result};
 /// How many instances and parts are seen to at once.
 const CONCURRENCY: usize = 8;
 
-/// The limit bounds what is held in memory; the rest goes the next time.
+/// How many decisions of a shard are held in memory; the rest goes the next time.
+const AT_ONCE: usize = 10_000;
 const DECISIONS: Statement =
-    Statement::new("SELECT id::text FROM {shard}.howdah_decisions LIMIT 10000");
+    Statement::new("SELECT id::text FROM {shard}.howdah_decisions LIMIT $1");
 const FORGET: Statement =
     Statement::new("DELETE FROM {shard}.howdah_decisions WHERE id = ANY ($1::text[]::uuid[])");
 
@@ -68,6 +69,8 @@ pub struct Recovery {
     pub left: Vec<(InDoubt, Error)>,
     /// The instances that could not be asked, and why.
     pub unreachable: Vec<(InstanceName, Error)>,
+    /// The shards whose decisions have to be looked through again: some are of use still, or they are away.
+    pub(super) untidied: BTreeSet<ShardId>,
 }
 
 /// A prepared transaction, ours or not, as its server tells of it.
@@ -143,11 +146,12 @@ impl Cluster {
     ) -> Recovery {
         // Read before the servers are asked what they have prepared: a part of one of these that is not found then is
         // finished, and none comes later.
-        let decisions = self.decisions(shards).await;
+        let shards: BTreeSet<_> = shards.into_iter().collect();
+        let decisions = self.decisions(shards.iter().copied()).await;
         let Found { parts, unreachable } = self.find_prepared().await;
         let needed: BTreeSet<_> = parts.iter().map(|(gid, _)| gid.id.clone()).collect();
         let is_whole = unreachable.is_empty();
-        let mut recovery = Recovery { unreachable, ..Recovery::default() };
+        let mut recovery = Recovery { unreachable, untidied: shards, ..Recovery::default() };
         let parts = parts.into_iter().filter(|(gid, part)| due(gid, part));
         let mut coming = stream::iter(parts)
             .map(async |(gid, part)| {
@@ -165,7 +169,9 @@ impl Cluster {
         }
         drop(coming);
         if is_whole {
-            self.forget(decisions, &needed).await;
+            for shard in self.forget(decisions, &needed).await {
+                recovery.untidied.remove(&shard);
+            }
         }
         recovery
     }
@@ -228,28 +234,38 @@ impl Cluster {
         }
     }
 
-    /// The decisions that these shards hold.
+    /// The decisions that these shards hold, those that could be asked.
     async fn decisions(
         &self,
         shards: impl IntoIterator<Item = ShardId>,
     ) -> BTreeMap<ShardId, Vec<String>> {
         let asked = stream::iter(shards).map(async |shard| {
-            let rows = self.shard(shard)?.query(&DECISIONS, &[]).await?;
+            let rows = self.shard(shard)?.query(&DECISIONS, &[&(AT_ONCE as i64)]).await?;
             Ok::<_, Error>((shard, rows.iter().map(|row| row.get(0)).collect::<Vec<String>>()))
         });
-        // A shard that is away is tidied another time.
         let answers: Vec<_> = asked.buffer_unordered(CONCURRENCY).collect().await;
-        answers.into_iter().flatten().filter(|(_, ids)| !ids.is_empty()).collect()
+        answers.into_iter().flatten().collect()
     }
 
-    /// Deletes decisions of which no server has a part left.
-    async fn forget(&self, decisions: BTreeMap<ShardId, Vec<String>>, needed: &BTreeSet<String>) {
-        for (shard, mut ids) in decisions {
+    /// Deletes decisions of which no server has a part left. Returns the shards that hold none any more.
+    async fn forget(
+        &self,
+        decisions: BTreeMap<ShardId, Vec<String>>,
+        needed: &BTreeSet<String>,
+    ) -> Vec<ShardId> {
+        let mut tidied = Vec::new();
+        for (number, mut ids) in decisions {
+            let found = ids.len();
             ids.retain(|id| !needed.contains(id));
-            if let Ok(shard) = self.shard(shard) {
-                // What is not deleted now is another time.
-                let _ = shard.execute(&FORGET, &[&ids]).await;
+            let done = ids.is_empty()
+                || match self.shard(number) {
+                    Ok(shard) => shard.execute(&FORGET, &[&ids]).await.is_ok(),
+                    Err(_) => false,
+                };
+            if done && ids.len() == found && found < AT_ONCE {
+                tidied.push(number);
             }
         }
+        tidied
     }
 }

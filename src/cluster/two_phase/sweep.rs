@@ -35,7 +35,7 @@ const MAX_LEFT: usize = 64;
 pub(in crate::cluster) struct Sweeper {
     /// A transaction over shards holds a connection while it waits for another one. So there are never more of them than
     /// a pool has connections to lend: then of any pool that they have exhausted each of them has its connection already,
-    /// and nobody waits in a circle.
+    /// and nobody waits in a circle. Where a pool was made smaller since, the queue's timeout ends that.
     turns: Arc<Semaphore>,
     queue_timeout: Duration,
     /// What this process could not finish itself.
@@ -114,6 +114,7 @@ impl Sweeper {
             |gid: &Gid, part: &InstanceName| before.contains(&(gid.clone(), part.clone()));
         let due = |gid: &Gid, part: &InDoubt| part.age >= IDLE || is_left(gid, &part.instance);
         let swept = cluster.sweep(shards, due).await;
+        self.deciding().extend(swept.untidied.iter().copied());
         for (part, error) in &swept.left {
             observe::in_doubt(&part.instance, part.shard, error);
         }

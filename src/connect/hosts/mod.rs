@@ -5,11 +5,12 @@
 //! primary is found, all connections to the old one are closed, and whoever waits for an answer there waits no longer.
 
 mod history;
+mod precision;
 mod replicas;
 mod sight;
 mod watch;
 
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -26,8 +27,8 @@ use crate::observe;
 use crate::shard::InstanceName;
 use crate::{Error, Result};
 use history::History;
+use precision::Precision;
 use sight::Sight;
-use watch::INTERVAL;
 
 /// How long a host that said nothing when it was last looked at is waited for, where another may be the primary.
 const SILENT: Duration = Duration::from_secs(1);
@@ -55,8 +56,8 @@ struct Seen {
     dsn: Dsn,
     hosts: Box<[Host]>,
     throne: Mutex<Throne>,
-    /// How often each is looked at, in milliseconds.
-    interval: AtomicU64,
+    /// How often each is looked at.
+    precision: Precision,
 }
 
 #[derive(Debug)]
@@ -95,7 +96,7 @@ impl Hosts {
             identity,
             dsn,
             throne: Mutex::default(),
-            interval: AtomicU64::new(millis(INTERVAL)),
+            precision: Precision::default(),
         };
         Self { seen: Arc::new(seen), watching: OnceLock::new() }
     }
@@ -273,8 +274,4 @@ impl Throne {
         self.links.drain(..).for_each(|link| link.abort());
         self.history.clear();
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -8,8 +8,8 @@ use tokio_postgres::Client;
 
 use super::super::position::{Lsn, Timeline};
 use super::sight::Sight;
-use super::watch::{INTERVAL, PATIENCE, SHORTEST};
-use super::{Host, Hosts, Standing, millis};
+use super::watch::{PATIENCE, SHORTEST};
+use super::{Host, Hosts, Standing};
 use crate::error::Kind;
 use crate::{Error, Result};
 
@@ -34,8 +34,7 @@ impl Hosts {
     /// The replicas that lag behind by no more, beginning with the shard's own: caches are warm there.
     pub(crate) fn replicas_within(&self, max_lag: Duration, own: usize) -> Vec<usize> {
         // What is asked more precisely has to be known more precisely.
-        let interval = (max_lag / 4).clamp(SHORTEST, INTERVAL);
-        self.seen.interval.fetch_min(millis(interval), Ordering::Relaxed);
+        self.seen.precision.want((max_lag / 4).max(SHORTEST));
         self.replicas(own, |sight| sight.lag().is_some_and(|lag| lag <= max_lag))
     }
 

@@ -104,7 +104,7 @@ impl Seen {
         let pause = match awaited.load(Ordering::Relaxed) {
             // Who does not answer is not besieged.
             _ if !answered => return tokio::time::sleep(INTERVAL).await,
-            0 => Duration::from_millis(self.interval.load(Ordering::Relaxed)),
+            0 => self.precision.interval(),
             _ => HURRY,
         };
         let _ = timeout(pause, wake.notified()).await;
