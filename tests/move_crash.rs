@@ -84,7 +84,7 @@ async fn die_and_go_on(test: &TestCluster, point: Point) -> Result<()> {
         let dying = doomed(test, point)?;
         let back = tokio::spawn(async move { dying.roll_back(moved.id).await });
         assert!(back.await.is_err(), "{point:?}");
-        let back = mover.resume(moved.id).await?;
+        let back = mover.roll_back(moved.id).await?;
         assert_eq!(back.phase, MovePhase::RolledBack, "{point:?}");
     } else {
         let dying = doomed(test, point)?;

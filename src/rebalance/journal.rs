@@ -255,16 +255,14 @@ impl Journal {
     }
 
     /// Takes a move over from whoever was at it before, if it is still as it was when we looked. The caller holds the locks.
-    pub(super) async fn take_over(&self, seen: &MoveReport, back: bool) -> Result<MoveReport> {
+    pub(super) async fn take_over(&self, seen: &MoveReport) -> Result<MoveReport> {
         let sql = format!(
-            "UPDATE howdah.move SET attempt = attempt + 1, back = $4, error = NULL, changed_at = clock_timestamp() \
+            "UPDATE howdah.move SET attempt = attempt + 1, error = NULL, changed_at = clock_timestamp() \
              WHERE id = $1 AND attempt = $2 AND phase = $3 RETURNING {COLUMNS}"
         );
         let phase = seen.phase.as_str();
-        let row = self
-            .session
-            .opt(&sql, &[&seen.id.0, &seen.attempt, &phase, &back], CANNOT_WRITE)
-            .await?;
+        let row =
+            self.session.opt(&sql, &[&seen.id.0, &seen.attempt, &phase], CANNOT_WRITE).await?;
         let row = row.ok_or_else(|| {
             // What is to be done is decided anew.
             Error::new(Kind::Unavailable, format!("another run went on with {}", seen.id))
@@ -327,6 +325,35 @@ impl Journal {
         self.set(of, "fence_ms = $3", &[&milliseconds(took)]).await
     }
 
+    /// Notes that the move goes back from now on, also when it is resumed.
+    pub(super) async fn turn_back(&self, of: &MoveReport) -> Result<()> {
+        self.set(of, "back = true", &[]).await
+    }
+
+    /// Notes that a move which was on its way back stays where it is, and that what is left of it is being dropped.
+    pub(super) async fn stay(&self, of: &MoveReport) -> Result<()> {
+        let step = MoveStep::DropReverse;
+        let ending: &[&(dyn tokio_postgres::types::ToSql + Sync)] =
+            &[&step.as_str(), &step.phase().as_str()];
+        self.set(of, "back = false, step = $3, phase = $4", ending).await
+    }
+
+    /// Whether the catalog tells clients that a shard lives here.
+    pub(super) async fn is_home(
+        &self,
+        shard: ShardId,
+        instance: &InstanceName,
+        epoch: Epoch,
+    ) -> Result<bool> {
+        const HOME: &str =
+            "SELECT FROM howdah.home WHERE shard = $1 AND instance = $2 AND epoch = $3";
+
+        let epoch = i32::try_from(epoch.get()).unwrap_or(i32::MAX);
+        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
+            [&number(shard), &instance.as_str(), &epoch];
+        Ok(self.session.opt(HOME, &params, CANNOT_READ).await?.is_some())
+    }
+
     /// Enters the phase in which the move comes to rest.
     pub(super) async fn rest(&self, of: &MoveReport, phase: MovePhase) -> Result<()> {
         self.set(of, "phase = $3, error = NULL", &[&phase.as_str()]).await
@@ -369,8 +396,6 @@ impl Journal {
             numbered AS (UPDATE howdah.cluster SET map_version = map_version + 1 FROM moved RETURNING map_version) \
             SELECT (SELECT count(*) FROM mine), (SELECT count(*) FROM moved), (SELECT count(*) FROM raised), \
                    (SELECT count(*) FROM numbered), pg_notify($10, '')";
-        const IS_CHANGED: &str =
-            "SELECT FROM howdah.home WHERE shard = $1 AND instance = $2 AND epoch = $3";
 
         let epoch = |epoch: Epoch| i32::try_from(epoch.get()).unwrap_or(i32::MAX);
         let shard = number(change.shard);
@@ -401,15 +426,14 @@ impl Journal {
         if row.get::<_, i64>(1) == 1 {
             return Ok(());
         }
-        let changed =
-            self.session.opt(IS_CHANGED, &[&shard, &to.as_str(), &new], CANNOT_READ).await?;
-        changed.map(|_| ()).ok_or_else(|| {
-            Error::refused(format!(
-                "the catalog says neither that shard {} lives on {from} nor on {to}",
-                change.shard
-            ))
-            .hint("was the catalog restored from a backup? the servers are right: see `howdah status`")
-        })
+        if self.is_home(change.shard, to, change.to.1).await? {
+            return Ok(());
+        }
+        Err(Error::refused(format!(
+            "the catalog says neither that shard {} lives on {from} nor on {to}",
+            change.shard
+        ))
+        .hint("was the catalog restored from a backup? the servers are right: see `howdah status`"))
     }
 }
 

@@ -138,11 +138,12 @@ impl Mover {
             } else if open.target == *to && !open.back {
                 return self.resume(open.id).await;
             } else {
+                let way_out = if open.back { "finish" } else { "abort" };
                 return Err(Error::refused(format!(
                     "shard {shard} has the open move {} from {} to {}",
                     open.id, open.source, open.target
                 ))
-                .hint(format!("resume or abort it: `howdah moves resume {}`", open.id)));
+                .hint(format!("resume or {way_out} it: `howdah moves resume {}`", open.id)));
             }
         }
         let id = Box::pin(self.begin(shard, to)).await?;
@@ -158,20 +159,23 @@ impl Mover {
         self.take_up(id, Wish::GoOn).await
     }
 
-    /// Brings a shard back to where it was moved from, with every write that was made since; or goes on doing so.
+    /// Brings a shard back to where it was moved from, with every write that was made since; or goes on doing so. Where
+    /// the old copy does not have all of it, the move stays as it is, to be [finished](Self::finish).
     ///
     /// # Errors
     ///
-    /// When the move has no stream back, or has not come so far; otherwise as [`run`](Self::run).
+    /// When the move has no stream back, or has not come so far; [refused](Error::is_refused) when a server failed over since,
+    /// or the copies differ; otherwise as [`run`](Self::run).
     pub async fn roll_back(&self, id: MoveId) -> Result<MoveReport> {
         self.take_up(id, Wish::GoBack).await
     }
 
-    /// Ends a move: the stream back and the old copy are dropped.
+    /// Ends a move: the stream back and the old copy are dropped. Also one that is on its way back, as long as the shard has
+    /// not left the target.
     ///
     /// # Errors
     ///
-    /// When the shard does not live on the target yet, or something cannot be dropped; run it again.
+    /// When the shard does not live on the target, or something cannot be dropped; run it again.
     pub async fn finish(&self, id: MoveId) -> Result<MoveReport> {
         self.take_up(id, Wish::Finish).await
     }
@@ -317,7 +321,7 @@ impl Mover {
             Wish::GoOn | Wish::Abort => report.back,
             Wish::GoBack => true,
             Wish::Finish
-                if report.back || report.phase != MovePhase::Reversible && !report.is_ending() =>
+                if report.phase != MovePhase::Reversible && !report.is_ending() && !report.back =>
             {
                 return Err(Error::refused(format!("{id} is not that far: {}", report.phase))
                     .hint(format!("`howdah moves resume {id}`")));
@@ -351,9 +355,9 @@ impl Mover {
         )?;
         source.lock(report.shard).await?;
         target.lock(report.shard).await?;
-        let report = journal.take_over(report, back).await?;
+        let report = journal.take_over(report).await?;
         let names = Names::new(&snapshot.cluster, report.id.get(), report.shard, report.epoch);
-        Ok(Run::new(self, journal, report, names, [source, target]))
+        Ok(Run::new(self, journal, report, back, names, [source, target]))
     }
 
     pub(super) fn observe(&self, event: &MoveEvent) {

@@ -25,6 +25,8 @@ pub(super) struct Run<'a> {
     pub(super) mover: &'a Mover,
     pub(super) journal: Journal,
     pub(super) report: MoveReport,
+    /// Which way it goes. The journal knows of the way back once nothing was found that would keep it from that.
+    back: bool,
     pub(super) names: Names,
     pub(super) source: Side,
     pub(super) target: Side,
@@ -45,10 +47,12 @@ impl<'a> Run<'a> {
         mover: &'a Mover,
         journal: Journal,
         report: MoveReport,
+        back: bool,
         names: Names,
         [source, target]: [Side; 2],
     ) -> Self {
-        Self { mover, journal, report, names, source, target, fence_began: Mutex::new(None) }
+        let fence_began = Mutex::new(None);
+        Self { mover, journal, report, back, names, source, target, fence_began }
     }
 
     /// How the other server reaches this one.
@@ -59,7 +63,7 @@ impl<'a> Run<'a> {
 
     /// Brings the move to its rest: the shard lives on the target, or, on the way back, on the source.
     pub(super) async fn go_on(&self) -> Result<()> {
-        match (self.report.is_ending(), self.report.back) {
+        match (self.report.is_ending(), self.back) {
             (false, false) => self.forward().await,
             (false, true) => self.backward().await,
             // The schema that would say so may be dropped already; the journal says it.
@@ -123,7 +127,11 @@ impl<'a> Run<'a> {
             let schema = schema_at(self.report.shard, old, &home.name);
             let relations = Relations::read(&home.work, &schema).await?;
             self.close_if_open(&cutover, &relations).await?;
-            let findings = self.verify([home, copy], &schema, &relations).await?;
+            // Until here it can be undone, whatever is found; from here on it goes back when it is resumed.
+            self.event_begin(MoveStep::Verify);
+            let findings = self.compare([home, copy], &schema, &relations).await?;
+            self.journal.turn_back(&self.report).await?;
+            self.end(MoveStep::Verify).await?;
             cutover.perform(&relations, &findings).await?;
         } else {
             self.conclude(&cutover).await?;
@@ -208,9 +216,10 @@ impl<'a> Run<'a> {
         let findings = pair.compare(relations, progress).await?;
         self.store(&findings).await?;
         if let Some(difference) = findings.difference() {
+            let has_left = self.back || self.report.phase == MovePhase::Reversible;
             return Err(Error::refused(format!("the copies differ: {difference}")).hint(format!(
                 "the shard stays where it is; the move can be ended by `howdah moves {} {}`",
-                if self.report.phase == MovePhase::Reversible { "finish" } else { "abort" },
+                if has_left { "finish" } else { "abort" },
                 self.report.id
             )));
         }
@@ -274,8 +283,8 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn event(&self, step: MoveStep, what: MoveNews) {
-        let (id, shard, back) = (Some(self.report.id), self.report.shard, self.report.back);
-        self.mover.observe(&MoveEvent { id, shard, back, step, what });
+        let (id, shard) = (Some(self.report.id), self.report.shard);
+        self.mover.observe(&MoveEvent { id, shard, back: self.back, step, what });
     }
 
     pub(super) async fn rest(&self, phase: MovePhase) -> Result<()> {

@@ -43,17 +43,21 @@ impl Run<'_> {
         self.drop_copy(home, copy, new, MovePhase::RolledBack).await
     }
 
-    /// Ends a move whose shard lives on the target for good.
+    /// Ends a move whose shard lives on the target for good; on the way back, as long as the target was not closed.
     pub(super) async fn finish(&self) -> Result<()> {
         let (old, new) = (self.report.epoch, next(self.report.epoch)?);
         let (source, target) = (&self.source, &self.target);
         let epochs = source.epochs(self.report.shard).await?;
         if epochs.contains(&old) || !target.epochs(self.report.shard).await?.contains(&new) {
+            let when = if self.report.back { "any more" } else { "yet" };
             return Err(Error::refused(format!(
-                "shard {} does not live on {} yet",
+                "shard {} does not live on {} {when}",
                 self.report.shard, target.name
             ))
             .hint(format!("`howdah moves resume {}`", self.report.id)));
+        }
+        if self.report.back {
+            self.journal.stay(&self.report).await?;
         }
         self.begin(MoveStep::DropReverse).await?;
         self.drop_stream(target, source, &self.names.reverse).await?;
@@ -71,7 +75,7 @@ impl Run<'_> {
                 self.report.shard, source.name
             ))
             .hint(format!(
-                "`howdah moves resume {id}`, then `howdah moves rollback {id}`",
+                "`howdah moves resume {id}`, then `howdah moves rollback {id}` or `finish`",
                 id = self.report.id
             )));
         }
@@ -99,7 +103,10 @@ impl Run<'_> {
         phase: MovePhase,
     ) -> Result<()> {
         self.begin(MoveStep::DropCopy).await?;
-        self.drop_schema_if_ours(copy, epoch).await?;
+        // A way back that was given up may have opened it.
+        for epoch in [epoch, next(epoch)?] {
+            self.drop_schema_if_ours(copy, epoch).await?;
+        }
         self.unmark(home, epoch).await?;
         self.end(MoveStep::DropCopy).await?;
         self.rest(phase).await
@@ -119,6 +126,11 @@ impl Run<'_> {
             return Err(Error::refused(format!("{schema} was not made by {}", self.report.id))
                 .at(&side.name)
                 .hint("look at it, and drop it by hand"));
+        }
+        if self.journal.is_home(self.report.shard, &side.name, epoch).await? {
+            return Err(Error::refused(format!("the catalog says that {schema} is the home"))
+                .at(&side.name)
+                .hint("was the catalog restored from a backup? see what is there before anything else"));
         }
         let sql = format!("SET lock_timeout = '30s'; {}", seal::drop_schema(&schema));
         side.work.batch(&sql, "cannot drop the copy").await?;

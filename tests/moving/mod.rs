@@ -211,6 +211,14 @@ impl Ledger {
 
 /// Whatever of moves is on the servers of a test, in words.
 pub(crate) async fn leftovers(test: &TestCluster) -> Result<Vec<String>> {
+    leftovers_on(test, test.servers().names()).await
+}
+
+/// The same on some servers, replicas that were promoted included.
+pub(crate) async fn leftovers_on(
+    test: &TestCluster,
+    names: impl IntoIterator<Item = &str>,
+) -> Result<Vec<String>> {
     const LEFT: &str = "SELECT 'slot ' || slot_name FROM pg_replication_slots WHERE database = current_database() \
         UNION ALL SELECT 'publication ' || pubname FROM pg_publication \
         UNION ALL SELECT 'subscription ' || subname FROM pg_subscription \
@@ -222,7 +230,7 @@ pub(crate) async fn leftovers(test: &TestCluster) -> Result<Vec<String>> {
         UNION ALL SELECT 'advisory lock' FROM pg_locks WHERE locktype = 'advisory' AND objid < 8192 \
             AND classid = 1752135524 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
     let mut left = Vec::new();
-    for name in test.servers().names() {
+    for name in names {
         let admin = test.admin(name).await?;
         for row in admin.query(LEFT, &[]).await.unwrap() {
             left.push(format!("{name}: {}", row.get::<_, String>(0)));
