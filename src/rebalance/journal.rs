@@ -76,7 +76,7 @@ pub struct MoveReport {
     pub verified: bool,
     /// Whether a reverse stream was asked for.
     pub reverse: bool,
-    /// Why the last run of it ended early.
+    /// Why the last run of it ended early, or what it had to leave on a server that was [lost](crate::Mover::without).
     pub error: Option<String>,
     pub(super) epoch: Epoch,
     pub(super) back: bool,
@@ -357,6 +357,16 @@ impl Journal {
     /// Enters the phase in which the move comes to rest.
     pub(super) async fn rest(&self, of: &MoveReport, phase: MovePhase) -> Result<()> {
         self.set(of, "phase = $3, error = NULL", &[&phase.as_str()]).await
+    }
+
+    /// Ends the move, and notes what was not done for it.
+    pub(super) async fn rest_without(
+        &self,
+        of: &MoveReport,
+        phase: MovePhase,
+        note: &str,
+    ) -> Result<()> {
+        self.set(of, "phase = $3, error = $4", &[&phase.as_str(), &note]).await
     }
 
     /// Notes why a run ended early. The run may have been taken over, and then this is of no interest.

@@ -14,6 +14,7 @@ mod event;
 mod hosts;
 mod journal;
 mod load;
+mod lost;
 mod mover;
 mod names;
 mod plan;

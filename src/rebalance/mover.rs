@@ -53,6 +53,7 @@ pub struct Mover {
     pub(super) pg_bin: Option<PathBuf>,
     pub(super) max_wal: u64,
     reverse: bool,
+    pub(super) lost: Option<InstanceName>,
     observer: Box<dyn Fn(&MoveEvent) + Send + Sync>,
     /// Held during a fence.
     pub(super) fencing: Arc<Mutex<()>>,
@@ -60,7 +61,7 @@ pub struct Mover {
 
 /// What is to be done with a move that is in the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wish {
+pub(super) enum Wish {
     GoOn,
     GoBack,
     Finish,
@@ -79,6 +80,7 @@ impl Mover {
             pg_bin: std::env::var_os("HOWDAH_PG_BIN").map(PathBuf::from),
             max_wal: MAX_WAL,
             reverse: true,
+            lost: None,
             observer: Box::new(|_| {}),
             fencing: Arc::default(),
         })
@@ -241,7 +243,7 @@ impl Mover {
         self.show(open.id).await
     }
 
-    async fn snapshot(&self) -> Result<Snapshot> {
+    pub(super) async fn snapshot(&self) -> Result<Snapshot> {
         Catalog::new(self.connector.clone()).load().await
     }
 
@@ -299,6 +301,7 @@ impl Mover {
     async fn take_up_once(&self, id: MoveId, wish: Wish) -> Result<()> {
         let journal = Journal::open(&self.connector).await?;
         let report = journal.show(id).await?;
+        let lost = self.lost.as_ref().filter(|_| matches!(wish, Wish::Finish | Wish::Abort));
         let back = match wish {
             _ if !report.phase.is_open() => {
                 let ended = matches!(
@@ -313,6 +316,7 @@ impl Mover {
                     Err(Error::refused(format!("{id} has ended: {}", report.phase)))
                 };
             }
+            Wish::Finish | Wish::Abort if lost.is_some() => false,
             Wish::GoOn if report.phase == MovePhase::Reversible => return Ok(()),
             Wish::GoBack if report.phase != MovePhase::Reversible && !report.back => {
                 return Err(Error::refused(format!("{id} is not that far: {}", report.phase))
@@ -328,8 +332,12 @@ impl Mover {
             }
             Wish::Finish => false,
         };
+        if let Some(lost) = lost {
+            return self.end_without(lost, wish, &journal, &report).await;
+        }
         let snapshot = self.snapshot().await?;
-        let run = self.lock(&snapshot, journal, &report, back).await?;
+        let run = self.lock(&snapshot, journal, &report, back).await;
+        let run = run.map_err(|error| or_without(error, wish, &report))?;
         let done = match wish {
             Wish::GoOn | Wish::GoBack => run.go_on().await,
             Wish::Finish => run.finish().await,
@@ -365,6 +373,24 @@ impl Mover {
     }
 }
 
+/// The next step where a server that a move is to be ended with does not answer.
+fn or_without(error: Error, wish: Wish, report: &MoveReport) -> Error {
+    let word = match wish {
+        Wish::Finish => "finish",
+        Wish::Abort => "abort",
+        Wish::GoOn | Wish::GoBack => return error,
+    };
+    let ends = [&report.source, &report.target];
+    let away = ends.into_iter().find(|end| error.instance() == Some(end.as_str()));
+    match away {
+        Some(away) if error.is_unavailable() => error.hint(format!(
+            "is it gone for good? `howdah moves {word} {} --lost {away}`",
+            report.id
+        )),
+        _ => error,
+    }
+}
+
 fn is_lost(error: &Error) -> bool {
     error.kind() == crate::error::Kind::Unavailable
 }
@@ -374,6 +400,7 @@ impl fmt::Debug for Mover {
         f.debug_struct("Mover")
             .field("reverse", &self.reverse)
             .field("max_wal", &self.max_wal)
+            .field("lost", &self.lost)
             .finish_non_exhaustive()
     }
 }

@@ -17,6 +17,8 @@ const SERVER: &str = "\
         WHERE (SELECT count(*) FROM pg_replication_slots) + 2 > m::int \
     UNION ALL SELECT 'max_logical_replication_workers is ' || m FROM current_setting('max_logical_replication_workers') m \
         WHERE m::int < 2 \
+    UNION ALL SELECT 'max_slot_wal_keep_size is -1: the WAL that a slot keeps for a copy could fill the disk' \
+        WHERE current_setting('max_slot_wal_keep_size') = '-1' \
     UNION ALL SELECT 'the function howdah.guard() is missing: run `howdah init` again' \
         WHERE to_regprocedure('howdah.guard()') IS NULL \
     UNION ALL SELECT 'session_replication_role is ' || current_setting('session_replication_role') \

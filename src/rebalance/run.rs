@@ -16,6 +16,7 @@ use super::names::{Names, schema_at};
 use super::relations::Relations;
 use super::side::Side;
 use super::step::{MovePhase, MoveStep};
+use super::stream;
 use super::verify::{Findings, Pair};
 use crate::shard::Epoch;
 use crate::{Error, Result};
@@ -209,6 +210,7 @@ impl<'a> Run<'a> {
         relations: &Relations,
     ) -> Result<Findings> {
         self.journal.set_verified(&self.report, false).await?;
+        self.check_stream(home).await?;
         let pair = Pair { home, copy, schema, id: self.report.id.get() };
         let progress = |rows| {
             self.event(MoveStep::Verify, MoveNews::Progress { rows, bytes: 0, of_bytes: 0 });
@@ -225,6 +227,24 @@ impl<'a> Run<'a> {
         }
         self.journal.set_verified(&self.report, true).await?;
         Ok(findings)
+    }
+
+    /// Nothing catches up any more where the server gave up the slot.
+    async fn check_stream(&self, home: &Side) -> Result<()> {
+        let to_target = home.name == self.source.name;
+        let (name, end) = if to_target {
+            (&self.names.forward, "abort")
+        } else {
+            (&self.names.reverse, "finish")
+        };
+        match stream::held_back(home, name).await? {
+            Some((_, false)) => Err(Error::refused(format!(
+                "the copy fell so far behind that {} dropped what it lacks (max_slot_wal_keep_size)",
+                home.name
+            ))
+            .hint(format!("`howdah moves {end} {}`, then move the shard anew", self.report.id))),
+            _ => Ok(()),
+        }
     }
 
     async fn store(&self, findings: &Findings) -> Result<()> {

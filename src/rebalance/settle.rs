@@ -84,7 +84,7 @@ impl Run<'_> {
         for epoch in [old, new] {
             self.drop_schema_if_ours(target, epoch).await?;
         }
-        self.unmark(source, old).await?;
+        unmark(source, &schema_at(self.report.shard, old, &source.name)).await?;
         self.rest(MovePhase::Aborted).await
     }
 
@@ -107,7 +107,7 @@ impl Run<'_> {
         for epoch in [epoch, next(epoch)?] {
             self.drop_schema_if_ours(copy, epoch).await?;
         }
-        self.unmark(home, epoch).await?;
+        unmark(home, &schema_at(self.report.shard, epoch, &home.name)).await?;
         self.end(MoveStep::DropCopy).await?;
         self.rest(phase).await
     }
@@ -149,11 +149,18 @@ impl Run<'_> {
         let mark = format!("SELECT FROM {table} WHERE move = $1");
         Ok(side.work.opt(&mark, &[&self.report.id.get()], WHAT).await?.is_some())
     }
+}
 
-    async fn unmark(&self, home: &Side, epoch: Epoch) -> Result<()> {
-        let schema = schema_at(self.report.shard, epoch, &home.name);
-        let sql = format!("SET lock_timeout = '30s'; DROP TABLE IF EXISTS {schema}.{MARK_TABLE}");
-        home.work.batch(&sql, "cannot unmark the shard").await?;
-        home.work.refresh().await
-    }
+/// Drops what a stream has on one server, whichever end of it that is.
+pub(super) async fn drop_stream_at(side: &Side, name: &str) -> Result<()> {
+    stream::unsubscribe(side, name).await?;
+    stream::drop_slot(side, name).await?;
+    stream::unpublish(side, name).await
+}
+
+/// Takes the mark of a move off the home, which migrations may change from then on.
+pub(super) async fn unmark(home: &Side, schema: &str) -> Result<()> {
+    let sql = format!("SET lock_timeout = '30s'; DROP TABLE IF EXISTS {schema}.{MARK_TABLE}");
+    home.work.batch(&sql, "cannot unmark the shard").await?;
+    home.work.refresh().await
 }

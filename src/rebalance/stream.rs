@@ -172,10 +172,11 @@ pub(super) async fn advance(from: &Side, name: &str, position: PgLsn) -> Result<
     from.mover.batch("CHECKPOINT", "cannot write the slot to disk").await
 }
 
-/// How many bytes of WAL a slot holds back, and whether they are still all there.
+/// How many bytes of WAL a slot holds back, and whether they are still all there: the server gives a slot up that would hold
+/// back more than `max_slot_wal_keep_size`.
 pub(super) async fn held_back(from: &Side, name: &str) -> Result<Option<(i64, bool)>> {
-    const HELD: &str = "SELECT (pg_current_wal_lsn() - restart_lsn)::bigint, wal_status IN ('reserved', 'extended') \
-        FROM pg_replication_slots WHERE slot_name = $1 AND restart_lsn IS NOT NULL";
+    const HELD: &str = "SELECT coalesce(pg_current_wal_lsn() - restart_lsn, 0)::bigint, \
+        coalesce(wal_status <> 'lost', true) FROM pg_replication_slots WHERE slot_name = $1";
 
     let row = from.watch.opt(HELD, &[&name], "cannot look at the slot").await?;
     Ok(row.map(|row| (row.get(0), row.get(1))))

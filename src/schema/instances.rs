@@ -225,8 +225,13 @@ impl Instances {
             problems.extend(self.left_on(client, name).await?);
         }
         if !problems.is_empty() {
-            return Err(Error::refused(format!("{name} is in use: {}", problems.join("; ")))
-                .hint(format!("empty it with `howdah instance drain {name}`")));
+            let next = match client {
+                Some(_) => format!("empty it with `howdah instance drain {name}`"),
+                None => format!("it is lost for good? `howdah moves finish MOVE --lost {name}`"),
+            };
+            return Err(
+                Error::refused(format!("{name} is in use: {}", problems.join("; "))).hint(next)
+            );
         }
         self.change(REMOVE, &[&name.as_str()]).await?;
         self.plan.instances.remove(name);

@@ -22,6 +22,10 @@ async fn a_shard_moves_is_compared_and_comes_back() {
     assert_eq!(folder.json(["verify", "1"])["verified"], true);
     assert!(folder.run(["moves", "list"]).stdout.contains("m1  shard 1 pg2 -> pg1  reversible"));
 
+    let ran = folder.run(["moves", "finish", "1", "--lost", "pg2"]);
+    assert_eq!(ran.status, 3, "{}", ran.stderr);
+    assert!(ran.error().contains("pg2 is not lost"), "{}", ran.stderr);
+
     assert_eq!(folder.json(["moves", "rollback", "1"])["phase"], "rolled_back");
     assert_eq!(folder.json(["moves", "show", "m1"])["phase"], "rolled_back");
     assert_eq!(folder.json(["status"])["moves"], json!([]));

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use bytesize::ByteSize;
 use clap::{Args, Subcommand};
-use howdah::{MoveEvent, MovePhase, MoveReport, Mover, ShardId};
+use howdah::{InstanceName, MoveEvent, MovePhase, MoveReport, Mover, ShardId};
 use serde::Serialize;
 
 use crate::Context;
@@ -21,11 +21,11 @@ pub(crate) enum Command {
     /// Go on with a move that was interrupted
     Resume(Which),
     /// Undo a move before the shard has left
-    Abort(Which),
+    Abort(End),
     /// Bring the shard back, with all that was written since
     Rollback(Which),
     /// Drop the old copy: the move cannot be undone from then on
-    Finish(Which),
+    Finish(End),
 }
 
 #[derive(Args)]
@@ -36,6 +36,25 @@ pub(crate) struct Which {
     /// The move, as m17, or the number of a shard that has an open one
     #[arg(value_name = "MOVE")]
     name: String,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Without the server that the copy is on, the move ends only where the shard lives: what it has on the \
+lost one is left there.
+
+Examples:
+  howdah moves finish m17
+  howdah moves finish 5               the open move of shard 5
+  howdah moves finish 5 --lost pg1    pg1 had the old copy, and will not come back"
+)]
+pub(crate) struct End {
+    /// The move, as m17, or the number of a shard that has an open one
+    #[arg(value_name = "MOVE")]
+    name: String,
+    /// Do without this instance: its server is gone for good
+    #[arg(long, value_name = "NAME", value_parser = InstanceName::new)]
+    lost: Option<InstanceName>,
 }
 
 /// A move in JSON.
@@ -60,36 +79,41 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
     let progress = Progress::new(output);
     let told = progress.clone();
     let mover = Mover::new(&context.config()?)?;
-    let mover = mover.on_event(move |event: &MoveEvent| told.tell(event));
+    let mut mover = mover.on_event(move |event: &MoveEvent| told.tell(event));
+    if let Command::Abort(End { lost: Some(lost), .. })
+    | Command::Finish(End { lost: Some(lost), .. }) = &command
+    {
+        mover = mover.without(lost.clone());
+    }
     let shown = match command {
         Command::List => {
             let moves = mover.list().await?;
             let documents: Vec<_> = moves.iter().map(Document::new).collect();
             return output.show(&documents, picture(moves.iter(), output));
         }
-        Command::Show(which) => which.find(&mover).await,
-        Command::Resume(which) => Ok(mover.resume(which.find(&mover).await?.id).await?),
-        Command::Abort(which) => Ok(mover.abort(which.find(&mover).await?.id).await?),
-        Command::Rollback(which) => Ok(mover.roll_back(which.find(&mover).await?.id).await?),
-        Command::Finish(which) => Ok(mover.finish(which.find(&mover).await?.id).await?),
+        Command::Show(Which { name }) => find(&name, &mover).await,
+        Command::Resume(Which { name }) => Ok(mover.resume(find(&name, &mover).await?.id).await?),
+        Command::Abort(End { name, .. }) => Ok(mover.abort(find(&name, &mover).await?.id).await?),
+        Command::Rollback(Which { name }) => {
+            Ok(mover.roll_back(find(&name, &mover).await?.id).await?)
+        }
+        Command::Finish(End { name, .. }) => {
+            Ok(mover.finish(find(&name, &mover).await?.id).await?)
+        }
     };
     progress.finish();
     let shown = shown?;
     output.show(&Document::new(&shown), picture([&shown].into_iter(), output))
 }
 
-impl Which {
-    async fn find(&self, mover: &Mover) -> Result<MoveReport> {
-        let Ok(number) = self.name.parse() else {
-            return Ok(mover.show(self.name.parse()?).await?);
-        };
-        let shard = ShardId::new(number)?;
-        mover.open_move(shard).await?.ok_or_else(|| {
-            Failure::usage(format!(
-                "shard {shard} has no open move; `howdah moves list` shows them"
-            ))
-        })
-    }
+async fn find(name: &str, mover: &Mover) -> Result<MoveReport> {
+    let Ok(number) = name.parse() else {
+        return Ok(mover.show(name.parse()?).await?);
+    };
+    let shard = ShardId::new(number)?;
+    mover.open_move(shard).await?.ok_or_else(|| {
+        Failure::usage(format!("shard {shard} has no open move; `howdah moves list` shows them"))
+    })
 }
 
 impl Document {

@@ -1,0 +1,92 @@
+//! The end of a move one server of which is gone for good.
+//!
+//! The lock of the server that stays is enough: a home is closed only by the session that holds the lock there. So the shard
+//! lives where the catalog says, if that server, under its lock, has it by that name.
+
+use super::event::{MoveEvent, MoveNews};
+use super::journal::{Journal, MoveReport};
+use super::mover::{Mover, Wish};
+use super::names::{Names, schema_at};
+use super::run::next;
+use super::settle::{drop_stream_at, unmark};
+use super::side::Side;
+use super::step::{MovePhase, MoveStep};
+use crate::shard::InstanceName;
+use crate::{Error, Result};
+
+impl Mover {
+    /// An instance whose server is gone for good: [`finish`](Self::finish) and [`abort`](Self::abort) end a move without it.
+    /// What the move has on it is left there, and noted in the journal. Default: none.
+    #[must_use]
+    pub fn without(mut self, lost: InstanceName) -> Self {
+        self.lost = Some(lost);
+        self
+    }
+
+    /// Ends a move, where the shard lives, without the other server.
+    pub(super) async fn end_without(
+        &self,
+        lost: &InstanceName,
+        wish: Wish,
+        journal: &Journal,
+        report: &MoveReport,
+    ) -> Result<()> {
+        let (id, shard) = (report.id, report.shard);
+        let ends = [&report.source, &report.target];
+        if !ends.contains(&lost) {
+            return Err(Error::input(format!("{id} does not touch {lost}")));
+        }
+        let snapshot = self.snapshot().await?;
+        let home = snapshot.map.home(shard)?;
+        let there = next(report.epoch)?;
+        let phase = match (wish, home.instance(), home.epoch()) {
+            (Wish::Abort, at, epoch) if *at == report.source && epoch == report.epoch => {
+                MovePhase::Aborted
+            }
+            (Wish::Finish, at, epoch) if *at == report.target && epoch == there => {
+                MovePhase::Finished
+            }
+            (Wish::Finish, at, epoch) if *at == report.source && epoch == next(there)? => {
+                MovePhase::RolledBack
+            }
+            (_, at, _) => {
+                return Err(Error::refused(format!("shard {shard} lives on {at}")).hint(
+                    "where it has left its source, its move is finished; where not, aborted",
+                ));
+            }
+        };
+        if home.instance() == lost {
+            return Err(Error::refused(format!("shard {shard} lives on {lost}"))
+                .hint("bring that server back, or promote a standby of it"));
+        }
+        match Side::connect(&self.connector, &snapshot, lost).await {
+            Ok(_) => {
+                return Err(Error::refused(format!("{lost} is not lost: it answers"))
+                    .hint("end the move with it, so that nothing is left there"));
+            }
+            Err(error) if error.is_unavailable() || error.is_wrong_server() => {}
+            Err(error) => return Err(error),
+        }
+        let side = Side::connect(&self.connector, &snapshot, home.instance()).await?;
+        side.lock(shard).await?;
+        let report = journal.take_over(report).await?;
+        if !side.epochs(shard).await?.contains(&home.epoch()) {
+            return Err(Error::refused(format!(
+                "shard {shard} is closed on {}: it was about to leave for {lost}",
+                side.name
+            ))
+            .hint("bring that server back; it may have the only copy that can serve"));
+        }
+        let names = Names::new(&snapshot.cluster, id.get(), shard, report.epoch);
+        let (id, back, step) = (Some(id), report.back, MoveStep::DropReverse);
+        let observe = |what| self.observe(&MoveEvent { id, shard, back, step, what });
+        observe(MoveNews::Begun);
+        for name in [&names.forward, &names.reverse] {
+            drop_stream_at(&side, name).await?;
+        }
+        observe(MoveNews::Done);
+        unmark(&side, &schema_at(shard, home.epoch(), &side.name)).await?;
+        let note = format!("{lost} was given as lost: what the move had there was left");
+        journal.rest_without(&report, phase, &note).await
+    }
+}

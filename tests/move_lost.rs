@@ -1,0 +1,144 @@
+//! A server that is gone for good, or a copy that has fallen too far behind, hinders no move from being ended; and no slot
+//! may keep WAL without bounds meanwhile.
+#![cfg(test)]
+
+mod moving;
+
+use std::time::{Duration, Instant};
+
+use howdah::testing::TestCluster;
+use howdah::{Error, InstanceName, Instances, MovePhase, MoveStep, Mover, Result};
+use moving::{cluster_with_tables, leftovers, leftovers_on, schemas, shard};
+use tokio::time::sleep;
+
+fn pg(number: u8) -> InstanceName {
+    InstanceName::new(&format!("pg{number}")).unwrap()
+}
+
+async fn limit_wal(test: &TestCluster, instance: &str, limit: &str) {
+    let admin = test.admin(instance).await.unwrap();
+    let set = format!("ALTER SYSTEM SET max_slot_wal_keep_size = '{limit}'");
+    admin.batch_execute(&set).await.unwrap();
+    admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    let patience = Instant::now() + Duration::from_secs(60);
+    let shown = "SHOW max_slot_wal_keep_size";
+    while admin.query_one(shown, &[]).await.unwrap().get::<_, String>(0) != limit {
+        assert!(Instant::now() < patience, "{instance} does not read its configuration");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_slot_without_bounds_is_not_made_and_one_that_was_given_up_is_named() -> Result<()> {
+    let test = cluster_with_tables()?.own_servers().start().await?;
+    let mover = Mover::new(&test.config())?;
+    limit_wal(&test, "pg1", "-1").await;
+    let error = mover.run(shard(), &pg(1)).await.unwrap_err();
+    let said = error.to_string();
+    assert!(error.is_refused() && said.contains("pg1 max_slot_wal_keep_size is -1"), "{said}");
+    assert!(!said.contains("pg2 max_slot"), "{said}");
+
+    limit_wal(&test, "pg1", "1GB").await;
+    let id = mover.run(shard(), &pg(1)).await?.id;
+    let old_home = test.admin("pg2").await?;
+    let stream: String = old_home
+        .query_one("SELECT subname FROM pg_subscription WHERE subname ~ '_r$'", &[])
+        .await
+        .unwrap()
+        .get(0);
+    let stop = format!("ALTER SUBSCRIPTION \"{stream}\" DISABLE");
+    old_home.batch_execute(&stop).await.unwrap();
+    limit_wal(&test, "pg1", "1MB").await;
+    let home = test.admin("pg1").await?;
+    let lost = "SELECT FROM pg_replication_slots WHERE slot_name = $1 AND wal_status = 'lost'";
+    let patience = Instant::now() + Duration::from_secs(60);
+    while home.query_opt(lost, &[&stream]).await.unwrap().is_none() {
+        assert!(Instant::now() < patience, "the slot is not given up");
+        home.batch_execute("SELECT pg_switch_wal(), txid_current()").await.unwrap();
+        home.batch_execute("CHECKPOINT").await.unwrap();
+    }
+    let error = mover.roll_back(id).await.unwrap_err();
+    let said = error.to_string();
+    assert!(error.is_refused() && said.contains("max_slot_wal_keep_size"), "{said}");
+    assert!(said.contains("moves finish m1"), "{said}");
+    assert_eq!(mover.finish(id).await?.phase, MovePhase::Finished);
+    assert_eq!(leftovers(&test).await?, Vec::<String>::new());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_move_is_finished_without_an_old_home_that_is_gone() -> Result<()> {
+    let mut test = cluster_with_tables()?.own_servers().start().await?;
+    let mover = Mover::new(&test.config())?;
+    let config = test.config();
+    let without = |lost| Ok::<_, Error>(Mover::new(&config)?.without(lost));
+    let (without_home, without_copy) = (without(pg(1))?, without(pg(2))?);
+    let id = mover.run(shard(), &pg(1)).await?.id;
+    for refused in [without_copy.finish(id).await, without_home.finish(id).await] {
+        assert!(refused.unwrap_err().is_refused(), "both are there");
+    }
+
+    test.kill("pg2").await?;
+    let error = mover.finish(id).await.unwrap_err();
+    assert!(
+        error.is_unavailable() && error.to_string().contains("finish m1 --lost pg2"),
+        "{error}"
+    );
+    let in_use = Instances::open(&config).await?.remove(&pg(2)).await.unwrap_err();
+    assert!(in_use.to_string().contains("--lost pg2"), "{in_use}");
+    assert!(without_copy.abort(id).await.unwrap_err().is_refused(), "it has left");
+    assert!(without_home.finish(id).await.unwrap_err().is_refused(), "it lives there");
+    assert!(without(pg(9))?.finish(id).await.unwrap_err().is_invalid_input());
+
+    let ended = without_copy.finish(id).await?;
+    assert_eq!(ended.phase, MovePhase::Finished);
+    assert!(ended.error.unwrap().contains("pg2 was given as lost"));
+    assert_eq!(leftovers_on(&test, ["pg1"]).await?, Vec::<String>::new());
+    Instances::open(&config).await?.remove(&pg(2)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_move_is_aborted_without_a_target_that_is_gone() -> Result<()> {
+    let mut test = cluster_with_tables()?.own_servers().instances(3).start().await?;
+    die_at(&test, MoveStep::Verify, pg(3)).await?;
+    test.kill("pg3").await?;
+    let mover = Mover::new(&test.config())?;
+    let open = mover.open_move(shard()).await?.unwrap();
+    assert!(mover.abort(open.id).await.unwrap_err().is_unavailable());
+    let without = Mover::new(&test.config())?.without(pg(3));
+    assert!(without.finish(open.id).await.unwrap_err().is_refused(), "it never left");
+    assert_eq!(without.abort(open.id).await?.phase, MovePhase::Aborted);
+    let left = ["pg1", "pg2"];
+    assert_eq!(leftovers_on(&test, left).await?, Vec::<String>::new());
+    mover.finish(mover.run(shard(), &pg(1)).await?.id).await?;
+    test.start_server("pg3").await?;
+    assert!(schemas(&test).await?.contains(&"pg3 shard_0001_e1".to_owned()), "left as it was");
+
+    // Closed where it was: only the target can serve.
+    die_at(&test, MoveStep::AwaitSourceHosts, pg(2)).await?;
+    test.kill("pg2").await?;
+    let open = mover.open_move(shard()).await?.unwrap();
+    let error = Mover::new(&test.config())?.without(pg(2)).abort(open.id).await.unwrap_err();
+    assert!(error.is_refused() && error.to_string().contains("closed on pg1"), "{error}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_move_that_died_when_the_shard_had_left_is_finished_without_its_source() -> Result<()> {
+    let mut test = cluster_with_tables()?.own_servers().start().await?;
+    die_at(&test, MoveStep::DropForward, pg(1)).await?;
+    test.kill("pg2").await?;
+    let mover = Mover::new(&test.config())?.without(pg(2));
+    let open = mover.open_move(shard()).await?.unwrap();
+    assert_eq!(mover.finish(open.id).await?.phase, MovePhase::Finished);
+    assert_eq!(leftovers_on(&test, ["pg1"]).await?, Vec::<String>::new());
+    Ok(())
+}
+
+/// A move dies when a step begins.
+async fn die_at(test: &TestCluster, step: MoveStep, to: InstanceName) -> Result<()> {
+    let dying = Mover::new(&test.config())?
+        .on_event(move |event| assert!(event.step != step, "died as it should"));
+    assert!(tokio::spawn(async move { dying.run(shard(), &to).await }).await.is_err());
+    Ok(())
+}
