@@ -224,18 +224,20 @@ impl Journal {
         row.as_ref().map(MoveReport::from_row).transpose()
     }
 
-    /// Enters a move. Where the shard has an open one already, that is an error of the database.
-    pub(super) async fn enter(&self, intent: &Intent<'_>) -> Result<MoveReport> {
-        let sql = format!(
-            "INSERT INTO howdah.move (shard, source, target, epoch, reverse, step, source_system, source_timeline, \
-                 target_system, target_timeline) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING {COLUMNS}"
-        );
+    /// Enters a move, if the shard lives where it was looked at and the target takes shards; both stay so until it is entered.
+    /// Where the shard has an open one already, that is an error of the database.
+    pub(super) async fn enter(&self, intent: &Intent<'_>) -> Result<Option<MoveId>> {
+        const ENTER: &str = "INSERT INTO howdah.move (shard, source, target, epoch, reverse, step, source_system, \
+                 source_timeline, target_system, target_timeline) \
+             SELECT shard, instance, name, epoch, $5, $6, $7, $8, $9, $10 FROM howdah.home, howdah.instance \
+             WHERE shard = $1 AND instance = $2 AND epoch = $4 AND name = $3 AND state = 'active' \
+             FOR SHARE RETURNING id";
+
         let [source, target] = intent.servers;
         let row = self
             .session
-            .one(
-                &sql,
+            .opt(
+                ENTER,
                 &[
                     &number(intent.shard),
                     &intent.source.as_str(),
@@ -251,7 +253,7 @@ impl Journal {
                 "cannot write the journal",
             )
             .await?;
-        MoveReport::from_row(&row)
+        Ok(row.map(|row| MoveId(row.get(0))))
     }
 
     /// Takes a move over from whoever was at it before, if it is still as it was when we looked. The caller holds the locks.

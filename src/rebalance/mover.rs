@@ -124,21 +124,32 @@ impl Mover {
     /// [refused](Error::is_refused), with the shard where it was, where the copies differ. Otherwise what went wrong on the
     /// way; run it again, or [`abort`](Self::abort).
     pub async fn run(&self, shard: ShardId, to: &InstanceName) -> Result<MoveReport> {
+        for _ in 0..ROUNDS {
+            if let Some(moved) = Box::pin(self.run_once(shard, to)).await? {
+                return Ok(moved);
+            }
+        }
+        Err(Error::refused(format!("others move shard {shard}, too"))
+            .hint("see `howdah moves list`, and run this again"))
+    }
+
+    /// Nothing when others have changed what the move would have begun with.
+    async fn run_once(&self, shard: ShardId, to: &InstanceName) -> Result<Option<MoveReport>> {
         let journal = Journal::open(&self.connector).await?;
         if let Some(open) = journal.open_move(shard).await? {
             let rests = open.phase == MovePhase::Reversible;
             if rests || open.is_ending() {
                 let home = self.snapshot().await?.map.home(shard)?.instance().clone();
                 if rests && home == *to {
-                    return Ok(open);
+                    return Ok(Some(open));
                 }
                 let id = open.id;
                 let ended = if rests { self.finish(id).await? } else { self.resume(id).await? };
                 if home == *to {
-                    return Ok(ended);
+                    return Ok(Some(ended));
                 }
             } else if open.target == *to && !open.back {
-                return self.resume(open.id).await;
+                return self.resume(open.id).await.map(Some);
             } else {
                 let way_out = if open.back { "finish" } else { "abort" };
                 return Err(Error::refused(format!(
@@ -148,8 +159,10 @@ impl Mover {
                 .hint(format!("resume or {way_out} it: `howdah moves resume {}`", open.id)));
             }
         }
-        let id = Box::pin(self.begin(shard, to)).await?;
-        self.resume(id).await
+        match Box::pin(self.begin(shard, to)).await? {
+            Some(id) => self.resume(id).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Goes on with a move that was interrupted, in the direction that it had.
@@ -247,8 +260,8 @@ impl Mover {
         Catalog::new(self.connector.clone()).load().await
     }
 
-    /// Everything up to the journal's entry.
-    async fn begin(&self, shard: ShardId, to: &InstanceName) -> Result<MoveId> {
+    /// Everything up to the journal's entry. Nothing when, while we waited for the locks, the shard has moved.
+    async fn begin(&self, shard: ShardId, to: &InstanceName) -> Result<Option<MoveId>> {
         let snapshot = self.snapshot().await?;
         let home = snapshot.map.home(shard)?.clone();
         let target = snapshot.instances.get_key_value(to).ok_or_else(|| {
@@ -270,9 +283,12 @@ impl Mover {
         )?;
         source.lock(shard).await?;
         target.lock(shard).await?;
+        if *self.snapshot().await?.map.home(shard)? != home {
+            return Ok(None);
+        }
         observe(MoveStep::LockServers, super::event::MoveNews::Done);
         observe(MoveStep::Preflight, super::event::MoveNews::Begun);
-        preflight::check(&source, &target, shard, &home.schema()).await?;
+        preflight::check(&source, &target, &home).await?;
         observe(MoveStep::Preflight, super::event::MoveNews::Done);
         let intent = Intent {
             shard,
@@ -282,7 +298,7 @@ impl Mover {
             reverse: self.reverse,
             servers: [&source.server, &target.server],
         };
-        Ok(Journal::open(&self.connector).await?.enter(&intent).await?.id)
+        Journal::open(&self.connector).await?.enter(&intent).await
     }
 
     /// Does with a move what is wished, again where a connection was lost on the way.

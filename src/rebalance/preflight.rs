@@ -2,7 +2,7 @@
 
 use super::names::GUARD;
 use super::side::Side;
-use crate::shard::ShardId;
+use crate::shard::Home;
 use crate::{Error, Result};
 
 /// What a shard's schema ($1) must not have, or depend on: one row a problem.
@@ -51,13 +51,12 @@ const EXTENSIONS: &str = "SELECT DISTINCT e.extname::text FROM pg_depend d \
 /// # Errors
 ///
 /// [Refused](Error::is_refused), naming all of it.
-pub(super) async fn check(
-    source: &Side,
-    target: &Side,
-    shard: ShardId,
-    schema: &str,
-) -> Result<()> {
+pub(super) async fn check(source: &Side, target: &Side, home: &Home) -> Result<()> {
+    let (shard, schema) = (home.shard(), home.schema());
     let mut problems = Vec::new();
+    if !source.epochs(shard).await?.contains(&home.epoch()) {
+        problems.push(format!("{} has no {schema}, which the catalog says is there", source.name));
+    }
     for row in source.work.rows(SHARD, &[&schema, &GUARD], CANNOT_LOOK).await? {
         problems.push(format!("shard {shard}: {}", row.get::<_, &str>(0)));
     }

@@ -65,11 +65,16 @@ impl Run<'_> {
         self.drop_copy(target, source, new, MovePhase::Finished).await
     }
 
-    /// Undoes a move before its cutover. The source was looked at under its lock: it is the home.
+    /// Undoes a move before its cutover. The source was looked at under its lock: it is the home. Or the shard has never been
+    /// where the move was to begin, and nothing was made.
     pub(super) async fn abort(&self) -> Result<()> {
         let (old, new) = (self.report.epoch, next(self.report.epoch)?);
         let (source, target) = (&self.source, &self.target);
-        if self.report.back || !source.epochs(self.report.shard).await?.contains(&old) {
+        let here = source.epochs(self.report.shard).await?;
+        let there = target.epochs(self.report.shard).await?;
+        let is_nowhere =
+            [old, new].iter().all(|epoch| !here.contains(epoch) && !there.contains(epoch));
+        if self.report.back || !here.contains(&old) && !is_nowhere {
             return Err(Error::refused(format!(
                 "shard {} has left {} already",
                 self.report.shard, source.name

@@ -212,7 +212,10 @@ impl Instances {
     /// When there is none of this name; [refused](Error::is_refused) while a shard lives there, a move has not ended
     /// that touches it, or the catalog is there.
     pub async fn remove(&mut self, name: &InstanceName) -> Result<()> {
-        const REMOVE: &str = "DELETE FROM howdah.instance WHERE name = $1";
+        // Who enters a move waits for the lock, and looks for its target after it.
+        const QUIET: &str = "LOCK TABLE howdah.move IN SHARE MODE";
+        const REMOVE: &str = "DELETE FROM howdah.instance WHERE name = $1 AND NOT EXISTS (SELECT FROM howdah.move \
+                              WHERE $1 IN (source, target) AND phase NOT IN ('finished', 'rolled_back', 'aborted'))";
 
         let dsn = self.known(name)?.clone();
         let mut problems = self.uses_of(name).await?;
@@ -233,7 +236,7 @@ impl Instances {
                 Error::refused(format!("{name} is in use: {}", problems.join("; "))).hint(next)
             );
         }
-        self.change(REMOVE, &[&name.as_str()]).await?;
+        self.change_after(QUIET, REMOVE, &[&name.as_str()]).await?;
         self.plan.instances.remove(name);
         if let Some(client) = client {
             let dropped = client.batch_execute("DROP SCHEMA IF EXISTS howdah CASCADE").await;
@@ -306,6 +309,16 @@ impl Instances {
         sql: &str,
         params: &[&(dyn postgres_types::ToSql + Sync)],
     ) -> Result<()> {
+        self.change_after("", sql, params).await
+    }
+
+    /// The same after a statement that takes a lock.
+    async fn change_after(
+        &self,
+        lock: &str,
+        sql: &str,
+        params: &[&(dyn postgres_types::ToSql + Sync)],
+    ) -> Result<()> {
         let failed = |error: tokio_postgres::Error| {
             if error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION) {
                 return Error::refused("a shard has come to live there just now").because(error);
@@ -315,17 +328,20 @@ impl Instances {
         let raise = format!(
             "UPDATE howdah.cluster SET map_version = map_version + 1; NOTIFY {CHANNEL}; COMMIT"
         );
-        self.catalog.batch_execute("BEGIN").await.map_err(failed)?;
-        let changed = match self.catalog.execute(sql, params).await {
-            Ok(_) => self.catalog.batch_execute(&raise).await,
-            Err(error) => Err(error),
+        let changed = async {
+            self.catalog.batch_execute(&format!("BEGIN; {lock}")).await.map_err(failed)?;
+            if self.catalog.execute(sql, params).await.map_err(failed)? == 0 {
+                return Err(Error::refused("a move has come to touch it just now")
+                    .hint("see `howdah moves list`, and run this again"));
+            }
+            self.catalog.batch_execute(&raise).await.map_err(failed)
         };
-        if let Err(error) = changed {
+        let changed = changed.await;
+        if changed.is_err() {
             // The error to tell is the first one.
             let _ = self.catalog.batch_execute("ROLLBACK").await;
-            return Err(failed(error));
         }
-        Ok(())
+        changed
     }
 }
 
