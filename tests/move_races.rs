@@ -66,7 +66,7 @@ async fn a_target_that_is_drained_or_removed_meanwhile_gets_no_move() -> Result<
     let config = test.config();
     for (removed, reason) in [(false, "pg3 is draining"), (true, "no instance pg3")] {
         let instances = opened(&config).await;
-        let change = || async move { gone(instances, removed).await };
+        let change = move || async move { gone(instances, removed).await };
         let mover = held_up(&config, MoveStep::Preflight, true, change)?;
         let error = mover.run(shard(), &pg(3)).await.unwrap_err();
         assert!(error.to_string().contains(reason), "{error}");

@@ -87,14 +87,19 @@ impl Connector {
     /// Everything that can go wrong on the way, with the outcome "not executed". With several hosts, each one's reason is
     /// named.
     pub(crate) async fn connect(&self, dsn: &Dsn, role: Role) -> Result<Client> {
+        Ok(self.link(dsn, role).await?.client)
+    }
+
+    /// The same for who wants to be able to close it under a statement that runs.
+    pub(crate) async fn link(&self, dsn: &Dsn, role: Role) -> Result<Link> {
         let targets = self.targets(dsn, role)?;
         let alone = targets.len() == 1;
-        let attempts = targets.iter().map(|target| -> Attempt<'_, Client> {
+        let attempts = targets.iter().map(|target| -> Attempt<'_, Link> {
             Box::pin(async move {
                 let limit = self.settings.pool.connect_timeout;
-                let client = self.client(target, limit, alone).await?;
-                let standing = in_time(target, limit, Standing::ask(&client)).await?;
-                Ok((standing.of_a_primary(target)?, client))
+                let link = self.log_in(target, limit, alone).await?;
+                let standing = in_time(target, limit, Standing::ask(&link.client)).await?;
+                Ok((standing.of_a_primary(target)?, link))
             })
         });
         seek(None, attempts).await.map_err(|failures| no_primary(dsn, failures))
@@ -232,9 +237,9 @@ impl Connector {
 
 /// A connection, and the task that drives it: aborted, it closes the connection under whoever uses it.
 #[derive(Debug)]
-struct Link {
-    client: Client,
-    driven: AbortHandle,
+pub(crate) struct Link {
+    pub(crate) client: Client,
+    pub(crate) driven: AbortHandle,
 }
 
 /// Waits for a server that is to let somebody in.

@@ -2,12 +2,13 @@
 
 use std::fmt::Display;
 
+use tokio::task::AbortHandle;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, SimpleQueryMessage, SimpleQueryRow};
 
 use crate::Result;
 use crate::config::Dsn;
-use crate::connect::{Connector, Identity, Role, statement_failure};
+use crate::connect::{Connector, Identity, Link, Role, statement_failure};
 use crate::shard::InstanceName;
 
 /// Whatever the servers' defaults are: no limit ends a long copy, a mover that was stopped holds no transaction open
@@ -18,17 +19,32 @@ const SETTINGS: &str = "SET statement_timeout = 0; SET lock_timeout = 0; SET idl
     SET client_min_messages = warning; SET DateStyle = 'ISO, MDY'; SET IntervalStyle = 'postgres'; \
     SET TimeZone = 'UTC'; SET extra_float_digits = 1; SET bytea_output = 'hex'; SET check_function_bodies = off; ";
 
+/// What is done for a mover that is gone ends within a second, and its locks with it. Not every platform can tell.
+const NOTICE: &str = "SET client_connection_check_interval = '1s'";
+
 /// What is done is on disk when it is said to be done; who asked for more keeps that.
 const DURABLE: &str = "SELECT set_config('synchronous_commit', 'on', false) \
     WHERE current_setting('synchronous_commit') IN ('off', 'local')";
 
+const CANNOT_SET_UP: &str = "cannot set up the session";
+
 pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
-/// A connection to an instance, or to the catalog.
+/// A connection to an instance, or to the catalog. One to an instance is closed when it is dropped, whatever the server is
+/// doing for it, so that a mover which was stopped leaves nobody behind who builds indexes and holds the shard's lock.
 #[derive(Debug)]
 pub(super) struct Session {
     client: Client,
+    driven: Option<AbortHandle>,
     at: String,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(driven) = &self.driven {
+            driven.abort();
+        }
+    }
 }
 
 impl Session {
@@ -40,19 +56,20 @@ impl Session {
         role: Role,
     ) -> Result<Self> {
         let name: &InstanceName = &identity.instance;
-        let client = connector.connect(dsn, role).await.map_err(|error| error.at(name))?;
-        identity.greet(&client, SETTINGS).await?;
-        let session = Self { client, at: name.to_string() };
-        session.batch(DURABLE, "cannot set up the session").await?;
+        let Link { client, driven } =
+            connector.link(dsn, role).await.map_err(|error| error.at(name))?;
+        let session = Self { client, driven: Some(driven), at: name.to_string() };
+        identity.greet(&session.client, SETTINGS).await?;
+        session.set_up().await?;
         Ok(session)
     }
 
     /// Logs in to the catalog.
     pub(super) async fn open_catalog(connector: &Connector, role: Role) -> Result<Self> {
         let client = connector.connect(&connector.settings().catalog, role).await?;
-        let session = Self { client, at: "the catalog".into() };
-        session.batch(SETTINGS, "cannot set up the session").await?;
-        session.batch(DURABLE, "cannot set up the session").await?;
+        let session = Self { client, driven: None, at: "the catalog".into() };
+        session.batch(SETTINGS, CANNOT_SET_UP).await?;
+        session.set_up().await?;
         Ok(session)
     }
 
@@ -62,8 +79,15 @@ impl Session {
 
     /// Puts our settings back after somebody else's SQL, such as a dump's.
     pub(super) async fn refresh(&self) -> Result<()> {
-        self.batch(&format!("RESET ALL; {SETTINGS}"), "cannot set up the session").await?;
-        self.batch(DURABLE, "cannot set up the session").await
+        self.batch(&format!("RESET ALL; {SETTINGS}"), CANNOT_SET_UP).await?;
+        self.set_up().await
+    }
+
+    /// What cannot be said in one message with the other settings.
+    async fn set_up(&self) -> Result<()> {
+        // Where it is refused, the server takes longer to notice.
+        let _ = self.client.batch_execute(NOTICE).await;
+        self.batch(DURABLE, CANNOT_SET_UP).await
     }
 
     /// Statements in one message: one transaction, unless they say otherwise.

@@ -84,12 +84,15 @@ impl Run<'_> {
                 id = self.report.id
             )));
         }
+        // Nothing is noted: until it has ended, it can be resumed.
+        self.event_begin(MoveStep::DropCopy);
         self.drop_stream(source, target, &self.names.forward).await?;
         self.drop_stream(target, source, &self.names.reverse).await?;
         for epoch in [old, new] {
             self.drop_schema_if_ours(target, epoch).await?;
         }
         unmark(source, &schema_at(self.report.shard, old, &source.name)).await?;
+        self.event_end(MoveStep::DropCopy);
         self.rest(MovePhase::Aborted).await
     }
 

@@ -1,9 +1,23 @@
 //! `howdah move`, `moves`, `verify`: a shard goes there and back, and what is refused.
 
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
 use howdah::testing::TestCluster;
+use howdah::{Migrations, ShardId, Statement};
 use serde_json::json;
 
 use crate::program::Folder;
+
+/// On pg1 alone an index on it takes for ever.
+const SLOW: &str = "
+    CREATE FUNCTION slow(n int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
+        BEGIN
+            IF current_setting('cluster_name') = 'pg1' THEN PERFORM pg_sleep(3600); END IF;
+            RETURN n;
+        END $$;
+    CREATE TABLE t (n int PRIMARY KEY);
+    CREATE INDEX ON t (slow(n));";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shard_moves_is_compared_and_comes_back() {
@@ -50,4 +64,41 @@ async fn a_shard_moves_is_compared_and_comes_back() {
         assert_eq!(ran.status, status, "{arguments:?}: {}", ran.stderr);
         assert!(ran.error().contains(said), "{arguments:?}: {}", ran.stderr);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_ends_what_the_servers_do_too_and_so_does_a_death() {
+    let slow = Migrations::new([("0001_slow.sql", SLOW)]).unwrap();
+    let test = TestCluster::builder().shards(2).migrations(slow).start().await.unwrap();
+    let folder = Folder::of(&test);
+    let shard = test.cluster().await.unwrap().shard(ShardId::new(1).unwrap()).unwrap();
+    shard.execute(&Statement::new("INSERT INTO {shard}.t VALUES (1)"), &[]).await.unwrap();
+    let target = test.admin("pg1").await.unwrap();
+    let until_built = async |wanted: bool| {
+        let builds = "SELECT FROM pg_stat_activity \
+                      WHERE datname = current_database() AND wait_event = 'PgSleep'";
+        let patience = Instant::now() + Duration::from_secs(120);
+        while target.query_opt(builds, &[]).await.unwrap().is_some() != wanted {
+            assert!(Instant::now() < patience, "an index is being built: {}", !wanted);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let start =
+        |arguments: &[&str]| folder.command(arguments).stderr(Stdio::piped()).spawn().unwrap();
+
+    let mut killed = start(&["move", "1", "--to", "pg1"]);
+    until_built(true).await;
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    until_built(false).await;
+    let resumed = start(&["moves", "resume", "1"]);
+    until_built(true).await;
+    let interrupt = ["-INT", &resumed.id().to_string()];
+    assert!(Command::new("kill").args(interrupt).status().unwrap().success());
+    let output = resumed.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("stopped; nothing is half done"), "{said}");
+    assert_eq!(folder.json(["moves", "show", "m1"])["phase"], "aborted");
+    assert_eq!(folder.json(["locate", "--shard", "1"])["schema"], "shard_0001_e1");
 }

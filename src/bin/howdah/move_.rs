@@ -54,25 +54,33 @@ pub(crate) async fn run(command: Move, context: &Context) -> Result<()> {
         let each = shards.iter().map(|shard| async { (*shard, mover.run(*shard, &to).await) });
         stream::iter(each).buffer_unordered(command.parallel.into()).collect::<Vec<_>>().await
     };
-    conclude(moving, &mover, &shards, &progress, context).await
+    let moved = or_stop(moving, &mover, &progress, context).await?;
+    show(moved, context)
 }
 
-/// Waits for moves, or for Ctrl-C, and shows how they went.
-pub(crate) async fn conclude(
-    moving: impl Future<Output = Vec<(ShardId, howdah::Result<MoveReport>)>>,
+/// Waits for work on moves, or for Ctrl-C.
+pub(crate) async fn or_stop<T>(
+    work: impl Future<Output = T>,
     mover: &Mover,
-    shards: &[ShardId],
     progress: &Progress,
     context: &Context,
-) -> Result<()> {
+) -> Result<T> {
     let done = tokio::select! {
-        done = moving => done,
-        _ = ctrl_c() => {
-            progress.finish();
-            return Err(stop(mover, shards, context).await);
-        }
+        done = work => Some(done),
+        _ = ctrl_c() => None,
     };
     progress.finish();
+    match done {
+        Some(done) => Ok(done),
+        None => Err(stop(mover, progress, context).await),
+    }
+}
+
+/// Shows how moves went.
+pub(crate) fn show(
+    done: Vec<(ShardId, howdah::Result<MoveReport>)>,
+    context: &Context,
+) -> Result<()> {
     let moved: Vec<&MoveReport> =
         done.iter().filter_map(|(_, moved)| moved.as_ref().ok()).collect();
     let documents: Vec<_> = moved.iter().map(|report| Document::new(report)).collect();
@@ -86,11 +94,11 @@ pub(crate) async fn conclude(
 
 /// After Ctrl-C: what has not left stays, and what has left is brought to its rest. Ctrl-C again ends that too; running
 /// the command again goes on from wherever it was.
-async fn stop(mover: &Mover, shards: &[ShardId], context: &Context) -> Failure {
+async fn stop(mover: &Mover, progress: &Progress, context: &Context) -> Failure {
     context.output.say("stopping: the servers are put in order first");
     let putting = async {
-        for shard in shards {
-            if let Some(open) = mover.open_move(*shard).await? {
+        for shard in progress.touched() {
+            if let Some(open) = mover.open_move(shard).await? {
                 match mover.abort(open.id).await {
                     Err(error) if error.is_refused() => mover.resume(open.id).await?,
                     ended => ended?,

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::Context;
 use crate::failure::{Failure, Result};
+use crate::move_::or_stop;
 use crate::output::{Output, Tone};
 use crate::progress::Progress;
 
@@ -85,24 +86,32 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
     {
         mover = mover.without(lost.clone());
     }
-    let shown = match command {
+    let named = async |name: String| find(&name, &mover).await.map(|report| report.id);
+    let done = match command {
         Command::List => {
             let moves = mover.list().await?;
             let documents: Vec<_> = moves.iter().map(Document::new).collect();
             return output.show(&documents, picture(moves.iter(), output));
         }
-        Command::Show(Which { name }) => find(&name, &mover).await,
-        Command::Resume(Which { name }) => Ok(mover.resume(find(&name, &mover).await?.id).await?),
-        Command::Abort(End { name, .. }) => Ok(mover.abort(find(&name, &mover).await?.id).await?),
+        Command::Show(Which { name }) => Ok(find(&name, &mover).await?),
+        Command::Resume(Which { name }) => {
+            let resuming = mover.resume(named(name).await?);
+            or_stop(resuming, &mover, &progress, context).await?
+        }
+        Command::Abort(End { name, .. }) => {
+            let aborting = mover.abort(named(name).await?);
+            or_stop(aborting, &mover, &progress, context).await?
+        }
         Command::Rollback(Which { name }) => {
-            Ok(mover.roll_back(find(&name, &mover).await?.id).await?)
+            let going_back = mover.roll_back(named(name).await?);
+            or_stop(going_back, &mover, &progress, context).await?
         }
         Command::Finish(End { name, .. }) => {
-            Ok(mover.finish(find(&name, &mover).await?.id).await?)
+            let finishing = mover.finish(named(name).await?);
+            or_stop(finishing, &mover, &progress, context).await?
         }
     };
-    progress.finish();
-    let shown = shown?;
+    let shown = done?;
     output.show(&Document::new(&shown), picture([&shown].into_iter(), output))
 }
 

@@ -1,10 +1,10 @@
 //! What a mover does just now: a line a shard on a terminal, or one JSON document a line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytesize::ByteSize;
-use howdah::{MoveEvent, MoveNews};
+use howdah::{MoveEvent, MoveNews, ShardId};
 use indicatif::{MultiProgress, ProgressBar};
 use serde_json::json;
 
@@ -19,6 +19,7 @@ struct Inner {
     verbose: bool,
     lines: MultiProgress,
     by_shard: Mutex<BTreeMap<u16, ProgressBar>>,
+    touched: Mutex<BTreeSet<ShardId>>,
 }
 
 impl Progress {
@@ -28,10 +29,12 @@ impl Progress {
             verbose: output.is_verbose(),
             lines: output.lines(),
             by_shard: Mutex::default(),
+            touched: Mutex::default(),
         }))
     }
 
     pub(crate) fn tell(&self, event: &MoveEvent) {
+        self.0.touched.lock().unwrap_or_else(PoisonError::into_inner).insert(event.shard);
         let shard = event.shard.get();
         let what = in_words(&event.what);
         if self.0.json {
@@ -64,6 +67,11 @@ impl Progress {
             by_shard.entry(shard).or_insert_with(|| self.0.lines.add(ProgressBar::new_spinner()));
         line.set_message(format!("shard {shard}: {} {what}", event.step));
         line.tick();
+    }
+
+    /// The shards of which it has been told anything.
+    pub(crate) fn touched(&self) -> BTreeSet<ShardId> {
+        self.0.touched.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Takes the lines away.

@@ -8,8 +8,8 @@ use howdah::{Cluster, InstanceName, MoveEvent, Mover, Rebalance, RebalanceBy, Re
 use serde::Serialize;
 
 use crate::Context;
-use crate::failure::{Result, some_shards_failed};
-use crate::move_::conclude;
+use crate::failure::{Failure, Result, some_shards_failed};
+use crate::move_::{or_stop, show};
 use crate::output::{Output, Tone};
 use crate::progress::Progress;
 
@@ -122,17 +122,20 @@ impl Moving {
         let mover = Mover::new(&context.config()?)?
             .reverse(self.reverse)
             .on_event(move |event: &MoveEvent| told.tell(event));
-        for (shard, resumed) in mover.resume_all().await? {
-            if let Err(error) = resumed {
-                context.output.say(format_args!("shard {shard}: {error}"));
+        let moving = async {
+            for (shard, resumed) in mover.resume_all().await? {
+                if let Err(error) = resumed {
+                    context.output.say(format_args!("shard {shard}: {error}"));
+                }
             }
-        }
-        let plan = plan().await?;
-        let shards: Vec<_> = plan.moves.iter().map(|planned| planned.shard).collect();
-        let moving = mover.carry_out(&plan, self.parallel.into());
-        conclude(moving, &mover, &shards, &progress, context).await?;
+            let plan = plan().await?;
+            Ok::<_, Failure>(mover.carry_out(&plan, self.parallel.into()).await)
+        };
+        let moved = or_stop(moving, &mover, &progress, context).await?;
+        show(moved?, context)?;
         if let Some(emptied) = emptied {
-            let finished = mover.finish_away_from(emptied).await?;
+            let finishing = mover.finish_away_from(emptied);
+            let finished = or_stop(finishing, &mover, &progress, context).await??;
             let failed =
                 finished.iter().filter_map(|(shard, done)| Some((*shard, done.as_ref().err()?)));
             some_shards_failed(failed, finished.len())?;
