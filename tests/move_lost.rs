@@ -142,3 +142,16 @@ async fn die_at(test: &TestCluster, step: MoveStep, to: InstanceName) -> Result<
     assert!(tokio::spawn(async move { dying.run(shard(), &to).await }).await.is_err());
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_away_for_a_moment_is_waited_for() -> Result<()> {
+    let test = cluster_with_tables()?.proxies().start().await?;
+    let mover = Mover::new(&test.config())?;
+    let id = mover.run(shard(), &pg(1)).await?.id;
+    test.proxy("pg2")?.cut();
+    let finishing = tokio::spawn(async move { mover.finish(id).await });
+    sleep(Duration::from_secs(1)).await;
+    test.proxy("pg2")?.heal();
+    assert_eq!(finishing.await.unwrap()?.phase, MovePhase::Finished);
+    Ok(())
+}

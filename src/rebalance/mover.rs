@@ -3,8 +3,10 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio::time::sleep;
 
 use super::event::MoveEvent;
 use super::journal::{Intent, Journal, MoveId, MoveReport};
@@ -19,8 +21,11 @@ use crate::connect::Connector;
 use crate::shard::{InstanceName, ShardId};
 use crate::{Error, Result};
 
-/// How often a run that lost a connection begins again by itself.
-const ROUNDS: u32 = 5;
+/// How often a run that lost a connection, or its race with others, begins again by itself.
+const ROUNDS: u32 = 8;
+/// The pause after the first connection that was lost; after each further one it is twice as long. A server that restarts is
+/// given twelve seconds in all.
+const PAUSE: Duration = Duration::from_millis(100);
 /// The WAL that a source may keep for a copy, by default.
 const MAX_WAL: u64 = 8 << 30;
 
@@ -304,10 +309,15 @@ impl Mover {
     /// Does with a move what is wished, again where a connection was lost on the way.
     async fn take_up(&self, id: MoveId, wish: Wish) -> Result<MoveReport> {
         let mut round = 1;
+        let mut pause = PAUSE;
         loop {
             match Box::pin(self.take_up_once(id, wish)).await {
                 // Whoever died on the way, what is on the servers says how to go on.
-                Err(error) if is_lost(&error) && round < ROUNDS => round += 1,
+                Err(error) if is_lost(&error) && round < ROUNDS => {
+                    round += 1;
+                    sleep(pause).await;
+                    pause *= 2;
+                }
                 Err(error) => return Err(error),
                 Ok(()) => return self.show(id).await,
             }
