@@ -210,13 +210,12 @@ impl<'a> Floor<'a> {
         self.places[to].load += self.sizes[load];
     }
 
-    /// The shards on a place that may still be moved, the largest first.
+    /// The shards on a place that may still be moved, the largest first: those that were there from the start.
     fn movable(&self, place: usize) -> Vec<usize> {
-        let moved = |load: usize| self.moved.iter().any(|moved| moved.load == load);
         let came = |load: usize| self.loads[load].instance != self.places[place].place.name;
         let mut movable: Vec<_> = (0..self.loads.len())
             .filter(|&load| self.at[load] == Some(place) && !self.loads[load].is_moving)
-            .filter(|&load| !moved(load) && !came(load))
+            .filter(|&load| !came(load))
             .collect();
         movable.sort_by(|a, b| self.sizes[*b].total_cmp(&self.sizes[*a]).then(a.cmp(b)));
         movable
