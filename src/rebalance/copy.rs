@@ -96,14 +96,10 @@ impl Run<'_> {
 
     /// The schema with its primary keys, sealed, in one transaction: it is there as a whole or not at all.
     async fn copy_schema(&self, schema: &str, relations: &Relations, dump: &Dump) -> Result<()> {
-        const KEYS: &str = "SELECT k.oid FROM pg_constraint k WHERE k.contype = 'p' \
-            AND k.connamespace = to_regnamespace($1)";
         const WHAT: &str = "cannot make the schema on the target";
 
         self.begin(MoveStep::CopySchema).await?;
-        let keys = self.source.work.rows(KEYS, &[&schema], "cannot read the primary keys").await?;
-        let keys: Vec<u32> = keys.iter().map(|row| row.get(0)).collect();
-        let (keys, _) = dump.split(&keys);
+        let (keys, _) = self.after_rows(schema, dump).await?;
         let work = &self.target.work;
         let made = async {
             work.batch(&format!("BEGIN; {}", dump.before), WHAT).await?;
@@ -125,14 +121,10 @@ impl Run<'_> {
     }
 
     async fn build_indexes(&self, schema: &str, dump: &Dump) -> Result<()> {
-        const KEYS: &str = "SELECT k.oid FROM pg_constraint k WHERE k.contype = 'p' \
-            AND k.connamespace = to_regnamespace($1)";
         const WHAT: &str = "cannot make the indexes and constraints on the target";
 
         self.begin(MoveStep::BuildIndexes).await?;
-        let keys = self.source.work.rows(KEYS, &[&schema], "cannot read the primary keys").await?;
-        let keys: Vec<u32> = keys.iter().map(|row| row.get(0)).collect();
-        let (_, rest) = dump.split(&keys);
+        let (_, rest) = self.after_rows(schema, dump).await?;
         let work = &self.target.work;
         let whole = seal::comment(schema, Some(&self.names.comment));
         let made = work.batch(&format!("BEGIN; {rest}; {whole}COMMIT"), WHAT).await;
@@ -140,6 +132,16 @@ impl Run<'_> {
         work.refresh().await?;
         made?;
         self.end(MoveStep::BuildIndexes).await
+    }
+
+    /// What a dump makes after the rows, as SQL: the primary keys, without which rows cannot be applied, and the rest.
+    async fn after_rows(&self, schema: &str, dump: &Dump) -> Result<(String, String)> {
+        const KEYS: &str = "SELECT k.oid FROM pg_constraint k WHERE k.contype = 'p' \
+            AND k.connamespace = to_regnamespace($1)";
+
+        let keys = self.source.work.rows(KEYS, &[&schema], "cannot read the primary keys").await?;
+        let keys: Vec<u32> = keys.iter().map(|row| row.get(0)).collect();
+        Ok(dump.split(&keys))
     }
 
     /// Subscribes, and waits until every table was copied and follows.
