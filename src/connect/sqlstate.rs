@@ -42,6 +42,21 @@ pub(crate) fn is_in_the_way(code: &SqlState) -> bool {
     is_locked(code) || *code == SqlState::T_R_DEADLOCK_DETECTED
 }
 
+/// Others use what is to be changed, and may be done the next time.
+pub(crate) fn is_in_use(code: &SqlState) -> bool {
+    is_locked(code) || *code == SqlState::OBJECT_IN_USE
+}
+
+/// Something that is to go is still referred to.
+pub(crate) fn is_referred_to(code: &SqlState) -> bool {
+    *code == SqlState::FOREIGN_KEY_VIOLATION
+}
+
+/// A table is of an older version than the statement.
+pub(crate) fn is_older_table(code: &SqlState) -> bool {
+    is_unresolved(code) || *code == SqlState::UNDEFINED_COLUMN
+}
+
 /// Cancelled, by `statement_timeout` or by hand.
 pub(super) fn is_cancelled(code: &SqlState) -> bool {
     *code == SqlState::QUERY_CANCELED

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures_util::try_join;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_postgres::error::SqlState;
 
 use super::hosts::Hosts;
 use super::journal::Change;
@@ -20,6 +19,7 @@ use super::step::MoveStep;
 use super::structure::Structure;
 use super::verify::{Findings, Pair};
 use super::{seal, stream};
+use crate::connect::sqlstate::is_in_use;
 use crate::error::Kind;
 use crate::shard::Epoch;
 use crate::{Error, Outcome, Result};
@@ -389,14 +389,5 @@ impl Cutover<'_> {
 
 /// Whether an attempt failed for something that passes: others held locks, or the target was too far behind.
 fn is_passing(error: &Error) -> bool {
-    error.is_timeout()
-        || error.is_conflict()
-        || matches!(
-            error.code(),
-            Some(
-                &SqlState::LOCK_NOT_AVAILABLE
-                    | &SqlState::QUERY_CANCELED
-                    | &SqlState::OBJECT_IN_USE
-            )
-        )
+    error.is_timeout() || error.is_conflict() || error.code().is_some_and(is_in_use)
 }

@@ -1,12 +1,11 @@
 //! What the instances carry, asked of them, and the plan that follows from it.
 
 use futures_util::future::try_join_all;
-use tokio_postgres::error::SqlState;
 
 use super::plan::{Aim, Load, Place, RebalanceBy, RebalancePlan, plan};
 use crate::catalog::Snapshot;
 use crate::cluster::{Cluster, Instance};
-use crate::connect::{Role, is_absent, statement_failure};
+use crate::connect::{Role, sqlstate, statement_failure};
 use crate::shard::{Home, InstanceName, ShardId};
 use crate::{Error, Result};
 
@@ -123,11 +122,7 @@ impl Rebalance {
         let catalog = connector.connect(&connector.settings().catalog, Role::App).await?;
         let read = async |sql| match catalog.query(sql, &[]).await {
             // A catalog of the version before has neither.
-            Err(error)
-                if is_absent(&error) || error.code() == Some(&SqlState::UNDEFINED_COLUMN) =>
-            {
-                Ok(Vec::new())
-            }
+            Err(error) if error.code().is_some_and(sqlstate::is_older_table) => Ok(Vec::new()),
             read => read.map_err(|error| statement_failure(error, "cannot read the catalog")),
         };
         let rows = read(CAPACITIES).await?;

@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Row};
 
 use super::furnish::furnish;
@@ -15,7 +14,7 @@ use super::preflight::{CATALOG_LOCK, lock, problems_of};
 use crate::catalog::{CATALOG_VERSION, CHANNEL, layout};
 use crate::config::{Config, Dsn};
 use crate::connect::{
-    ClusterId, Connector, Generation, Identity, Role, is_absent, statement_failure,
+    ClusterId, Connector, Generation, Identity, Role, is_absent, sqlstate, statement_failure,
 };
 use crate::shard::{InstanceName, ShardCount};
 use crate::{Error, Result};
@@ -320,7 +319,7 @@ impl Instances {
         params: &[&(dyn postgres_types::ToSql + Sync)],
     ) -> Result<()> {
         let failed = |error: tokio_postgres::Error| {
-            if error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION) {
+            if error.code().is_some_and(sqlstate::is_referred_to) {
                 return Error::refused("a shard has come to live there just now").because(error);
             }
             statement_failure(error, "cannot change the catalog")

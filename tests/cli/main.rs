@@ -10,3 +10,4 @@ mod migrate;
 mod moves;
 mod program;
 mod status;
+mod tx;

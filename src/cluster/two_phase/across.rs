@@ -46,7 +46,7 @@ impl Cluster {
     /// As with [`Shard::transaction`], the closure is run again when nothing was executed and trying again makes sense: it
     /// must have no effects but on the transaction. Who waits for a lock for two seconds counts as
     /// deadlocked with somebody over two servers, and is run again too; touching shards in the order of their numbers
-    /// avoids it.
+    /// avoids it. A server on which nothing is asked for a minute gives its part up, and with it the whole.
     ///
     /// Dropping the future before the closure has returned rolls back. Later, it does not stop the commit; whether it
     /// took effect is unknown to who dropped it.
