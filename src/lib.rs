@@ -108,8 +108,8 @@ pub use rebalance::{
     PlannedMove, Rebalance, RebalanceBy, RebalancePlan,
 };
 pub use schema::{
-    Init, InitReport, Instances, MigrationProgress, MigrationReport, MigrationVersion, Migrations,
-    NewInstance, ShardMigration,
+    CatalogMove, CatalogMoveStep, CatalogMoved, Init, InitReport, Instances, MigrationProgress,
+    MigrationReport, MigrationVersion, Migrations, NewInstance, ShardMigration,
 };
 pub use shard::{Epoch, Home, InstanceName, MapVersion, ShardCount, ShardId, ShardKey, ShardMap};
 pub use statement::Statement;

@@ -207,3 +207,9 @@ pub(crate) fn catalog_trouble(error: &Error) {
     #[cfg(feature = "tracing")]
     tracing::warn!(%error, "the catalog is out of reach");
 }
+
+/// The catalog is not where the configuration says, and was found by what led there.
+pub(crate) fn catalog_moved(to: &Dsn) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(catalog = %to, "the catalog has moved: [catalog] dsn in the configuration is out of date");
+}

@@ -25,6 +25,9 @@ struct File {
     epoch_ms: i64,
     shard_bits: u8,
     sequence_bits: u8,
+    /// Where the catalog is, if that is not where the configuration says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    catalog: Option<String>,
     /// For each shard in order, the number of its instance in `instances` below, and the epoch.
     homes: Vec<(usize, i32)>,
     instances: Vec<Instance>,
@@ -77,6 +80,7 @@ impl File {
             epoch_ms: snapshot.layout.epoch_ms(),
             shard_bits: snapshot.layout.shard_bits(),
             sequence_bits: snapshot.layout.sequence_bits(),
+            catalog: snapshot.moved_to.as_ref().map(ToString::to_string),
             homes: snapshot.map.homes().map(home).collect(),
             instances: snapshot.instances.iter().map(instance).collect(),
         }
@@ -96,6 +100,8 @@ impl File {
         let name = |number: usize| self.instances.get(number).map_or("", |found| &found.name);
         let homes = self.homes.iter().map(|(number, epoch)| (name(*number), *epoch));
         let version = MapVersion::new(self.map_version);
-        Snapshot::assemble(self.cluster.clone(), layout, version, records, homes)
+        let snapshot = Snapshot::assemble(self.cluster.clone(), layout, version, records, homes)?;
+        let moved_to = self.catalog.as_deref().map(str::parse).transpose()?;
+        Ok(Snapshot { moved_to, ..snapshot })
     }
 }

@@ -23,6 +23,8 @@ pub(crate) struct Snapshot {
     pub(crate) layout: Layout,
     pub(crate) map: ShardMap,
     pub(crate) instances: BTreeMap<InstanceName, InstanceRecord>,
+    /// Where it was read, if that is not where the configuration says.
+    pub(crate) moved_to: Option<Dsn>,
 }
 
 /// What the catalog says of an instance.
@@ -127,7 +129,8 @@ impl Snapshot {
             Ok(Home::new(shard, instance.clone(), Epoch::new(epoch)?))
         };
         let homes = (0..).zip(homes).map(home).collect::<Result<_>>()?;
-        Ok(Self { cluster, layout, map: ShardMap::new(version, homes)?, instances })
+        let map = ShardMap::new(version, homes)?;
+        Ok(Self { cluster, layout, map, instances, moved_to: None })
     }
 
     /// What is known once `loaded` was read after `self`: a catalog that has gone on, or that was set back, by a restored
@@ -157,7 +160,8 @@ impl Snapshot {
         let homes = homes.collect::<Result<Vec<_>>>()?;
         let version = self.map.version().max(loaded.map.version());
         let map = ShardMap::new(version, homes)?;
-        Ok(Self { cluster: loaded.cluster, layout: loaded.layout, map, instances })
+        let Self { cluster, layout, moved_to, .. } = loaded;
+        Ok(Self { cluster, layout, map, instances, moved_to })
     }
 
     /// Who the server of an instance must be.

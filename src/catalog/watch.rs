@@ -39,6 +39,8 @@ pub(crate) struct Watch {
     current: ArcSwap<Snapshot>,
     /// Held while the catalog is asked, and while that has to wait.
     asking: Mutex<Asking>,
+    /// The catalog is elsewhere than it was.
+    moved: Notify,
     connector: Connector,
 }
 
@@ -65,8 +67,9 @@ impl Watch {
     ///
     /// When neither is to be had; the catalog's error is the one reported.
     pub(crate) async fn start(connector: Connector) -> Result<Self> {
-        let mut catalog = Catalog::new(connector.clone());
         let copy = connector.settings().map_cache.as_deref().map(cache::read);
+        let remembered = copy.as_ref().and_then(|copy| copy.as_ref().ok()?.moved_to.clone());
+        let mut catalog = Catalog::remembering(connector.clone(), remembered);
         let snapshot = match (load(&mut catalog, &connector).await, copy) {
             // The catalog may have been restored from a backup that is older than the copy.
             (Ok(loaded), Some(Ok(copy))) if copy.cluster == loaded.cluster => take(&copy, loaded)?,
@@ -77,9 +80,11 @@ impl Watch {
             (Err(error), _) => return Err(error),
         };
         observe::map(snapshot.map.version());
+        snapshot.moved_to.as_ref().inspect(|place| observe::catalog_moved(place));
         let watch = Self {
             current: ArcSwap::from_pointee(snapshot),
             asking: Mutex::new(Asking { catalog, last: None, pause: Duration::ZERO }),
+            moved: Notify::new(),
             connector,
         };
         watch.save().await;
@@ -152,8 +157,17 @@ impl Watch {
         let answer = match loaded.and_then(|loaded| take(&known, loaded)) {
             Ok(newest) if newest != *known => {
                 observe::map(newest.map.version());
+                let is_moved = newest.moved_to != known.moved_to;
+                newest
+                    .moved_to
+                    .as_ref()
+                    .filter(|_| is_moved)
+                    .inspect(|to| observe::catalog_moved(to));
                 self.current.store(Arc::new(newest));
                 self.save().await;
+                if is_moved {
+                    self.moved.notify_one();
+                }
                 Ok(true)
             }
             Ok(_) => Ok(false),
@@ -168,11 +182,16 @@ impl Watch {
         let heard = Notify::new();
         let listening = async {
             loop {
-                let catalog = &self.connector.settings().catalog;
-                // While the catalog is away nothing changes homes, and everything else goes on.
-                let error = self.connector.listen(catalog, CHANNEL, || heard.notify_one()).await;
-                observe::catalog_trouble(&error);
-                sleep(RECONNECT_DELAY).await;
+                let now = self.current();
+                let catalog = now.moved_to.as_ref().unwrap_or(&self.connector.settings().catalog);
+                tokio::select! {
+                    // While the catalog is away nothing changes homes, and everything else goes on.
+                    error = self.connector.listen(catalog, CHANNEL, || heard.notify_one()) => {
+                        observe::catalog_trouble(&error);
+                        sleep(RECONNECT_DELAY).await;
+                    }
+                    () = self.moved.notified() => {}
+                }
             }
         };
         let following = async {

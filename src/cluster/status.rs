@@ -23,6 +23,10 @@ pub struct ClusterStatus {
     pub shards: ShardCount,
     /// Its instances, by name.
     pub instances: Vec<InstanceStatus>,
+    /// Where the catalog is.
+    pub catalog: Dsn,
+    /// Whether the configuration names another place, from which the catalog has moved: it is out of date.
+    pub catalog_moved: bool,
 }
 
 /// An instance at one moment.
@@ -98,11 +102,14 @@ impl Cluster {
         let snapshot = self.snapshot();
         let instances = self.instances();
         let instances = instances.iter().map(|instance| instance.status());
+        let configured = &self.connector().settings().catalog;
         ClusterStatus {
             cluster: snapshot.cluster.to_string(),
             map_version: snapshot.map.version(),
             shards: snapshot.map.count(),
             instances: join_all(instances).await,
+            catalog: snapshot.moved_to.as_ref().unwrap_or(configured).clone(),
+            catalog_moved: snapshot.moved_to.is_some(),
         }
     }
 }

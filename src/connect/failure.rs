@@ -53,7 +53,7 @@ fn of_answer(db: &DbError) -> (Kind, Outcome) {
         (Kind::StaleHome, Outcome::NotExecuted)
     } else if sqlstate::is_conflict(code) {
         (Kind::Conflict, Outcome::NotExecuted)
-    } else if sqlstate::is_read_only(code) {
+    } else if sqlstate::is_read_only(code) || sqlstate::is_catalog_elsewhere(code) {
         (Kind::Unavailable, Outcome::NotExecuted)
     } else if sqlstate::is_cancelled(code) {
         (Kind::Timeout, Outcome::Failed)

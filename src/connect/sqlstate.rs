@@ -7,6 +7,8 @@ use tokio_postgres::error::{DbError, SqlState};
 
 /// "This copy of the shard is not its home", raised by the guard of a copy.
 const NOT_HOME: &str = "HW002";
+/// "The catalog is not here", raised where it was, or is not yet.
+const CATALOG_ELSEWHERE: &str = "HW003";
 
 /// A table or a schema of that name is not there: the shard has moved, somebody misspelt it, or howdah's own tables are
 /// not made yet.
@@ -20,6 +22,11 @@ pub(super) fn is_fenced(db: &DbError) -> bool {
     db.code().code() == NOT_HOME
         || *db.code() == SqlState::SEQUENCE_GENERATOR_LIMIT_EXCEEDED
             && ["howdah_tick", "howdah_jumps"].iter().any(|clock| db.message().contains(clock))
+}
+
+/// The catalog was moved while somebody was about to write to it.
+pub(super) fn is_catalog_elsewhere(code: &SqlState) -> bool {
+    code.code() == CATALOG_ELSEWHERE
 }
 
 /// The transaction lost against another one, and nothing is left of it.

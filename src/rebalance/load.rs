@@ -3,7 +3,7 @@
 use futures_util::future::try_join_all;
 
 use super::plan::{Aim, Load, Place, RebalanceBy, RebalancePlan, plan};
-use crate::catalog::Snapshot;
+use crate::catalog::{self, Snapshot};
 use crate::cluster::{Cluster, Instance};
 use crate::connect::{Role, sqlstate, statement_failure};
 use crate::shard::{Home, InstanceName, ShardId};
@@ -119,7 +119,7 @@ impl Rebalance {
                               WHERE phase IN ('preflight', 'copy', 'verify', 'fence')";
 
         let connector = cluster.connector();
-        let catalog = connector.connect(&connector.settings().catalog, Role::App).await?;
+        let catalog = catalog::Place::find(connector, Role::App).await?.client;
         let read = async |sql| match catalog.query(sql, &[]).await {
             // A catalog of the version before has neither.
             Err(error) if error.code().is_some_and(sqlstate::is_older_table) => Ok(Vec::new()),
@@ -130,7 +130,7 @@ impl Rebalance {
             let row = rows.iter().find(|row| row.get::<_, &str>(0) == name);
             row.map_or(1.0, |row| row.get(1))
         };
-        let place = |(name, record): (&InstanceName, &crate::catalog::InstanceRecord)| Place {
+        let place = |(name, record): (&InstanceName, &catalog::InstanceRecord)| Place {
             name: name.clone(),
             state: record.state,
             capacity: capacity(name.as_str()),

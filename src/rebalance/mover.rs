@@ -19,7 +19,7 @@ use crate::catalog::{Catalog, InstanceState, Snapshot};
 use crate::config::Config;
 use crate::connect::Connector;
 use crate::shard::{InstanceName, ShardId};
-use crate::{Error, Result};
+use crate::{Error, Outcome, Result};
 
 /// How often a run that lost a connection, or its race with others, begins again by itself.
 const ROUNDS: u32 = 8;
@@ -303,7 +303,13 @@ impl Mover {
             reverse: self.reverse,
             servers: [&source.server, &target.server],
         };
-        Journal::open(&self.connector).await?.enter(&intent).await
+        match Journal::open(&self.connector).await?.enter(&intent).await {
+            // The catalog was moved just now.
+            Err(error) if is_lost(&error) && error.outcome() == Outcome::NotExecuted => {
+                Journal::open(&self.connector).await?.enter(&intent).await
+            }
+            entered => entered,
+        }
     }
 
     /// Does with a move what is wished, again where a connection was lost on the way.

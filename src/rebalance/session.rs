@@ -7,6 +7,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, SimpleQueryMessage, SimpleQueryRow};
 
 use crate::Result;
+use crate::catalog::Place;
 use crate::config::Dsn;
 use crate::connect::{Connector, Identity, Link, Role, statement_failure};
 use crate::shard::InstanceName;
@@ -64,9 +65,12 @@ impl Session {
         Ok(session)
     }
 
-    /// Logs in to the catalog.
+    /// Logs in to the catalog, wherever it is.
     pub(super) async fn open_catalog(connector: &Connector, role: Role) -> Result<Self> {
-        let client = connector.connect(&connector.settings().catalog, role).await?;
+        let client = match role {
+            Role::App => Place::find(connector, role).await?.client,
+            Role::Owner | Role::Mover => Place::find_open(connector, role).await?,
+        };
         let session = Self { client, driven: None, at: "the catalog".into() };
         session.batch(SETTINGS, CANNOT_SET_UP).await?;
         session.set_up().await?;

@@ -11,7 +11,7 @@ use tokio_postgres::Client;
 use super::furnish::furnish;
 use super::lock::{lock as shard_lock, unlock as shard_unlock};
 use super::plan::{Plan, read_homes};
-use super::preflight::{CATALOG_LOCK, foreign_schema, lock, problems_of, refuse_foreign_schema};
+use super::preflight::{foreign_schema, lock_catalog, problems_of, refuse_foreign_schema};
 use crate::catalog::{CATALOG_VERSION, layout};
 use crate::config::{Config, Dsn};
 use crate::connect::{ClusterId, Connector, Role, is_absent, sqlstate, statement_failure};
@@ -105,11 +105,7 @@ impl Init {
     /// made with other shards, layout or addresses. Otherwise what went wrong on the way; run it again.
     pub async fn run(&self, config: &Config) -> Result<InitReport> {
         let connector = Connector::new(Arc::new(config.settings()?))?;
-        let catalog = connector.connect(&connector.settings().catalog, Role::Owner).await?;
-        if !lock(&catalog, CATALOG_LOCK).await? {
-            return Err(Error::refused("another init of this cluster is running")
-                .hint("wait for it, then run this again"));
-        }
+        let catalog = lock_catalog(&connector).await?.open()?;
         let mut plan = self.plan(&catalog).await?;
         let created = plan.cluster.is_none();
         let servers = self.preflight(&connector, &plan).await?;

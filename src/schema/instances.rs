@@ -10,7 +10,7 @@ use tokio_postgres::{Client, Row};
 
 use super::furnish::furnish;
 use super::plan::{Plan, read_homes};
-use super::preflight::{CATALOG_LOCK, lock, problems_of};
+use super::preflight::{lock_catalog, problems_of};
 use crate::catalog::{CATALOG_VERSION, CHANNEL, layout};
 use crate::config::{Config, Dsn};
 use crate::connect::{
@@ -67,6 +67,7 @@ impl NewInstance {
 pub struct Instances {
     connector: Connector,
     catalog: Client,
+    catalog_dsn: Dsn,
     plan: Plan,
     cluster: ClusterId,
 }
@@ -83,11 +84,9 @@ impl Instances {
                                FROM howdah.cluster";
 
         let connector = Connector::new(Arc::new(config.settings()?))?;
-        let catalog = connector.connect(&connector.settings().catalog, Role::Owner).await?;
-        if !lock(&catalog, CATALOG_LOCK).await? {
-            return Err(Error::refused("another change of this cluster is being made")
-                .hint("wait for it, then run this again"));
-        }
+        let place = lock_catalog(&connector).await?;
+        let catalog_dsn = place.dsn.clone();
+        let catalog = place.open()?;
         let row = match catalog.query_opt(CLUSTER, &[]).await {
             Ok(row) => row,
             Err(error) if is_absent(&error) => None,
@@ -99,7 +98,7 @@ impl Instances {
         })?;
         let plan = Self::read(&catalog, &row).await?;
         let cluster = ClusterId::new(row.get::<_, String>("cluster"));
-        Ok(Self { connector, catalog, plan, cluster })
+        Ok(Self { connector, catalog, catalog_dsn, plan, cluster })
     }
 
     async fn read(catalog: &Client, row: &Row) -> Result<Plan> {
@@ -204,12 +203,13 @@ impl Instances {
 
     /// Takes an instance out of the cluster. Its server goes on, without anything of howdah's.
     ///
-    /// A server that does not answer is only taken off the map.
+    /// A server that does not answer is only taken off the map. If the catalog was there once, nothing leads from there to
+    /// where it is any more.
     ///
     /// # Errors
     ///
     /// When there is none of this name; [refused](Error::is_refused) while a shard lives there, a move has not ended
-    /// that touches it, or the catalog is there.
+    /// that touches it, the catalog is there, or this configuration still names it as the catalog's place.
     pub async fn remove(&mut self, name: &InstanceName) -> Result<()> {
         // Who enters a move waits for the lock, and looks for its target after it.
         const QUIET: &str = "LOCK TABLE howdah.move IN SHARE MODE";
@@ -225,6 +225,9 @@ impl Instances {
         };
         if let Some(client) = &client {
             problems.extend(self.left_on(client, name).await?);
+            if problems.is_empty() {
+                self.configuration_leads_elsewhere(name).await?;
+            }
         }
         if !problems.is_empty() {
             let next = match client {
@@ -269,7 +272,8 @@ impl Instances {
     async fn left_on(&self, client: &Client, name: &InstanceName) -> Result<Vec<String>> {
         const SCHEMAS: &str = "SELECT nspname FROM pg_namespace \
                                WHERE nspname ~ '^shard_[0-9]{4,}_e[0-9]+$' ORDER BY 1";
-        const CATALOG: &str = "SELECT to_regclass('howdah.cluster') IS NOT NULL";
+        const CATALOG: &str = "SELECT to_regclass('howdah.cluster') IS NOT NULL \
+                               AND to_regclass('howdah.signpost') IS NULL";
 
         let failed = |error| statement_failure(error, "cannot look at the server").at(name);
         let found = Identity::read(client).await.map_err(|error| error.at(name))?;
@@ -292,6 +296,25 @@ impl Instances {
             problems.push(format!("schemas are left of moves: {}", left.join(", ")));
         }
         Ok(problems)
+    }
+
+    /// Refuses to take away what leads us from the configuration to the catalog.
+    async fn configuration_leads_elsewhere(&self, name: &InstanceName) -> Result<()> {
+        let configured = &self.connector.settings().catalog;
+        if *configured == self.catalog_dsn {
+            return Ok(());
+        }
+        let client = self.connector.connect(configured, Role::Owner).await?;
+        match Identity::read(&client).await? {
+            Some(found) if found.cluster == self.cluster && found.instance == *name => {
+                let catalog = &self.catalog_dsn;
+                Err(Error::refused(format!(
+                    "the configuration says that the catalog is on {name}, where it was"
+                ))
+                .hint(format!("write [catalog] dsn = \"{catalog}\" into this and every other one")))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn known(&self, name: &InstanceName) -> Result<&Dsn> {

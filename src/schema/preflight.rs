@@ -7,13 +7,14 @@ use tokio_postgres::Client;
 
 use super::plan::Plan;
 use super::roles::missing_roles;
-use crate::connect::{Identity, sqlstate, statement_failure};
+use crate::catalog::{Place, Signpost};
+use crate::connect::{Connector, Identity, Role, sqlstate, statement_failure};
 use crate::shard::InstanceName;
 use crate::{Error, Result};
 
 /// Advisory locks are pairs; all that begin with this one are howdah's ("howd" in ASCII).
 const LOCK_SPACE: i32 = 0x686f_7764;
-/// Held on the catalog's database while a cluster is made or upgraded.
+/// Held on the catalog's database while a cluster is made or changed, and on both while that moves.
 pub(super) const CATALOG_LOCK: i32 = -1;
 /// Held on an instance's database meanwhile; two names for one database are found by it.
 const INSTANCE_LOCK: i32 = -2;
@@ -24,6 +25,29 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// The oldest PostgreSQL that is supported, as `server_version_num` has it.
 const OLDEST_VERSION: i32 = 150_000;
+
+/// How often the catalog may be moved while its lock is waited for.
+const PLACES: u32 = 4;
+
+/// Logs in to the catalog, wherever it is, and keeps other changes of the cluster away for as long as the session lasts.
+///
+/// # Errors
+///
+/// As [`Place::find`]; [refused](Error::is_refused) while another change is being made.
+pub(super) async fn lock_catalog(connector: &Connector) -> Result<Place> {
+    for _ in 0..PLACES {
+        let place = Place::find(connector, Role::Owner).await?;
+        if !lock(&place.client, CATALOG_LOCK).await? {
+            break;
+        }
+        // Whoever held the lock may have moved it.
+        if Signpost::read(&place.client).await? == place.closed {
+            return Ok(place);
+        }
+    }
+    Err(Error::refused("another change of this cluster is being made")
+        .hint("wait for it, then run this again"))
+}
 
 /// Whatever keeps an instance from being part of the cluster.
 pub(super) async fn problems_of(

@@ -1,6 +1,7 @@
 //! The command-line tool as people and scripts meet it: the real program, run in a folder of its own.
 #![cfg(test)]
 
+mod catalog;
 mod configuration;
 mod exec;
 mod ids;

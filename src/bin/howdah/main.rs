@@ -3,6 +3,7 @@
 //! Each file is a command. A command parses its arguments, calls the library, and shows what came back; it decides
 //! nothing of its own. Results go to stdout, everything else to stderr.
 
+mod catalog;
 mod exec;
 mod failure;
 mod id;
@@ -84,6 +85,9 @@ enum Command {
     /// Change which servers the cluster has
     #[command(subcommand)]
     Instance(instance::Command),
+    /// Change where the catalog is
+    #[command(subcommand)]
+    Catalog(catalog::Command),
     /// Even out what the instances carry
     #[command(subcommand)]
     Rebalance(rebalance::Command),
@@ -166,6 +170,7 @@ async fn run(command: Command, context: &Context) -> Result<()> {
         Command::Id(command) => id::run(command, context).await,
         Command::Migrate(command) => migrate::run(command, context).await,
         Command::Instance(command) => instance::run(command, context).await,
+        Command::Catalog(command) => catalog::run(command, context).await,
         Command::Rebalance(command) => rebalance::run(command, context).await,
         Command::Exec(command) => exec::run(command, context).await,
         Command::Move(command) => move_::run(command, context).await,

@@ -37,8 +37,16 @@ struct Document<'a> {
     map_version: i64,
     shards: u16,
     instances: Vec<Instance<'a>>,
+    catalog: Catalog,
     /// Those that have not ended.
     moves: Vec<moves::Document>,
+}
+
+#[derive(Serialize)]
+struct Catalog {
+    dsn: String,
+    /// From where the configuration says, which is out of date.
+    moved: bool,
 }
 
 /// An instance, as `instance list` shows it too.
@@ -102,6 +110,7 @@ impl<'a> Document<'a> {
             map_version: status.map_version.get(),
             shards: status.shards.get(),
             instances: status.instances.iter().map(Instance::new).collect(),
+            catalog: Catalog { dsn: status.catalog.to_string(), moved: status.catalog_moved },
             moves: moves.iter().map(moves::Document::new).collect(),
         }
     }
@@ -138,6 +147,14 @@ fn picture(status: &ClusterStatus, moves: &[MoveReport], output: &Output) -> Str
         "cluster {}, map version {}, {} shards\n",
         status.cluster, status.map_version, status.shards
     );
+    if status.catalog_moved {
+        let catalog = &status.catalog;
+        let _ = writeln!(
+            text,
+            "{}: write [catalog] dsn = \"{catalog}\"",
+            output.paint(Tone::Bad, "the configuration is out of date")
+        );
+    }
     text.push_str(&picture_of(&status.instances, output));
     if !moves.is_empty() {
         text.push('\n');
