@@ -5,7 +5,7 @@ TOOLS := $(TARGET)/tools
 export PATH := $(TOOLS)/bin:$(PATH)
 
 .NOTPARALLEL:
-.PHONY: demo test bench format lint docs dependencies tests
+.PHONY: demo test torture bench format lint docs dependencies tests servers
 
 ## The whole thing on this machine, on http://127.0.0.1:8080 until Ctrl-C. DEMO_ARGS="--port 8081" goes to the API.
 demo:
@@ -39,14 +39,25 @@ dependencies:
 # One selection of packages and features for all tests, so that nothing is built twice.
 TESTED := --locked --package howdah --package photo-api --all-features
 
+tests: servers
+	cargo nextest run $(TESTED)
+	cargo test --quiet --doc $(TESTED)
+
 # The tests bring a version of PostgreSQL that is missing by themselves; what keeps them from it is said here, once.
-tests:
+servers:
 	@tools/cargo-tool cargo-nextest $(TOOLS)/bin
 	@tools/postgres 15 $(TARGET)/postgres/15
 	@tools/postgres 18 $(TARGET)/postgres/18
 	@tools/pgbouncer $(TARGET)/pgbouncer
-	cargo nextest run $(TESTED)
-	cargo test --quiet --doc $(TESTED)
+
+# The tests whose faults are drawn from a seed: `test` takes a few of them, `torture` takes all.
+FAULTS := clock_chaos move_crash move_cut move_kill move_model transfer_kills
+
+## The long fault runs: whoever takes part dies, or is cut off, at every step. SEED=7 repeats what failed.
+torture: SEED := $(or $(SEED),$(shell date +%s))
+torture: servers
+	@echo "make torture SEED=$(SEED)"
+	HOWDAH_TORTURE=1 HOWDAH_SEED=$(SEED) cargo nextest run --profile torture $(TESTED) $(FAULTS:%=--test %)
 
 ## Every benchmark against its rivals; rewrites docs/benchmarks.md. QUICK=1 takes fewer pairs.
 bench:

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic wherever it likes")]
 
 mod clock;
+mod torture;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -13,22 +14,15 @@ use clock::{SCHEMA, next_id, number, one_instance, set_the_clock, take_the_clock
 use futures_util::future::join_all;
 use howdah::postgres::{Client, NoTls};
 use howdah::testing::TestCluster;
+use torture::Random;
 
 const SESSIONS: i32 = 8;
-const WANTED: usize = 1_000_000;
+const MILLION: usize = 1_000_000;
+/// How many millions are drawn, in a short run and in a long one.
+const MILLIONS: [usize; 2] = [1, 5];
+/// How often a process or the server is killed, and how long a draw may take, each for a million.
+const KILLS: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(900);
-
-/// A fixed sequence of numbers without a pattern: a failure comes again with the same faults.
-struct Random(u64);
-
-impl Random {
-    /// The next number below a bound.
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-}
 
 /// What all sessions have seen.
 #[derive(Default)]
@@ -52,7 +46,7 @@ async fn draw(dsn: String, session: i32, seen: &Seen) -> Vec<i64> {
         "WITH made AS (INSERT INTO {SCHEMA}.ids (session) SELECT $1 FROM generate_series(1, $2) RETURNING id)
          SELECT array_agg(id) FROM made"
     );
-    let mut random = Random(session.unsigned_abs().into());
+    let mut random = Random::new(session.unsigned_abs().into());
     let mut mine: Vec<i64> = Vec::new();
     let mut client = None;
     while !seen.done.load(SeqCst) {
@@ -61,7 +55,7 @@ async fn draw(dsn: String, session: i32, seen: &Seen) -> Vec<i64> {
             tokio::time::sleep(Duration::from_millis(5)).await;
             continue;
         };
-        let size = [1, 1, 10, 500, 1000][usize::try_from(random.below(5)).unwrap()];
+        let size = [1, 1, 10, 500, 1000][random.below(5)];
         let floor = seen.greatest.load(SeqCst);
         match Client::query_one(connected, &sql, &[&session, &size]).await {
             Ok(row) => {
@@ -83,12 +77,14 @@ async fn draw(dsn: String, session: i32, seen: &Seen) -> Vec<i64> {
 }
 
 /// Sets the clock, cancels and kills, until enough ids were drawn.
-async fn disturb(test: &mut TestCluster, seen: &Seen) {
-    let mut random = Random(42);
+async fn disturb(test: &mut TestCluster, seen: &Seen, millions: usize) {
+    let mut random = Random::of_this_run();
+    let (wanted, all_kills) = (MILLION * millions, KILLS * millions);
+    let patience = PATIENCE * u32::try_from(millions).unwrap();
     let started = Instant::now();
     let mut kills = 0;
-    while seen.count.load(SeqCst) < WANTED || kills < 4 {
-        assert!(started.elapsed() < PATIENCE, "ids stopped: {:?}", seen.count);
+    while seen.count.load(SeqCst) < wanted || kills < all_kills {
+        assert!(started.elapsed() < patience, "ids stopped: {:?}", seen.count);
         tokio::time::sleep(Duration::from_millis(30)).await;
         let Ok(admin) = test.admin("pg1").await else { continue };
         let victim = format!(
@@ -99,7 +95,7 @@ async fn disturb(test: &mut TestCluster, seen: &Seen) {
             0..=2 => {
                 // Back and forth, by less than a burst may run ahead and by much more.
                 let steps = [-120_000, -700, 0, 300, 60_000];
-                let step = steps[usize::try_from(random.below(5)).unwrap()];
+                let step = steps[random.below(5)];
                 let sql = format!("SELECT setval('howdah.test_offset_ms', {step})");
                 let _ = admin.batch_execute(&sql).await;
             }
@@ -109,8 +105,10 @@ async fn disturb(test: &mut TestCluster, seen: &Seen) {
             10 => {
                 drop(admin.batch_execute(&format!("SELECT pg_terminate_backend({victim})")).await)
             }
-            // A dead backend takes all sessions with it; a dead server too. Each twice, spread over the run.
-            _ if seen.count.load(SeqCst) * 5 / WANTED > kills && kills < 4 => {
+            // A dead backend takes all sessions with it; a dead server too. By turns, spread over the run.
+            _ if seen.count.load(SeqCst) * (all_kills + 1) / wanted > kills
+                && kills < all_kills =>
+            {
                 if kills % 2 == 0 {
                     let Ok(row) = admin.query_one(&victim, &[]).await else { continue };
                     let pid: i32 = row.get(0);
@@ -121,7 +119,7 @@ async fn disturb(test: &mut TestCluster, seen: &Seen) {
                     test.kill("pg1").await.unwrap();
                     // Not at once, on a busy machine: its last processes may still be ending.
                     while let Err(error) = test.start_server("pg1").await {
-                        assert!(started.elapsed() < PATIENCE, "{error}");
+                        assert!(started.elapsed() < patience, "{error}");
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                 }
@@ -141,15 +139,16 @@ async fn a_million_ids_survive_everything() {
     let dsn = test.servers().dsn("pg1", "howdah_app").unwrap();
     let seen = Seen::default();
     let sessions = (0..SESSIONS).map(|session| draw(dsn.clone(), session, &seen));
-    let (drawn, ()) = tokio::join!(join_all(sessions), disturb(&mut test, &seen));
+    let millions = MILLIONS[usize::from(torture::is_long())];
+    let (drawn, ()) = tokio::join!(join_all(sessions), disturb(&mut test, &seen, millions));
 
     for mine in &drawn {
         assert!(mine.is_sorted_by(|a, b| a < b), "each session's increase");
-        assert!(mine.len() > WANTED / 100, "each session gets its share: {}", mine.len());
+        assert!(mine.len() > MILLION / 100, "each session gets its share: {}", mine.len());
     }
     let mut all: Vec<i64> = drawn.into_iter().flatten().collect();
     all.sort_unstable();
-    assert!(all.len() >= WANTED && all.is_sorted_by(|a, b| a < b), "all are distinct");
+    assert!(all.len() >= MILLION * millions && all.is_sorted_by(|a, b| a < b), "all are distinct");
     assert!(seen.failures.load(SeqCst) > 50, "faults were felt: {:?}", seen.failures);
 
     // Also those whose replies were lost.

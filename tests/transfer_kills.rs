@@ -1,8 +1,10 @@
 //! Points change hands between users on different shards while processes and servers are killed: none is lost or made, what
 //! was acknowledged is there, what was refused is not, and nothing stays prepared.
 //!
-//! `TRANSFER_SEED` repeats a run, as far as the machine allows; `TRANSFER_KILLS` makes it a longer one.
+//! `make torture` makes it a longer run.
 #![cfg(test)]
+
+mod torture;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
@@ -14,6 +16,7 @@ use std::time::Duration;
 
 use howdah::testing::TestCluster;
 use howdah::{Cluster, Config, Migrations, Outcome, Result, ShardId, Statement};
+use torture::Random;
 
 const TABLES: &str = "
     CREATE TABLE accounts (account bigint PRIMARY KEY, points bigint NOT NULL CHECK (points >= 0));
@@ -27,27 +30,13 @@ const NOTES: Statement = Statement::new("SELECT id FROM {shard}.transfers");
 
 const SHARDS: u16 = 4;
 const ACCOUNTS: i64 = 16;
-const PROCESSES: u64 = 3;
+const PROCESSES: usize = 3;
 /// Transfers at once in each process.
 const TASKS: u64 = 4;
 /// Transfers that are acknowledged between two kills, so that there is something to disturb.
 const BETWEEN: usize = 40;
-
-/// Marsaglia's xorshift64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-}
-
-fn number(variable: &str, default: u64) -> u64 {
-    env::var(variable).map_or(default, |value| value.parse().expect("a number"))
-}
+/// Kills of a process or a server, in a short run and in a long one.
+const KILLS: [u32; 2] = [14, 400];
 
 /// Moves a point from one account to another one on another shard, and leaves a note with both.
 async fn transfer(cluster: &Cluster, id: i64, from: i64, to: i64) -> Result<()> {
@@ -77,15 +66,15 @@ async fn transfers_until_killed() {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
-    let process = number("TRANSFER_PROCESS", 0);
+    let process: u64 = env::var("TRANSFER_PROCESS").unwrap().parse().unwrap();
     let tasks = (0..TASKS).map(|task| {
         let cluster = cluster.clone();
         tokio::spawn(async move {
-            let mut random = Random(process * TASKS + task + 1);
+            let mut random = Random::new(process * TASKS + task);
             for count in 0.. {
                 let id = ((process * TASKS + task) << 32 | count).cast_signed();
-                let from = random.below(16).cast_signed();
-                let to = (from + 1 + random.below(3).cast_signed()) % ACCOUNTS;
+                let from = i64::try_from(random.below(16)).unwrap();
+                let to = (from + 1 + i64::try_from(random.below(3)).unwrap()) % ACCOUNTS;
                 let became = match transfer(&cluster, id, from, to).await {
                     Ok(()) => "done",
                     Err(error) if error.outcome() == Outcome::Unknown => "unknown",
@@ -166,9 +155,7 @@ impl Told {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_point_is_lost_or_made_whoever_is_killed() -> Result<()> {
-    let seed = number("TRANSFER_SEED", 20_261_122);
-    println!("TRANSFER_SEED={seed}");
-    let mut random = Random(seed.max(1));
+    let mut random = Random::of_this_run();
     let tables = Migrations::new([("0001_accounts.sql", TABLES)])?;
     let builder = TestCluster::builder().shards(SHARDS).own_servers();
     let mut test = builder.migrations(tables).start().await?;
@@ -187,15 +174,14 @@ async fn no_point_is_lost_or_made_whoever_is_killed() -> Result<()> {
     };
     let mut processes: Vec<_> = (0..PROCESSES).map(|_| start()).collect();
     let mut told = Told::default();
-    for kill in 0..number("TRANSFER_KILLS", 14) {
-        told.hear(&heard, BETWEEN + usize::try_from(random.below(20)).unwrap());
+    for kill in 0..KILLS[usize::from(torture::is_long())] {
+        told.hear(&heard, BETWEEN + random.below(20));
         if kill % 4 == 3 {
-            let server = ["pg1", "pg2"][usize::try_from(random.below(2)).unwrap()];
+            let server = ["pg1", "pg2"][random.below(2)];
             test.kill(server).await?;
             test.start_server(server).await?;
         } else {
-            let one = usize::try_from(random.below(PROCESSES)).unwrap();
-            processes[one] = start();
+            processes[random.below(PROCESSES)] = start();
         }
     }
     drop(processes);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
-use super::event::MoveEvent;
+use super::event::{MoveEvent, MoveNews};
 use super::journal::{Intent, Journal, MoveId, MoveReport};
 use super::names::{Names, schema_at};
 use super::preflight;
@@ -281,7 +281,7 @@ impl Mover {
         let observe = |step, what| {
             self.observe(&MoveEvent { id: None, shard, back: false, step, what });
         };
-        observe(MoveStep::LockServers, super::event::MoveNews::Begun);
+        observe(MoveStep::LockServers, MoveNews::Begun);
         let (source, target) = futures_util::try_join!(
             Side::connect(&self.connector, &snapshot, home.instance()),
             Side::connect(&self.connector, &snapshot, to)
@@ -291,10 +291,11 @@ impl Mover {
         if *self.snapshot().await?.map.home(shard)? != home {
             return Ok(None);
         }
-        observe(MoveStep::LockServers, super::event::MoveNews::Done);
-        observe(MoveStep::Preflight, super::event::MoveNews::Begun);
+        observe(MoveStep::LockServers, MoveNews::Done);
+        observe(MoveStep::Preflight, MoveNews::Begun);
         preflight::check(&source, &target, &home).await?;
-        observe(MoveStep::Preflight, super::event::MoveNews::Done);
+        observe(MoveStep::Preflight, MoveNews::Done);
+        observe(MoveStep::Journal, MoveNews::Begun);
         let intent = Intent {
             shard,
             source: home.instance(),
@@ -303,13 +304,17 @@ impl Mover {
             reverse: self.reverse,
             servers: [&source.server, &target.server],
         };
-        match Journal::open(&self.connector).await?.enter(&intent).await {
+        let entered = match Journal::open(&self.connector).await?.enter(&intent).await {
             // The catalog was moved just now.
             Err(error) if is_lost(&error) && error.outcome() == Outcome::NotExecuted => {
                 Journal::open(&self.connector).await?.enter(&intent).await
             }
             entered => entered,
+        }?;
+        if entered.is_some() {
+            observe(MoveStep::Journal, MoveNews::Done);
         }
+        Ok(entered)
     }
 
     /// Does with a move what is wished, again where a connection was lost on the way.

@@ -13,8 +13,10 @@ use crate::connect::{Connector, Identity, Link, Role, statement_failure};
 use crate::shard::InstanceName;
 
 /// Whatever the servers' defaults are: no limit ends a long copy, a mover that was stopped holds no transaction open
-/// for long, names are printed with their schemas, and values in one form on all versions.
-const SETTINGS: &str = "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0; \
+/// for long, one whose machine or network is gone holds no lock for longer than a minute, names are printed with their
+/// schemas, and values in one form on all versions.
+const SETTINGS: &str = "SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 6; \
+    SET tcp_user_timeout = '45s'; SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0; \
     SET idle_in_transaction_session_timeout = '10s'; SET default_transaction_isolation = 'read committed'; \
     SET default_transaction_read_only = off; SET search_path = pg_catalog; SET row_security = off; SET jit = off; \
     SET client_min_messages = warning; SET DateStyle = 'ISO, MDY'; SET IntervalStyle = 'postgres'; \

@@ -2,13 +2,17 @@
 //! everything that was acknowledged.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub(crate) mod fault;
+pub(crate) mod network;
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use howdah::Statement;
 use howdah::testing::{TestCluster, TestClusterBuilder};
-use howdah::{Cluster, Config, Id, Migrations, Outcome, Result, Shard, ShardId, Statement};
+use howdah::{Cluster, Config, Id, InstanceName, Migrations, Outcome, Result, Shard, ShardId};
 use tokio::task::JoinHandle;
 
 /// Two tables that transactions span, one with an identity column, a text key, a view, an index, a trigger, a function
@@ -56,6 +60,14 @@ pub(crate) fn cluster_with_tables() -> Result<TestClusterBuilder> {
     let migrations = Migrations::new([("0001_tables.sql", TABLES)])?;
     Ok(TestCluster::builder().shards(2).migrations(migrations))
 }
+
+/// Where the shard goes next in a cluster of three: to and fro between those that do not have the catalog.
+pub(crate) fn other_instance(home: &InstanceName) -> InstanceName {
+    InstanceName::new(if home.as_str() == "pg2" { "pg3" } else { "pg2" }).unwrap()
+}
+
+/// How long sessions may take to end.
+const ENDING: Duration = Duration::from_secs(10);
 
 /// Everything that was acknowledged.
 #[derive(Debug, Default)]
@@ -229,14 +241,24 @@ pub(crate) async fn leftovers_on(
         UNION ALL SELECT 'prepared transaction ' || gid FROM pg_prepared_xacts WHERE database = current_database() \
         UNION ALL SELECT 'advisory lock' FROM pg_locks WHERE locktype = 'advisory' AND objid < 8192 \
             AND classid = 1752135524 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-    let mut left = Vec::new();
+    let mut admins = Vec::new();
     for name in names {
-        let admin = test.admin(name).await?;
-        for row in admin.query(LEFT, &[]).await.unwrap() {
-            left.push(format!("{name}: {}", row.get::<_, String>(0)));
-        }
+        admins.push((name, test.admin(name).await?));
     }
-    Ok(left)
+    let began = Instant::now();
+    loop {
+        let mut left = Vec::new();
+        for (name, admin) in &admins {
+            for row in admin.query(LEFT, &[]).await.unwrap() {
+                left.push(format!("{name}: {}", row.get::<_, String>(0)));
+            }
+        }
+        // A mover's sessions end after it, and with them their locks.
+        if left.is_empty() || began.elapsed() > ENDING {
+            return Ok(left);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// The schemas of the shard that is moved, on each instance.
