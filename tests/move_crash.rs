@@ -97,7 +97,7 @@ async fn a_move_that_died_before_the_shard_left_is_aborted_without_a_trace() -> 
         (MoveStep::CopySchema, true),
         (MoveStep::CopyRows, false),
         (MoveStep::PrepareReverse, true),
-        (MoveStep::OpenTarget, true),
+        (MoveStep::RenameTarget, true),
     ] {
         let death = (Point { step, back: false }, after);
         let (dying, target) = (doomed(&test, death)?, to.clone());

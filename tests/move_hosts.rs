@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use howdah::{Id, InstanceName, MoveNews, MoveStep, Mover, Result};
+use howdah::{Id, InstanceName, MoveNews, MovePhase, MoveStep, Mover, Result, Statement};
+use moving::fault::{Command, Point, Standing};
 use moving::{Load, cluster_with_tables, shard};
 use tokio::time::sleep;
 
@@ -27,7 +28,7 @@ async fn an_opening_that_was_taken_back_is_not_taken_for_the_next() -> Result<()
     let opened = Arc::new(AtomicU32::new(0));
     let count = opened.clone();
     let mover = Mover::new(&test.config())?.on_event(move |event| {
-        if event.step == MoveStep::OpenTarget && matches!(event.what, MoveNews::Done) {
+        if event.step == MoveStep::RenameTarget && matches!(event.what, MoveNews::Done) {
             count.fetch_add(1, Ordering::Relaxed);
         }
     });
@@ -50,4 +51,54 @@ async fn an_opening_that_was_taken_back_is_not_taken_for_the_next() -> Result<()
     let there: HashSet<Id> = rows.iter().map(|row| row.get(0)).collect();
     assert!(ledger.written.iter().all(|id| there.contains(id)), "whoever is promoted has all");
     ledger.check(&test.cluster().await?.shard(shard())?).await
+}
+
+/// The new home fails over to a standby that has all rows and does not know yet that it may serve. The move has not come to rest
+/// before: the same command opens it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_home_that_fails_over_while_it_is_opened_is_opened_again() -> Result<()> {
+    let mut test = cluster_with_tables()?.replicas(1).start().await?;
+    let load = Load::start(&test, 3).await?;
+    let mover = Mover::new(&test.config())?;
+    let moved = mover.run(shard(), &InstanceName::new("pg1")?).await?;
+    let ledger = load.stop().await;
+
+    let back = Command::RollBack(moved.id);
+    let unsealing = Point { step: MoveStep::UnsealTarget, back: true };
+    let standing = Standing::at(unsealing, &test.config(), &back).await?;
+    // From now on the standby hears nothing more.
+    let standby = test.admin("pg2-r1").await?;
+    standby.batch_execute("ALTER SYSTEM SET primary_conninfo = ''").await.unwrap();
+    standby.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    let hears = "SELECT EXISTS (SELECT FROM pg_stat_wal_receiver)";
+    while standby.query_one(hears, &[]).await.unwrap().get(0) {
+        sleep(Duration::from_millis(10)).await;
+    }
+    standing.go();
+    let lives = async || -> Result<InstanceName> {
+        Ok(test.cluster().await?.shard(shard())?.home()?.instance().clone())
+    };
+    while lives().await?.as_str() != "pg2" {
+        sleep(Duration::from_millis(10)).await;
+    }
+    standing.stop().await;
+    test.kill("pg2").await?;
+    test.promote("pg2-r1").await?;
+    // Whoever replaces a host takes the old one out of the address.
+    let port = test.servers().server("pg2-r1")?.port();
+    let dsn = format!("postgres://howdah_app@127.0.0.1:{port}/{}", test.servers().database());
+    let change = "UPDATE howdah.instance SET dsn = $1 WHERE name = 'pg2'";
+    test.admin("pg1").await?.execute(change, &[&dsn]).await.unwrap();
+    let promoted = test.admin("pg2-r1").await?;
+    let sealed = "DELETE FROM shard_0001_e3.users WHERE false";
+    assert_eq!(promoted.batch_execute(sealed).await.unwrap_err().code().unwrap().code(), "HW002");
+
+    assert_eq!(mover.roll_back(moved.id).await?.phase, MovePhase::RolledBack);
+
+    let shard = test.cluster().await?.shard(shard())?;
+    ledger.check(&shard).await?;
+    shard.reserve_ids(1).await?;
+    let write = Statement::new("UPDATE {shard}.users SET id = id");
+    assert_eq!(shard.execute(&write, &[]).await?, 20);
+    Ok(())
 }

@@ -25,7 +25,7 @@ mod state;
 use howdah::MoveStep;
 use stateright::{Checker, HasDiscoveries, Model};
 
-use check::{BACK, LOST, REPEATED, STALE, STRAYED, STUCK};
+use check::{BACK, LOST, REPEATED, SHUT, STALE, STRAYED, STUCK};
 use mover::{Move, Scope};
 
 /// A line of the argument that can be taken away.
@@ -143,12 +143,22 @@ fn it_needs_the_sequences() {
 
 #[test]
 fn it_needs_the_wait_for_the_target_s_hosts() {
-    fails_without(Line::Step(MoveStep::AwaitTargetHosts), LOST);
+    fails_without(Line::Step(MoveStep::AwaitTargetHosts), STUCK);
 }
 
 #[test]
 fn it_needs_the_source_closed_first() {
     fails_without(Line::ClosedFirst, STRAYED);
+}
+
+#[test]
+fn it_needs_the_target_sealed_until_the_source_is_closed() {
+    fails_without(Line::Step(MoveStep::UnsealTarget), LOST);
+}
+
+#[test]
+fn it_needs_the_wait_for_the_unsealed_hosts() {
+    fails_without(Line::Step(MoveStep::AwaitUnsealed), SHUT);
 }
 
 #[test]
@@ -173,5 +183,5 @@ fn it_needs_what_was_opened_in_vain_to_be_closed() {
 
 #[test]
 fn it_needs_the_mark_on_the_target_s_hosts() {
-    fails_without(Line::Mark, LOST);
+    fails_without(Line::Mark, STUCK);
 }

@@ -65,9 +65,9 @@ impl Run<'_> {
     async fn mark_shard(&self, schema: &str) -> Result<()> {
         self.begin(MoveStep::MarkShard).await?;
         let mark = format!(
-            "CREATE TABLE IF NOT EXISTS {schema}.{MARK_TABLE} (move bigint PRIMARY KEY, mark bigint NOT NULL); \
+            "CREATE TABLE IF NOT EXISTS {schema}.{MARK_TABLE} (move bigint PRIMARY KEY, mark bigint NOT NULL, opens text); \
              REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON {schema}.{MARK_TABLE} FROM howdah_app; \
-             INSERT INTO {schema}.{MARK_TABLE} VALUES ({}, 0) ON CONFLICT DO NOTHING",
+             INSERT INTO {schema}.{MARK_TABLE} (move, mark) VALUES ({}, 0) ON CONFLICT DO NOTHING",
             self.report.id.get()
         );
         self.source.work.batch(&mark, "cannot mark the shard").await?;

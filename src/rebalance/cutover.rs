@@ -1,6 +1,6 @@
 //! The cutover: the few milliseconds in which a shard takes no writes, and after which it lives elsewhere.
 //!
-//! Until the source's commit everything is undone by ending a transaction, and by closing the target again. From that
+//! Until the source's commit everything is undone by ending transactions and giving the target its old name back. From that
 //! commit on the only way is forward. The order of the steps is argued in [`MoveStep`](super::MoveStep).
 
 use std::time::Duration;
@@ -28,7 +28,7 @@ use crate::{Error, Outcome, Result};
 const GENTLE_LOCK: &str = "15s";
 /// How long writers may be made to wait for a lock that the fence does not get, at first and at most.
 const LOCK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
-/// How long the fence may take, from its first lock to the target's opening.
+/// How long the fence may take, from its first lock until the target has everything.
 const FENCE: Duration = Duration::from_secs(1);
 /// How often the fence is tried, and the pauses between, from the first to the longest.
 const ATTEMPTS: u32 = 60;
@@ -39,6 +39,7 @@ const CATCH_UP: Duration = Duration::from_secs(600);
 /// How long all hosts may take to hear of a rename: the target's in the fence, the source's after it.
 const TARGET_HOSTS: Duration = Duration::from_secs(1);
 const SOURCE_HOSTS: Duration = Duration::from_secs(600);
+pub(super) const UNSEALED_HOSTS: Duration = Duration::from_secs(600);
 const CHECK_HOSTS: Duration = Duration::from_secs(600);
 
 /// One change of home.
@@ -62,12 +63,13 @@ struct Prepared {
 }
 
 impl Cutover<'_> {
-    fn schemas(&self) -> [String; 2] {
+    /// The schema's old name and its new one.
+    pub(super) fn schemas(&self) -> [String; 2] {
         let shard = self.run.report.shard;
         [self.old, self.new].map(|epoch| schema_at(shard, epoch, &self.from.name))
     }
 
-    /// Fences the source, opens the target, closes the source, and tells everybody.
+    /// Fences the source, renames the target, closes the source, unseals the target, and tells everybody.
     pub(super) async fn perform(&self, relations: &Relations, findings: &Findings) -> Result<()> {
         let run = self.run;
         let mut source_hosts = Hosts::connect(&run.mover.connector, self.from).await;
@@ -87,23 +89,37 @@ impl Cutover<'_> {
             let tried = self.attempt(relations, findings, lock, &mut target_hosts).await;
             let Err(error) = tried else { break };
             self.from.work.roll_back().await;
-            self.to.work.roll_back().await;
-            if error.outcome() == Outcome::Unknown || !is_passing(&error) || attempt >= ATTEMPTS {
+            if error.outcome() == Outcome::Unknown {
                 return Err(error);
             }
-            self.reopen_nothing(relations).await?;
+            // The source is still the home.
+            self.take_back().await?;
+            if !is_passing(&error) || attempt >= ATTEMPTS {
+                return Err(error);
+            }
             run.tell(MoveStep::FenceTables, &format!("tried {attempt} times: {error}"));
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE.1);
             lock = lock.mul_f64(1.25).min(LOCK.1);
         }
-        let opened = self.conclude(&mut source_hosts).await;
+        let told = self.conclude(&mut source_hosts).await;
         drop(alone);
-        opened
+        told?;
+        self.await_unsealed(&mut target_hosts).await
     }
 
-    /// From the source's commit on: everybody learns of it.
-    pub(super) async fn conclude(&self, source_hosts: &mut Hosts<'_>) -> Result<()> {
+    /// What an earlier run has left to do after it closed the source.
+    pub(super) async fn go_on(&self) -> Result<()> {
+        let connector = &self.run.mover.connector;
+        let mut source_hosts = Hosts::connect(connector, self.from).await;
+        let mut target_hosts = Hosts::connect(connector, self.to).await;
+        self.prepare_unsealing_again().await?;
+        self.conclude(&mut source_hosts).await?;
+        self.await_unsealed(&mut target_hosts).await
+    }
+
+    /// From the source's commit on: the target is unsealed, and everybody learns of it.
+    async fn conclude(&self, source_hosts: &mut Hosts<'_>) -> Result<()> {
         const GENERATION: &str = "SELECT generation FROM howdah.identity";
 
         let run = self.run;
@@ -112,6 +128,8 @@ impl Cutover<'_> {
         let tell = |waits: &str| run.tell(MoveStep::AwaitSourceHosts, waits);
         source_hosts.have_renamed([&old, &new], SOURCE_HOSTS, tell).await?;
         run.event_end(MoveStep::AwaitSourceHosts);
+
+        self.unseal_target().await?;
 
         run.event_begin(MoveStep::ChangeHome);
         let row = self.from.watch.one(GENERATION, &[], "cannot read the generation").await?;
@@ -163,22 +181,9 @@ impl Cutover<'_> {
         let fenced = timeout(FENCE, self.fence(relations, findings, &prepared, lock)).await;
         let too_slow = || Error::new(Kind::Timeout, format!("the fence took more than {FENCE:?}"));
         let sequences = fenced.map_err(|_| too_slow())??;
-        self.open_target(relations, &prepared, &sequences).await?;
-        let ready = self.before_closing(target_hosts).await;
-        if let Err(error) = ready {
-            // The source is still the home, so the target must not stay open.
-            self.from.work.roll_back().await;
-            self.close_again(relations).await?;
-            return Err(error);
-        }
-        match self.close_source(&prepared).await {
-            Err(error) if error.outcome() != Outcome::Unknown => {
-                self.from.work.roll_back().await;
-                self.close_again(relations).await?;
-                Err(error)
-            }
-            closed => closed,
-        }
+        self.rename_target(&prepared.functions, &sequences).await?;
+        try_join!(self.prepare_unsealing(relations, "1s"), self.before_closing(target_hosts))?;
+        self.close_source(&prepared).await
     }
 
     /// Takes the locks that hurt nobody, and reads what does not change under them.
@@ -300,26 +305,6 @@ impl Cutover<'_> {
         Ok(())
     }
 
-    async fn open_target(
-        &self,
-        relations: &Relations,
-        prepared: &Prepared,
-        sequences: &[Sequence],
-    ) -> Result<()> {
-        let [old, new] = self.schemas();
-        self.run.event_begin(MoveStep::OpenTarget);
-        let open = format!(
-            "SET LOCAL lock_timeout = '1s'; {}{}{}{}COMMIT",
-            seal::unguard(&old, relations),
-            sequences::open(&old, sequences),
-            seal::comment(&old, None),
-            seal::rename(&old, &new, &prepared.functions),
-        );
-        self.to.work.batch(&open, "cannot open the target").await?;
-        self.run.event_end(MoveStep::OpenTarget);
-        Ok(())
-    }
-
     /// What must be known while everything can still be undone.
     async fn before_closing(&self, target_hosts: &mut Hosts<'_>) -> Result<()> {
         const POSITION: &str = "SELECT pg_current_wal_insert_lsn()";
@@ -338,7 +323,7 @@ impl Cutover<'_> {
         let id = run.report.id.get();
         let mark = format!("SELECT mark FROM {new}.{MARK_TABLE} WHERE move = $1");
         let mark = self.to.watch.one(&mark, &[&id], "cannot read the mark").await?.get(0);
-        target_hosts.have_opened([&old, &new], (id, mark), TARGET_HOSTS, tell).await?;
+        target_hosts.have_all([&old, &new], (id, mark), TARGET_HOSTS, tell).await?;
         run.event_end(MoveStep::AwaitTargetHosts);
 
         run.event_begin(MoveStep::RecheckTimelines);
@@ -361,29 +346,6 @@ impl Cutover<'_> {
         self.from.work.batch(&close, "cannot close the source").await?;
         self.run.event_end(MoveStep::CloseSource);
         Ok(())
-    }
-
-    /// After an attempt that failed: where the target was opened, and nobody knows how that ended, it is closed again.
-    async fn reopen_nothing(&self, relations: &Relations) -> Result<()> {
-        if self.to.epochs(self.run.report.shard).await?.contains(&self.new) {
-            self.close_again(relations).await?;
-        }
-        Ok(())
-    }
-
-    /// Makes a copy of what was opened, as long as the source is the home.
-    pub(super) async fn close_again(&self, relations: &Relations) -> Result<()> {
-        let [old, new] = self.schemas();
-        let functions = seal::functions_naming(&self.to.work, &new).await?;
-        let sequences = sequences::read(&self.to.work, &new, &relations.sequences, "").await?;
-        let close = format!(
-            "BEGIN; SET LOCAL lock_timeout = '10s'; {}{}{}{}COMMIT",
-            seal::guard(&new, relations),
-            sequences::seal(&new, &sequences),
-            seal::comment(&new, Some(&self.run.names.comment)),
-            seal::rename(&new, &old, &functions),
-        );
-        self.to.work.batch(&close, "cannot close the target again").await
     }
 }
 

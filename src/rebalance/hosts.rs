@@ -47,6 +47,8 @@ enum Fact<'a> {
     HasRenamed { old: &'a str, new: &'a str },
     /// Whether the schema by that name has the mark of a move, or a later one.
     HasMark { schema: &'a str, id: i64, mark: i64 },
+    /// Whether the schema by that name does not have the comment of a copy any more.
+    IsUnsealed { schema: &'a str, comment: &'a str },
 }
 
 impl Fact<'_> {
@@ -55,6 +57,8 @@ impl Fact<'_> {
             OR coalesce(($1::text::pg_lsn - pg_last_wal_replay_lsn())::bigint <= $2, false)";
         const RENAMED: &str = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $2) \
             AND NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)";
+        const UNSEALED: &str = "SELECT EXISTS (SELECT FROM pg_namespace \
+            WHERE nspname = $1 AND obj_description(oid, 'pg_namespace') IS DISTINCT FROM $2)";
 
         let marked;
         let (sql, params): (_, [(&(dyn ToSql + Sync), Type); 2]) = match self {
@@ -66,6 +70,9 @@ impl Fact<'_> {
             }
             Self::Follows { at } => (BEHIND, [(at, Type::TEXT), (&MOST_BEHIND, Type::INT8)]),
             Self::HasRenamed { old, new } => (RENAMED, [(old, Type::NAME), (new, Type::NAME)]),
+            Self::IsUnsealed { schema, comment } => {
+                (UNSEALED, [(schema, Type::NAME), (comment, Type::TEXT)])
+            }
         };
         Ok(client.query_typed_one(sql, &params).await?.get(0))
     }
@@ -77,6 +84,7 @@ impl fmt::Display for Fact<'_> {
             Self::Follows { .. } => "follow closely",
             Self::HasRenamed { .. } => "learn of the new name",
             Self::HasMark { .. } => "receive the last rows",
+            Self::IsUnsealed { .. } => "learn that it is the home",
         })
     }
 }
@@ -109,15 +117,12 @@ impl<'a> Hosts<'a> {
         patience: Duration,
         tell: impl Fn(&str) + Send + Sync,
     ) -> Result<()> {
-        if self.is_alone() {
-            return Ok(());
-        }
         self.until_all(patience, &Fact::HasRenamed { old, new }, tell).await
     }
 
-    /// Waits until each has what was opened with this mark. The new name alone may be that of an attempt before, which was
+    /// Waits until each has what was renamed with this mark. The new name alone may be that of an attempt before, which was
     /// taken back and which a host that lags sees only now.
-    pub(super) async fn have_opened(
+    pub(super) async fn have_all(
         &mut self,
         names: [&str; 2],
         (id, mark): (i64, i64),
@@ -125,11 +130,19 @@ impl<'a> Hosts<'a> {
         tell: impl Fn(&str) + Send + Sync,
     ) -> Result<()> {
         self.have_renamed(names, patience, &tell).await?;
-        if self.is_alone() {
-            return Ok(());
-        }
-        // Marks come under the old name: under the new one, this is what was opened now.
+        // Marks come under the old name: under the new one, this is what was renamed now.
         self.until_all(patience, &Fact::HasMark { schema: names[1], id, mark }, tell).await
+    }
+
+    /// Waits until each shows a schema as a home, without the comment of a copy.
+    pub(super) async fn have_unsealed(
+        &mut self,
+        schema: &str,
+        comment: &str,
+        patience: Duration,
+        tell: impl Fn(&str) + Send + Sync,
+    ) -> Result<()> {
+        self.until_all(patience, &Fact::IsUnsealed { schema, comment }, tell).await
     }
 
     /// The primary that we are connected to is the only one.
@@ -143,6 +156,9 @@ impl<'a> Hosts<'a> {
         fact: &Fact<'_>,
         tell: impl Fn(&str) + Send + Sync,
     ) -> Result<()> {
+        if self.is_alone() {
+            return Ok(());
+        }
         let began = Instant::now();
         let mut told = None;
         loop {
@@ -170,6 +186,11 @@ impl<'a> Hosts<'a> {
                 break;
             }
             let Some((address, reason)) = waiting else { return Ok(()) };
+            if self.side.watch.client().is_closed() {
+                // It may have failed over: what is waited for may never come, and the facts are to be looked at again.
+                let lost = Error::new(Kind::Unavailable, "the connection was lost");
+                return Err(lost.at(&self.side.name));
+            }
             let lost = reason.is_some();
             let reason = reason.map_or(String::new(), |reason| format!(" ({reason})"));
             let waits = format!("{}: host {address} has still to {fact}{reason}", self.side.name);

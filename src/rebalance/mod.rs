@@ -17,6 +17,7 @@ mod load;
 mod lost;
 mod mover;
 mod names;
+mod opening;
 mod plan;
 mod preflight;
 mod relations;

@@ -9,7 +9,6 @@ use tokio::time::Instant;
 
 use super::cutover::Cutover;
 use super::event::{MoveEvent, MoveNews};
-use super::hosts::Hosts;
 use super::journal::{Journal, MoveReport};
 use super::mover::Mover;
 use super::names::{Names, schema_at};
@@ -91,7 +90,7 @@ impl<'a> Run<'a> {
             }
             let schema = schema_at(self.report.shard, old, &source.name);
             let relations = Relations::read(&source.work, &schema).await?;
-            self.close_if_open(&cutover, &relations).await?;
+            cutover.take_back().await?;
             self.copy(&schema, &relations).await?;
             let findings = self.verify([source, target], &schema, &relations).await?;
             cutover.perform(&relations, &findings).await?;
@@ -127,7 +126,7 @@ impl<'a> Run<'a> {
             }
             let schema = schema_at(self.report.shard, old, &home.name);
             let relations = Relations::read(&home.work, &schema).await?;
-            self.close_if_open(&cutover, &relations).await?;
+            cutover.take_back().await?;
             // Until here it can be undone, whatever is found; from here on it goes back when it is resumed.
             self.event_begin(MoveStep::Verify);
             let findings = self.compare([home, copy], &schema, &relations).await?;
@@ -160,14 +159,6 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// An interrupted attempt may have opened the copy: as long as the home is not closed, it must not stay so.
-    async fn close_if_open(&self, cutover: &Cutover<'_>, relations: &Relations) -> Result<()> {
-        if cutover.to.epochs(self.report.shard).await?.contains(&cutover.new) {
-            cutover.close_again(relations).await?;
-        }
-        Ok(())
-    }
-
     /// The home is closed: the copy is the only one that can serve.
     async fn conclude(&self, cutover: &Cutover<'_>) -> Result<()> {
         if !cutover.to.epochs(self.report.shard).await?.contains(&cutover.new) {
@@ -177,8 +168,7 @@ impl<'a> Run<'a> {
             ))
             .hint("did that server lose its last commits in a failover? bring back the one that has them"));
         }
-        let mut hosts = Hosts::connect(&self.mover.connector, cutover.from).await;
-        cutover.conclude(&mut hosts).await
+        cutover.go_on().await
     }
 
     /// Compares both copies, and notes what was found. Without it, no cutover.

@@ -65,14 +65,14 @@ pub enum MoveStep {
     /// Waits until the target has applied everything, told by a mark that another session writes to `howdah_move`.
     /// *After*: both copies are equal.
     Drain,
-    /// On the target, in one synchronous commit: sequences raised to the source's values, guards off, schema renamed. *After*:
-    /// the target could serve, under a name that nobody knows.
-    OpenTarget,
+    /// On the target, in one synchronous commit: the schema is renamed, and the values and limits of the source's sequences are
+    /// written into it. *After*: the target has all that it takes to serve, under a name that nobody knows, and still sealed.
+    RenameTarget,
     /// Notes the target's position in the WAL in the journal. *After*: it is known, come what may, where the reverse stream
     /// begins.
     NotePosition,
-    /// Waits until each configured host of the target has the schema by its new name. *After*: whichever of them is promoted
-    /// can serve.
+    /// Waits until each configured host of the target has the schema by its new name, with all rows. *After*: whichever of them
+    /// is promoted can serve.
     AwaitTargetHosts,
     /// Compares the timelines of both servers with the journal's. *After*: neither failed over since the copy began.
     RecheckTimelines,
@@ -82,9 +82,14 @@ pub enum MoveStep {
     /// Waits until each configured host of the source has the schema by its new name alone. *After*: whichever of them is
     /// promoted refuses clients with an old map.
     AwaitSourceHosts,
+    /// On the target: sequences raised to the source's values and opened, guards off. *Before*: who has got hold of the copy
+    /// without naming it is refused, as long as the cutover may be given up. *After*: the target serves who finds it.
+    UnsealTarget,
     /// Changes the home in the catalog, if it and the attempt are still the ones that this mover wrote. *After*: clients find
     /// the target.
     ChangeHome,
+    /// Waits until each configured host of the target is unsealed. *After*: whichever of them is promoted takes writes.
+    AwaitUnsealed,
     /// Drops the stream to the target: subscription, slot, publication. *After*: nothing flows to the new home.
     DropForward,
     /// Advances the slot of the reverse stream to the noted position, then has that written to disk. *After*: the slot holds
@@ -122,7 +127,7 @@ pub enum MovePhase {
 
 impl MoveStep {
     /// All steps, in their order.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::LockServers,
         Self::Preflight,
         Self::Journal,
@@ -139,13 +144,15 @@ impl MoveStep {
         Self::GuardSource,
         Self::Recheck,
         Self::Drain,
-        Self::OpenTarget,
+        Self::RenameTarget,
         Self::NotePosition,
         Self::AwaitTargetHosts,
         Self::RecheckTimelines,
         Self::CloseSource,
         Self::AwaitSourceHosts,
+        Self::UnsealTarget,
         Self::ChangeHome,
+        Self::AwaitUnsealed,
         Self::DropForward,
         Self::AdvanceReverse,
         Self::StartReverse,
@@ -173,13 +180,15 @@ impl MoveStep {
             Self::GuardSource => "guard source",
             Self::Recheck => "recheck",
             Self::Drain => "drain",
-            Self::OpenTarget => "open target",
+            Self::RenameTarget => "rename target",
             Self::NotePosition => "note position",
             Self::AwaitTargetHosts => "await target hosts",
             Self::RecheckTimelines => "recheck timelines",
             Self::CloseSource => "close source",
             Self::AwaitSourceHosts => "await source hosts",
+            Self::UnsealTarget => "unseal target",
             Self::ChangeHome => "change home",
+            Self::AwaitUnsealed => "await unsealed",
             Self::DropForward => "drop forward",
             Self::AdvanceReverse => "advance reverse",
             Self::StartReverse => "start reverse",
@@ -211,13 +220,15 @@ impl MoveStep {
             | Self::GuardSource
             | Self::Recheck
             | Self::Drain
-            | Self::OpenTarget
+            | Self::RenameTarget
             | Self::NotePosition
             | Self::AwaitTargetHosts
             | Self::RecheckTimelines
             | Self::CloseSource
             | Self::AwaitSourceHosts
+            | Self::UnsealTarget
             | Self::ChangeHome
+            | Self::AwaitUnsealed
             | Self::DropForward
             | Self::AdvanceReverse
             | Self::StartReverse
@@ -297,9 +308,10 @@ mod tests {
     #[test]
     fn the_source_is_closed_before_the_target_can_be_found() {
         use MoveStep::{
-            AwaitSourceHosts, ChangeHome, CloseSource, NotePosition, OpenTarget, Verify,
+            AwaitSourceHosts, ChangeHome, CloseSource, NotePosition, RenameTarget, UnsealTarget,
         };
-        let order = [Verify, OpenTarget, NotePosition, CloseSource, AwaitSourceHosts, ChangeHome];
+        let order =
+            [RenameTarget, NotePosition, CloseSource, AwaitSourceHosts, UnsealTarget, ChangeHome];
         assert!(order.is_sorted());
     }
 }

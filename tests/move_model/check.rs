@@ -13,6 +13,7 @@ pub(crate) const LOST: &str = "no acknowledged write is lost";
 pub(crate) const STRAYED: &str = "one copy at a time takes writes";
 pub(crate) const REPEATED: &str = "no id is issued twice";
 pub(crate) const STALE: &str = "an old map names nothing";
+pub(crate) const SHUT: &str = "a shard whose move has come to rest takes writes";
 pub(crate) const BACK: &str = "the map never goes back, but with its catalog";
 pub(crate) const STUCK: &str = "the same command again always converges";
 
@@ -40,11 +41,10 @@ pub(crate) enum Action {
 }
 
 impl Move {
-    /// Whether a client gets at the copy: by a name that some map has, or because it has hold of it from before. Not of one
-    /// that was opened and is not named yet: docs/moves.md says what that rests on.
+    /// Whether a client gets at the copy: by a name that some map has, or because it has hold of it from before.
     fn is_reached(state: &State, side: Side) -> bool {
         let copy = &state.instances[side];
-        state.is_named(side) || copy.held && (1..=state.published).contains(&copy.now.epoch)
+        state.is_named(side) || copy.held && copy.now.epoch > 0
     }
 
     /// After the last failover nobody cares how standbys lag.
@@ -147,6 +147,12 @@ impl Move {
         !(lacks && copy.open && copy.epoch == state.published)
     }
 
+    /// Whether the home takes writes once its move has come to rest.
+    fn serves(state: &State) -> bool {
+        let copy = &state.instances[home(state.published)].now;
+        state.rested != state.published || copy.epoch != state.published || copy.open
+    }
+
     /// Whether every map but the newest names nothing any more.
     fn forgets(state: &State) -> bool {
         let side = other(home(state.published));
@@ -235,6 +241,7 @@ impl Model for Move {
             Property::always(STRAYED, |_, state: &State| state.wrong != Some(Wrong::Strayed)),
             Property::always(REPEATED, |_, state: &State| state.wrong != Some(Wrong::Repeated)),
             Property::always(STALE, |_, state: &State| Self::forgets(state)),
+            Property::always(SHUT, |_, state: &State| Self::serves(state)),
             Property::always(BACK, |model: &Self, state: &State| {
                 state.catalog == state.published || state.failovers < model.scope.failovers
             }),

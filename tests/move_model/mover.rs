@@ -8,18 +8,20 @@ use super::state::{Copy, Set, Side, State, Wrong, home, other};
 
 /// The steps of the code that the argument rests on. The others prepare or clear away, and nothing is lost between them;
 /// what `GuardSource` does takes effect with `CloseSource`.
-const STEPS: [MoveStep; 12] = [
+const STEPS: [MoveStep; 14] = [
     MoveStep::LockServers,
     MoveStep::CopyRows,
     MoveStep::Verify,
     MoveStep::FenceTables,
     MoveStep::FenceSequences,
     MoveStep::Drain,
-    MoveStep::OpenTarget,
+    MoveStep::RenameTarget,
     MoveStep::AwaitTargetHosts,
     MoveStep::CloseSource,
     MoveStep::AwaitSourceHosts,
+    MoveStep::UnsealTarget,
     MoveStep::ChangeHome,
+    MoveStep::AwaitUnsealed,
     MoveStep::StartReverse,
 ];
 
@@ -188,7 +190,7 @@ impl Move {
             MoveStep::FenceTables | MoveStep::FenceSequences | MoveStep::CloseSource => {
                 (true, false)
             }
-            MoveStep::OpenTarget => (false, true),
+            MoveStep::RenameTarget | MoveStep::UnsealTarget => (false, true),
             MoveStep::CopyRows | MoveStep::Verify | MoveStep::Drain => (true, true),
             _ => (false, false),
         };
@@ -233,16 +235,28 @@ impl Move {
             {
                 return Went::Nowhere;
             }
-            MoveStep::OpenTarget => {
+            MoveStep::RenameTarget => {
                 if state.instances[target].now.epoch != me.epoch {
                     return Went::Wrong;
                 }
-                let raised = if self.has(Line::Sequences) { me.next } else { 0 };
                 self.commit(state, target, |copy| {
-                    (copy.epoch, copy.open, copy.capped) = (new_epoch, true, false);
-                    copy.mark = me.run;
-                    copy.next = copy.next.max(raised);
+                    (copy.epoch, copy.mark, copy.opens) = (new_epoch, me.run, me.next);
                 });
+                if !self.does(MoveStep::UnsealTarget) {
+                    self.unseal(state, target);
+                }
+            }
+            MoveStep::UnsealTarget => {
+                let copy = &state.instances[target].now;
+                if copy.epoch != new_epoch {
+                    return Went::Wrong;
+                }
+                if !copy.open {
+                    self.unseal(state, target);
+                }
+            }
+            MoveStep::AwaitUnsealed if !state.instances[target].standby.open && self.does(step) => {
+                return Went::Nowhere;
             }
             MoveStep::AwaitTargetHosts => {
                 let hosts = &state.instances[target];
@@ -274,15 +288,30 @@ impl Move {
                 }
             }
             MoveStep::ChangeHome => {
-                if state.catalog != me.epoch && self.has(Line::Compare) {
-                    return Went::Wrong;
+                if state.catalog != new_epoch {
+                    if state.catalog != me.epoch && self.has(Line::Compare) {
+                        return Went::Wrong;
+                    }
+                    state.publish(new_epoch);
                 }
-                state.publish(new_epoch);
             }
-            MoveStep::StartReverse => Self::turn_stream(state, target),
+            MoveStep::StartReverse => {
+                Self::turn_stream(state, target);
+                state.rested = state.published;
+            }
             _ => {}
         }
         Went::Well
+    }
+
+    /// What was sealed serves, with ids that go on from the source's.
+    fn unseal(&self, state: &mut State, side: Side) {
+        let raises = self.has(Line::Sequences);
+        self.commit(state, side, |copy| {
+            (copy.open, copy.capped) = (true, false);
+            copy.next = copy.next.max(if raises { copy.opens } else { 0 });
+        });
+        state.settle();
     }
 
     /// The facts say where to go on. The home's name comes first: as long as it is the old one the shard lives there,
@@ -297,13 +326,13 @@ impl Move {
             me.target = other(from);
             return At::Step(MoveStep::AwaitSourceHosts);
         }
+        if epoch == state.published && state.rested != state.published {
+            // The move before has not come to rest: it comes first.
+            (me.target, me.epoch) = (from, epoch - 1);
+            return At::Step(MoveStep::AwaitSourceHosts);
+        }
         if me.target == from {
             return At::Step(MoveStep::StartReverse);
-        }
-        let (source, target) = (source.epoch, *target);
-        if state.stream == Some(me.target) && source == epoch {
-            // The move before was interrupted just when it had changed the home.
-            Self::turn_stream(state, from);
         }
         if target.epoch == 0 || !state.same_timelines && self.has(Line::Timelines) {
             At::Step(MoveStep::CopyRows)
@@ -342,7 +371,7 @@ impl Move {
         let write = state.instances[side].pending.take()?;
         self.commit(state, side, |copy| copy.rows |= 1 << write);
         state.fresh |= 1 << write;
-        if home(state.published) != side {
+        if state.taker() != side {
             state.wrong = Some(Wrong::Strayed);
         }
         Some(())

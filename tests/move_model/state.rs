@@ -26,10 +26,11 @@ pub(crate) struct Copy {
     pub(crate) open: bool,
     /// Its sequences refuse.
     pub(crate) capped: bool,
-    /// Which run opened it last: the mark that the run had drained to.
+    /// Which run renamed it last: the mark that the run had drained to.
     pub(crate) mark: u8,
-    /// The next id that it issues.
+    /// The next id that it issues, and what that is raised to when it is unsealed.
     pub(crate) next: u8,
+    pub(crate) opens: u8,
     pub(crate) rows: Set,
 }
 
@@ -71,6 +72,8 @@ pub(crate) struct State {
     pub(crate) movers: [Mover; 2],
     pub(crate) runs: u8,
     pub(crate) writes: u8,
+    /// The epoch whose move has come to rest.
+    pub(crate) rested: u8,
     /// Acknowledged before the last cutover, and since.
     pub(crate) settled: Set,
     pub(crate) fresh: Set,
@@ -97,6 +100,7 @@ impl State {
             movers: [Mover::default(); 2],
             runs: 0,
             writes: 1,
+            rested: 1,
             settled: 1,
             fresh: 0,
             settled_ids: 0,
@@ -119,21 +123,32 @@ impl State {
         self.settled_ids | self.fresh_ids
     }
 
-    /// The newest map is out: what was written until now has survived a cutover.
+    /// The side that takes writes: the home, until none of its hosts does.
+    pub(crate) fn taker(&self) -> Side {
+        let home = home(self.published);
+        let instance = &self.instances[home];
+        let is_closed = |copy: &Copy| copy.epoch > self.published;
+        if is_closed(&instance.now) && is_closed(&instance.standby) { other(home) } else { home }
+    }
+
+    /// What was written until now has survived a cutover.
+    pub(crate) fn settle(&mut self) {
+        self.settled |= std::mem::take(&mut self.fresh);
+        self.settled_ids |= std::mem::take(&mut self.fresh_ids);
+    }
+
+    /// The newest map is out.
     pub(crate) fn publish(&mut self, epoch: u8) {
         self.catalog = epoch;
         if self.failovers == 0 {
             self.catalog_standby = epoch;
         }
-        if epoch > self.published {
-            self.published = epoch;
-            self.settled |= std::mem::take(&mut self.fresh);
-            self.settled_ids |= std::mem::take(&mut self.fresh_ids);
-        }
+        self.published = self.published.max(epoch);
     }
 
     /// The standby takes over with what it has. Sessions end; what only the old primary had is gone.
     pub(crate) fn fail_over(&mut self, side: Side) {
+        let took_writes = self.taker() == side;
         let instance = &mut self.instances[side];
         instance.now = instance.standby;
         instance.pending = None;
@@ -143,7 +158,7 @@ impl State {
         for mover in &mut self.movers {
             mover.sessions[side] = false;
         }
-        if home(self.published) == side {
+        if took_writes {
             self.fresh &= now.rows;
             self.fresh_ids &= (1 << now.next) - 1;
         }

@@ -1,0 +1,105 @@
+//! The copy that becomes the home: renamed while the home is still open, unsealed when that is closed for good, or taken back.
+//!
+//! Between the two a session that has got hold of the copy by OID is refused, as it was all along. Were it obeyed, and the
+//! cutover given up, what it wrote would be lost.
+
+use super::cutover::{Cutover, UNSEALED_HOSTS};
+use super::hosts::Hosts;
+use super::names::{MARK_TABLE, literal};
+use super::relations::Relations;
+use super::seal;
+use super::sequences::{self, Sequence};
+use super::step::MoveStep;
+use crate::Result;
+
+impl Cutover<'_> {
+    /// Gives the copy its new name, in a transaction that has begun. It stays sealed, and what its sequences are opened with is
+    /// written into it: nothing else knows that once the home's are ended.
+    pub(super) async fn rename_target(
+        &self,
+        functions: &[String],
+        sequences: &[Sequence],
+    ) -> Result<()> {
+        let [old, new] = self.schemas();
+        self.run.event_begin(MoveStep::RenameTarget);
+        let rename = format!(
+            "SET LOCAL lock_timeout = '1s'; \
+             UPDATE {old}.{MARK_TABLE} SET opens = {} WHERE move = {}; {}COMMIT",
+            literal(&sequences::open(&new, sequences)),
+            self.run.report.id.get(),
+            seal::rename(&old, &new, functions),
+        );
+        self.to.work.batch(&rename, "cannot rename the target").await?;
+        self.run.event_end(MoveStep::RenameTarget);
+        Ok(())
+    }
+
+    /// Does all that unseals the target, but for the commit: whatever may fail or take time is behind us when the home is
+    /// closed. Nobody waits for these locks but who gets at the copy by OID, so the transaction may stay open.
+    pub(super) async fn prepare_unsealing(
+        &self,
+        relations: &Relations,
+        lock_timeout: &str,
+    ) -> Result<()> {
+        const WHAT: &str = "cannot unseal the target";
+
+        let [_, new] = self.schemas();
+        let opens =
+            format!("SELECT opens FROM {new}.{MARK_TABLE} WHERE move = $1 AND opens IS NOT NULL");
+        let begin = format!(
+            "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0; \
+             SET LOCAL lock_timeout = '{lock_timeout}'"
+        );
+        let work = &self.to.work;
+        work.batch(&begin, WHAT).await?;
+        let opens: String = work.one(&opens, &[&self.run.report.id.get()], WHAT).await?.get(0);
+        let unseal =
+            format!("{}{opens}{}", seal::unguard(&new, relations), seal::comment(&new, None));
+        work.batch(&unseal, WHAT).await
+    }
+
+    /// The same for a target that an earlier run has left sealed.
+    pub(super) async fn prepare_unsealing_again(&self) -> Result<()> {
+        let [_, new] = self.schemas();
+        if self.to.comment(&new).await? != Some(self.run.names.comment.clone()) {
+            return Ok(());
+        }
+        let relations = Relations::read(&self.to.work, &new).await?;
+        self.prepare_unsealing(&relations, "30s").await
+    }
+
+    /// Unseals the target, once no host of the old home takes writes.
+    pub(super) async fn unseal_target(&self) -> Result<()> {
+        self.run.event_begin(MoveStep::UnsealTarget);
+        // Where there was nothing left to do, there is no transaction.
+        self.to.work.batch("COMMIT", "cannot unseal the target").await?;
+        self.run.event_end(MoveStep::UnsealTarget);
+        Ok(())
+    }
+
+    /// Waits until whichever host of the new home is promoted takes writes. Clients do not wait for it.
+    pub(super) async fn await_unsealed(&self, target_hosts: &mut Hosts<'_>) -> Result<()> {
+        let run = self.run;
+        let [_, new] = self.schemas();
+        run.begin(MoveStep::AwaitUnsealed).await?;
+        let tell = |waits: &str| run.tell(MoveStep::AwaitUnsealed, waits);
+        target_hosts.have_unsealed(&new, &run.names.comment, UNSEALED_HOSTS, tell).await?;
+        run.end(MoveStep::AwaitUnsealed).await
+    }
+
+    /// Makes a copy again of what an attempt has renamed, if it has: the home is not closed.
+    pub(super) async fn take_back(&self) -> Result<()> {
+        let work = &self.to.work;
+        work.roll_back().await;
+        if !self.to.epochs(self.run.report.shard).await?.contains(&self.new) {
+            return Ok(());
+        }
+        let [old, new] = self.schemas();
+        let functions = seal::functions_naming(work, &new).await?;
+        let back = format!(
+            "BEGIN; SET LOCAL lock_timeout = '10s'; {}COMMIT",
+            seal::rename(&new, &old, &functions)
+        );
+        work.batch(&back, "cannot give the target its old name back").await
+    }
+}
