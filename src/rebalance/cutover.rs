@@ -126,7 +126,11 @@ impl Cutover<'_> {
         let [old, new] = self.schemas();
         run.event_begin(MoveStep::AwaitSourceHosts);
         let tell = |waits: &str| run.tell(MoveStep::AwaitSourceHosts, waits);
-        source_hosts.have_renamed([&old, &new], SOURCE_HOSTS, tell).await?;
+        if self.from.epochs(run.report.shard).await?.is_empty() {
+            source_hosts.have_dropped([&old, &new], SOURCE_HOSTS, tell).await?;
+        } else {
+            source_hosts.have_renamed([&old, &new], SOURCE_HOSTS, tell).await?;
+        }
         run.event_end(MoveStep::AwaitSourceHosts);
 
         self.unseal_target().await?;

@@ -45,6 +45,8 @@ enum Fact<'a> {
     Follows { at: String },
     /// Whether it has the schema by its new name alone.
     HasRenamed { old: &'a str, new: &'a str },
+    /// Whether it has the schema by neither name.
+    HasDropped { old: &'a str, new: &'a str },
     /// Whether the schema by that name has the mark of a move, or a later one.
     HasMark { schema: &'a str, id: i64, mark: i64 },
     /// Whether the schema by that name does not have the comment of a copy any more.
@@ -57,6 +59,8 @@ impl Fact<'_> {
             OR coalesce(($1::text::pg_lsn - pg_last_wal_replay_lsn())::bigint <= $2, false)";
         const RENAMED: &str = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $2) \
             AND NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)";
+        const DROPPED: &str =
+            "SELECT NOT EXISTS (SELECT FROM pg_namespace WHERE nspname IN ($1, $2))";
         const UNSEALED: &str = "SELECT EXISTS (SELECT FROM pg_namespace \
             WHERE nspname = $1 AND obj_description(oid, 'pg_namespace') IS DISTINCT FROM $2)";
 
@@ -70,6 +74,7 @@ impl Fact<'_> {
             }
             Self::Follows { at } => (BEHIND, [(at, Type::TEXT), (&MOST_BEHIND, Type::INT8)]),
             Self::HasRenamed { old, new } => (RENAMED, [(old, Type::NAME), (new, Type::NAME)]),
+            Self::HasDropped { old, new } => (DROPPED, [(old, Type::NAME), (new, Type::NAME)]),
             Self::IsUnsealed { schema, comment } => {
                 (UNSEALED, [(schema, Type::NAME), (comment, Type::TEXT)])
             }
@@ -83,6 +88,7 @@ impl fmt::Display for Fact<'_> {
         f.write_str(match self {
             Self::Follows { .. } => "follow closely",
             Self::HasRenamed { .. } => "learn of the new name",
+            Self::HasDropped { .. } => "drop the old copy",
             Self::HasMark { .. } => "receive the last rows",
             Self::IsUnsealed { .. } => "learn that it is the home",
         })
@@ -118,6 +124,16 @@ impl<'a> Hosts<'a> {
         tell: impl Fn(&str) + Send + Sync,
     ) -> Result<()> {
         self.until_all(patience, &Fact::HasRenamed { old, new }, tell).await
+    }
+
+    /// Waits until each has dropped the schema, as the primary has: the move had ended, and the catalog forgot.
+    pub(super) async fn have_dropped(
+        &mut self,
+        [old, new]: [&str; 2],
+        patience: Duration,
+        tell: impl Fn(&str) + Send + Sync,
+    ) -> Result<()> {
+        self.until_all(patience, &Fact::HasDropped { old, new }, tell).await
     }
 
     /// Waits until each has what was renamed with this mark. The new name alone may be that of an attempt before, which was

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::event::{MoveEvent, MoveNews};
 use super::journal::{Intent, Journal, MoveId, MoveReport};
-use super::names::{Names, schema_at};
+use super::names::{self, Names, schema_at};
 use super::preflight;
 use super::run::Run;
 use super::side::Side;
@@ -18,7 +18,7 @@ use super::step::{MovePhase, MoveStep};
 use crate::catalog::{Catalog, InstanceState, Snapshot};
 use crate::config::Config;
 use crate::connect::Connector;
-use crate::shard::{InstanceName, ShardId};
+use crate::shard::{Home, InstanceName, ShardId};
 use crate::{Error, Outcome, Result};
 
 /// How often a run that lost a connection, or its race with others, begins again by itself.
@@ -293,7 +293,9 @@ impl Mover {
         }
         observe(MoveStep::LockServers, MoveNews::Done);
         observe(MoveStep::Preflight, MoveNews::Begun);
-        preflight::check(&source, &target, &home).await?;
+        if !is_forgotten(&source, &target, &home).await? {
+            preflight::check(&source, &target, &home).await?;
+        }
         observe(MoveStep::Preflight, MoveNews::Done);
         observe(MoveStep::Journal, MoveNews::Begun);
         let intent = Intent {
@@ -426,6 +428,17 @@ fn or_without(error: Error, wish: Wish, report: &MoveReport) -> Error {
         )),
         _ => error,
     }
+}
+
+/// Whether this move was made and ended before, in a catalog that failed over and forgot all of it: nothing is left where the
+/// shard should live, and where it should go it is at home. What remains is to write that down.
+async fn is_forgotten(source: &Side, target: &Side, home: &Home) -> Result<bool> {
+    let (shard, new) = (home.shard(), super::run::next(home.epoch())?);
+    if !source.epochs(shard).await?.is_empty() || target.epochs(shard).await? != [new] {
+        return Ok(false);
+    }
+    let comment = target.comment(&schema_at(shard, new, &target.name)).await?;
+    Ok(!comment.is_some_and(|comment| names::is_of_copy(&comment)))
 }
 
 fn is_lost(error: &Error) -> bool {

@@ -3,13 +3,17 @@
 use crate::connect::ClusterId;
 use crate::shard::{Epoch, Home, InstanceName, ShardId};
 
-/// The table in a shard's schema that stands for an open move, and carries its marks.
+/// The table in a shard's schema that stands for an open move, and carries its marks; and the SQL that opens the sequences of
+/// a copy that was renamed.
 pub(super) const MARK_TABLE: &str = "howdah_move";
 /// The trigger that refuses writes to a copy.
 pub(super) const GUARD: &str = "howdah_guard";
 /// The part of a shard's clock that is only ever drawn from, and the part that is only ever raised.
 pub(super) const TICK: &str = "howdah_tick";
 pub(super) const JUMPS: &str = "howdah_jumps";
+
+/// What the comment of every copy begins with.
+const COPY: &str = "howdah: a copy, not the home";
 
 /// The names of one move. Slots belong to a whole server, which may serve several clusters; and a catalog that failed over
 /// may give a number twice: so they say more than the number.
@@ -28,17 +32,18 @@ impl Names {
         let cluster: String =
             cluster.as_str().chars().filter(char::is_ascii_hexdigit).take(8).collect();
         let forward = format!("howdah_{cluster}_m{id}_s{shard}_e{epoch}");
-        Self {
-            reverse: format!("{forward}_r"),
-            comment: format!("howdah: a copy, not the home ({forward})"),
-            forward,
-        }
+        Self { reverse: format!("{forward}_r"), comment: format!("{COPY} ({forward})"), forward }
     }
 
     /// The comment of a copy that still lacks indexes.
     pub(super) fn bare_comment(&self) -> String {
         format!("{}, without its indexes", self.comment)
     }
+}
+
+/// Whether a schema's comment says that it is a copy, of whatever move.
+pub(super) fn is_of_copy(comment: &str) -> bool {
+    comment.starts_with(COPY)
 }
 
 /// The schema's name at an epoch.

@@ -16,9 +16,11 @@ impl Run<'_> {
         self.begin(MoveStep::DropForward).await?;
         self.drop_stream(source, target, &self.names.forward).await?;
         self.end(MoveStep::DropForward).await?;
-        // After a failover of the new home its slot is gone, and nobody can say what the old copy lacks.
+        // After a failover of the new home its slot is gone, and nobody can say what the old copy lacks. And the copy may have been
+        // dropped, which a catalog that failed over has forgotten.
         let position = self.journal.show(self.report.id).await?.position;
-        let is_possible = self.report.reverse && self.servers_are_the_same();
+        let is_there = !source.epochs(self.report.shard).await?.is_empty();
+        let is_possible = self.report.reverse && self.servers_are_the_same() && is_there;
         let Some(position) = position.filter(|_| is_possible) else {
             return self.finish().await;
         };
