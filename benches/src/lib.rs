@@ -16,7 +16,7 @@ mod servers;
 pub use latencies::Latencies;
 pub use report::{Bench, Unit};
 pub use sample::Sample;
-pub use servers::{fill, fill_unsharded, servers};
+pub use servers::{fill, fill_unsharded, servers, servers_with};
 
 /// What a benchmark ends with when something it needs fails.
 pub type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;

@@ -1,6 +1,9 @@
 //! One measurement, and how several become one figure.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::Latencies;
 
 /// One measurement: the figure that is compared, and what was counted or measured beside it.
 #[derive(Debug, Clone, Default)]
@@ -8,6 +11,7 @@ pub struct Sample {
     pub(crate) value: f64,
     counts: BTreeMap<&'static str, u64>,
     figures: BTreeMap<&'static str, f64>,
+    times: BTreeMap<&'static str, Vec<Duration>>,
 }
 
 impl Sample {
@@ -30,6 +34,14 @@ impl Sample {
         self.figures.insert(key, figure);
         self
     }
+
+    /// Adds how long each of some things took. Those of all pairs are taken together: `key_ms` is the one in the middle,
+    /// `key_p99_ms` what 99 of a hundred stayed below, `key_worst_ms` the longest.
+    #[must_use]
+    pub fn times(mut self, key: &'static str, times: Vec<Duration>) -> Self {
+        self.times.insert(key, times);
+        self
+    }
 }
 
 /// The side figures of several samples, as further keys of a row.
@@ -44,10 +56,20 @@ pub(crate) fn sides(samples: &[Sample], prefix: &str) -> Vec<(String, serde_json
             lists.entry(key).or_default().push(*figure);
         }
     }
+    let mut times: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
+    for (key, some) in samples.iter().flat_map(|sample| &sample.times) {
+        times.entry(key).or_default().extend(some);
+    }
     let sums = sums.into_iter().map(|(key, sum)| (format!("{prefix}{key}"), sum.into()));
     let medians =
         lists.into_iter().map(|(key, list)| (format!("{prefix}{key}"), rounded(median(list))));
-    sums.chain(medians).collect()
+    let times = times.into_iter().flat_map(|(key, times)| {
+        let times = Latencies::new(times);
+        [("", 500), ("_p99", 990), ("_worst", 1000)].map(|(which, per_mille)| {
+            (format!("{prefix}{key}{which}_ms"), rounded(times.us(per_mille) / 1000.0))
+        })
+    });
+    sums.chain(medians).chain(times).collect()
 }
 
 /// The value in the middle; of an even number, the lower of the two.

@@ -33,7 +33,20 @@ const FILL: &str = "INSERT INTO {schema}.items (id, text)
 ///
 /// When a server cannot be started, or refuses the table.
 pub async fn servers(instances: usize, shards: u16) -> Result<TestCluster> {
-    let migrations = Migrations::new([("0001_items.sql", ITEMS)])?;
+    servers_with(ITEMS, instances, shards).await
+}
+
+/// The same, with other tables in each shard.
+///
+/// # Errors
+///
+/// As [`servers`].
+pub async fn servers_with(
+    tables: &'static str,
+    instances: usize,
+    shards: u16,
+) -> Result<TestCluster> {
+    let migrations = Migrations::new([("0001_tables.sql", tables)])?;
     let cluster = TestCluster::builder().instances(instances).shards(shards).own_servers();
     let mut test = cluster.migrations(migrations).start().await?;
     let names: Vec<String> = test.servers().names().map(str::to_owned).collect();
