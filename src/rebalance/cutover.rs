@@ -193,6 +193,9 @@ impl Cutover<'_> {
     /// Takes the locks that hurt nobody, and reads what does not change under them.
     async fn prepare(&self, relations: &Relations, findings: &Findings) -> Result<Prepared> {
         let [old, _] = self.schemas();
+        // For the first time while it hurts nobody: what fails there fails here, and what is asked in the fence is prepared.
+        self.recheck(relations).await?;
+        self.run.journal.prepare_cutover(self.reverse).await?;
         let begin = format!(
             "BEGIN; SET LOCAL lock_timeout = '{GENTLE_LOCK}'; {}",
             relations.lock(&old, "SHARE UPDATE EXCLUSIVE")

@@ -293,10 +293,7 @@ impl Journal {
         assignments: &str,
         values: &[&(dyn tokio_postgres::types::ToSql + Sync)],
     ) -> Result<()> {
-        let sql = format!(
-            "UPDATE howdah.move SET {assignments}, changed_at = clock_timestamp() \
-             WHERE id = $1 AND attempt = $2 RETURNING id"
-        );
+        let sql = setting(assignments);
         let mut params: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> =
             vec![&of.id.0, &of.attempt];
         params.extend(values);
@@ -320,7 +317,7 @@ impl Journal {
 
     /// Notes where the reverse stream begins.
     pub(super) async fn set_position(&self, of: &MoveReport, position: PgLsn) -> Result<()> {
-        self.set(of, "position = $3", &[&position]).await
+        self.set(of, SET_POSITION, &[&position]).await
     }
 
     pub(super) async fn set_fence(&self, of: &MoveReport, took: Duration) -> Result<()> {
@@ -397,18 +394,16 @@ impl Journal {
             .map(|_| ())
     }
 
+    /// Prepares what is written while clients wait.
+    pub(super) async fn prepare_cutover(&self, reverse: bool) -> Result<()> {
+        if reverse {
+            self.session.ready(&setting(SET_POSITION), CANNOT_WRITE).await?;
+        }
+        self.session.ready(CHANGE_HOME, CANNOT_WRITE).await
+    }
+
     /// Changes the home, once: if the attempt is still ours and the home is the one we know. Done before, it is well, too.
     pub(super) async fn change_home(&self, of: &MoveReport, change: &Change<'_>) -> Result<()> {
-        const CHANGE: &str = "WITH mine AS (UPDATE howdah.move SET step = $3, changed_at = clock_timestamp() \
-                WHERE id = $1 AND attempt = $2 RETURNING id), \
-            moved AS (UPDATE howdah.home SET instance = $7, epoch = $8 FROM mine \
-                WHERE shard = $4 AND instance = $5 AND epoch = $6 RETURNING shard), \
-            raised AS (UPDATE howdah.instance SET generation = greatest(generation, $9) FROM moved \
-                WHERE name = $5 RETURNING name), \
-            numbered AS (UPDATE howdah.cluster SET map_version = map_version + 1 FROM moved RETURNING map_version) \
-            SELECT (SELECT count(*) FROM mine), (SELECT count(*) FROM moved), (SELECT count(*) FROM raised), \
-                   (SELECT count(*) FROM numbered), pg_notify($10, '')";
-
         let epoch = |epoch: Epoch| i32::try_from(epoch.get()).unwrap_or(i32::MAX);
         let shard = number(change.shard);
         let ((from, old), (to, new)) = (change.from, change.to);
@@ -416,7 +411,7 @@ impl Journal {
         let row = self
             .session
             .one(
-                CHANGE,
+                CHANGE_HOME,
                 &[
                     &of.id.0,
                     &of.attempt,
@@ -449,8 +444,27 @@ impl Journal {
     }
 }
 
+const CHANGE_HOME: &str = "WITH mine AS (UPDATE howdah.move SET step = $3, changed_at = clock_timestamp() \
+            WHERE id = $1 AND attempt = $2 RETURNING id), \
+        moved AS (UPDATE howdah.home SET instance = $7, epoch = $8 FROM mine \
+            WHERE shard = $4 AND instance = $5 AND epoch = $6 RETURNING shard), \
+        raised AS (UPDATE howdah.instance SET generation = greatest(generation, $9) FROM moved \
+            WHERE name = $5 RETURNING name), \
+        numbered AS (UPDATE howdah.cluster SET map_version = map_version + 1 FROM moved RETURNING map_version) \
+        SELECT (SELECT count(*) FROM mine), (SELECT count(*) FROM moved), (SELECT count(*) FROM raised), \
+               (SELECT count(*) FROM numbered), pg_notify($10, '')";
+const SET_POSITION: &str = "position = $3";
+
 const CANNOT_READ: &str = "cannot read the journal";
 const CANNOT_WRITE: &str = "cannot write the journal";
+
+/// The statement that sets columns of a move, as long as the attempt is ours.
+fn setting(assignments: &str) -> String {
+    format!(
+        "UPDATE howdah.move SET {assignments}, changed_at = clock_timestamp() \
+         WHERE id = $1 AND attempt = $2 RETURNING id"
+    )
+}
 
 fn superseded(of: &MoveReport) -> Error {
     Error::refused(format!("another run has taken over {}", of.id))

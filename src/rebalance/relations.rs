@@ -1,7 +1,9 @@
 //! The tables and sequences of a shard's schema, as one server has them.
 
+use futures_util::try_join;
+
 use super::names::{MARK_TABLE, ident};
-use super::session::Session;
+use super::session::{Params, Session};
 use crate::Result;
 
 /// What of a schema holds data.
@@ -55,8 +57,12 @@ impl Relations {
                 |((name, type_name), is_collated)| KeyColumn { name, type_name, is_collated };
             Table { name: row.get(0), is_partitioned: row.get(1), key: key.map(column).collect() }
         };
-        let tables = session.rows(TABLES, &[&schema, &MARK_TABLE], WHAT).await?;
-        let sequences = session.rows(SEQUENCES, &[&schema], WHAT).await?;
+        let of_tables: Params<'_> = &[&schema, &MARK_TABLE];
+        let of_sequences: Params<'_> = &[&schema];
+        let (tables, sequences) = try_join!(
+            session.rows(TABLES, of_tables, WHAT),
+            session.rows(SEQUENCES, of_sequences, WHAT)
+        )?;
         Ok(Self {
             tables: tables.iter().map(table).collect(),
             sequences: sequences.iter().map(|row| row.get(0)).collect(),

@@ -1,10 +1,12 @@
-//! One session of a mover: settings of its own, errors that name the instance.
+//! One session of a mover: settings of its own, statements prepared once, errors that name the instance.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::sync::{Mutex, PoisonError};
 
 use tokio::task::AbortHandle;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Row, SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres::{Client, Row, SimpleQueryMessage, SimpleQueryRow, Statement};
 
 use crate::Result;
 use crate::catalog::Place;
@@ -40,6 +42,9 @@ pub(super) struct Session {
     client: Client,
     driven: Option<AbortHandle>,
     at: String,
+    /// Each is asked once for its plan: in the fence, every message more keeps writers waiting. As many as the code has
+    /// texts, and a session ends with its move.
+    prepared: Mutex<BTreeMap<String, Statement>>,
 }
 
 impl Drop for Session {
@@ -61,7 +66,8 @@ impl Session {
         let name: &InstanceName = &identity.instance;
         let Link { client, driven } =
             connector.link(dsn, role).await.map_err(|error| error.at(name))?;
-        let session = Self { client, driven: Some(driven), at: name.to_string() };
+        let (driven, prepared) = (Some(driven), Mutex::default());
+        let session = Self { client, driven, at: name.to_string(), prepared };
         identity.greet(&session.client, SETTINGS).await?;
         session.set_up().await?;
         Ok(session)
@@ -73,7 +79,8 @@ impl Session {
             Role::App => Place::find(connector, role).await?.client,
             Role::Owner | Role::Mover => Place::find_open(connector, role).await?,
         };
-        let session = Self { client, driven: None, at: "the catalog".into() };
+        let (at, prepared) = ("the catalog".into(), Mutex::default());
+        let session = Self { client, driven: None, at, prepared };
         session.batch(SETTINGS, CANNOT_SET_UP).await?;
         session.set_up().await?;
         Ok(session)
@@ -123,8 +130,8 @@ impl Session {
         params: Params<'_>,
         what: impl Display + Send,
     ) -> Result<Vec<Row>> {
-        let rows = self.client.query(sql, params).await;
-        rows.map_err(|error| self.failure(error, &what))
+        let rows = async { self.client.query(&self.prepare(sql).await?, params).await };
+        rows.await.map_err(|error| self.failure(error, &what))
     }
 
     pub(super) async fn one(
@@ -133,8 +140,8 @@ impl Session {
         params: Params<'_>,
         what: impl Display + Send,
     ) -> Result<Row> {
-        let row = self.client.query_one(sql, params).await;
-        row.map_err(|error| self.failure(error, &what))
+        let row = async { self.client.query_one(&self.prepare(sql).await?, params).await };
+        row.await.map_err(|error| self.failure(error, &what))
     }
 
     pub(super) async fn opt(
@@ -143,8 +150,25 @@ impl Session {
         params: Params<'_>,
         what: impl Display + Send,
     ) -> Result<Option<Row>> {
-        let row = self.client.query_opt(sql, params).await;
-        row.map_err(|error| self.failure(error, &what))
+        let row = async { self.client.query_opt(&self.prepare(sql).await?, params).await };
+        row.await.map_err(|error| self.failure(error, &what))
+    }
+
+    /// Prepares a statement for when there is no time for it.
+    pub(super) async fn ready(&self, sql: &str, what: impl Display + Send) -> Result<()> {
+        let prepared = self.prepare(sql).await;
+        prepared.map(|_| ()).map_err(|error| self.failure(error, &what))
+    }
+
+    async fn prepare(&self, sql: &str) -> Result<Statement, tokio_postgres::Error> {
+        let known = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).get(sql).cloned();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let statement = self.client.prepare(sql).await?;
+        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        prepared.insert(sql.to_owned(), statement.clone());
+        Ok(statement)
     }
 
     /// Ends a transaction of which nothing shall remain. A session that cannot is closed, which does the same.
