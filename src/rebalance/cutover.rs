@@ -33,8 +33,8 @@ const FENCE: Duration = Duration::from_secs(1);
 /// How often the fence is tried, and the pauses between, from the first to the longest.
 const ATTEMPTS: u32 = 60;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
-/// How far the target may be behind when the fence begins, and how long that is waited for.
-const CLOSE_BEHIND: Duration = Duration::from_millis(60);
+/// How far the target may be behind when the fence begins, at first and at most, and how long that is waited for.
+const CLOSE_BEHIND: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(60));
 const CATCH_UP: Duration = Duration::from_secs(600);
 /// How long all hosts may take to hear of a rename: the target's in the fence, the source's after it.
 const TARGET_HOSTS: Duration = Duration::from_secs(1);
@@ -158,7 +158,8 @@ impl Cutover<'_> {
             let id = self.run.report.id.get();
             let lag = stream::mark(self.from, self.to, &old, id, CATCH_UP).await?;
             self.run.lag(MoveStep::FenceTables, lag);
-            if lag <= CLOSE_BEHIND {
+            // Where writers do not rest it varies, and the fence lasts that much longer: a good moment is worth two seconds.
+            if lag <= (began.elapsed() / 32).clamp(CLOSE_BEHIND.0, CLOSE_BEHIND.1) {
                 return Ok(());
             }
             if began.elapsed() > CATCH_UP {
