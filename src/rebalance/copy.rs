@@ -15,8 +15,9 @@ use super::{seal, sequences};
 use crate::error::Kind;
 use crate::{Error, Result};
 
-/// How often the copy of rows is looked at, and how often the journal is told.
-const LOOK_AGAIN: Duration = Duration::from_millis(30);
+/// How often the copy of rows is looked at, at first and later; how often its rows are counted, and the journal is told.
+const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(50));
+const COUNT_ROWS: Duration = Duration::from_millis(100);
 const TELL_JOURNAL: Duration = Duration::from_secs(1);
 /// How long a copy may stand still before it is given up.
 const STANDSTILL: Duration = Duration::from_secs(60);
@@ -24,7 +25,6 @@ const STANDSTILL: Duration = Duration::from_secs(60);
 /// How much of the rows is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Copied {
-    ready: i64,
     rows: u64,
     bytes: u64,
 }
@@ -153,20 +153,35 @@ impl Run<'_> {
         stream::subscribe(&conninfo, target, source, name, Begin::Copying).await?;
         let tables = i64::try_from(relations.with_rows().count() + 1).unwrap_or(i64::MAX);
         let of_bytes = self.size(source, schema).await?;
-        let mut last = (Copied::default(), Instant::now());
-        let mut told = Instant::now();
+        let began = Instant::now();
+        let mut counted: Option<Instant> = None;
+        let mut last = (0, Copied::default());
+        let (mut moved, mut told) = (began, began);
         loop {
-            let copied = self.copied(schema).await?;
-            if copied != last.0 {
-                last = (copied, Instant::now());
+            let (ready, copied) = stream::copied(target, name).await?;
+            let is_done = ready >= tables;
+            if is_done || counted.is_none_or(|counted| counted.elapsed() > COUNT_ROWS) {
+                let now = (ready, self.copied(schema).await?);
+                counted = Some(Instant::now());
+                if now != last {
+                    (last, moved) = (now, Instant::now());
+                }
+                let Copied { rows, bytes } = last.1;
+                self.event(MoveStep::CopyRows, MoveNews::Progress { rows, bytes, of_bytes });
+                if told.elapsed() > TELL_JOURNAL {
+                    self.journal.set_progress(&self.report, rows, bytes).await?;
+                    told = Instant::now();
+                }
             }
-            let Copied { ready, rows, bytes } = copied;
-            self.event(MoveStep::CopyRows, MoveNews::Progress { rows, bytes, of_bytes });
-            if ready >= tables {
+            if is_done {
                 break;
             }
+            if copied > 0 {
+                // They follow from the next commit on, and where none comes the server waits a second for one.
+                stream::write_mark(source, schema, self.report.id.get()).await?;
+            }
             self.check_held_back(name).await?;
-            if last.1.elapsed() > STANDSTILL {
+            if moved.elapsed() > STANDSTILL {
                 let trouble = stream::trouble(target, name).await;
                 return Err(Error::new(
                     Kind::Timeout,
@@ -175,14 +190,10 @@ impl Run<'_> {
                     ),
                 ));
             }
-            if told.elapsed() > TELL_JOURNAL {
-                self.journal.set_progress(&self.report, rows, bytes).await?;
-                told = Instant::now();
-            }
-            sleep(LOOK_AGAIN).await;
+            sleep((began.elapsed() / 20).clamp(LOOK_AGAIN.0, LOOK_AGAIN.1)).await;
         }
         let bytes = self.size(target, schema).await?;
-        self.journal.set_progress(&self.report, last.0.rows, bytes).await?;
+        self.journal.set_progress(&self.report, last.1.rows, bytes).await?;
         self.end(MoveStep::CopyRows).await
     }
 
@@ -196,14 +207,13 @@ impl Run<'_> {
             WHERE schemaname = $1 AND srsubstate NOT IN ('i', 'd')";
         const WHAT: &str = "cannot look at the copy";
 
-        let (_, ready) = stream::readiness(&self.target, &self.names.forward).await?;
         let running = self.target.watch.one(RUNNING, &[&schema], WHAT).await?;
         let done = self.target.watch.one(DONE, &[&schema], WHAT).await?;
         let sum = |column| {
             let sum: i64 = running.get::<_, i64>(column) + done.get::<_, i64>(column);
             u64::try_from(sum).unwrap_or(0)
         };
-        Ok(Copied { ready, rows: sum(0), bytes: sum(1) })
+        Ok(Copied { rows: sum(0), bytes: sum(1) })
     }
 
     /// The bytes of the tables and indexes of a schema.

@@ -13,8 +13,9 @@ use super::side::Side;
 use crate::error::Kind;
 use crate::{Error, Result};
 
-/// How often something is looked at that takes seconds.
+/// How often something is looked at that takes seconds, or may be done at once.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const LOOK_SOON: Duration = Duration::from_millis(5);
 /// How often the mark is looked for while clients wait.
 const LOOK_AT_ONCE: Duration = Duration::from_micros(300);
 /// How long a slot may be in use by the walsender of a subscription that is gone.
@@ -96,6 +97,16 @@ pub(super) async fn readiness(to: &Side, name: &str) -> Result<(i64, i64)> {
     Ok((row.get(0), row.get(1)))
 }
 
+/// How many tables of a subscription follow, and how many are copied up to a point that the stream has still to pass.
+pub(super) async fn copied(to: &Side, name: &str) -> Result<(i64, i64)> {
+    const STATES: &str = "SELECT count(*) FILTER (WHERE r.srsubstate = 'r'), count(*) FILTER (WHERE r.srsubstate = 's') \
+        FROM pg_subscription s JOIN pg_subscription_rel r ON r.srsubid = s.oid \
+        WHERE s.subname = $1 AND s.subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())";
+
+    let row = to.watch.one(STATES, &[&name], "cannot look at the subscription").await?;
+    Ok((row.get(0), row.get(1)))
+}
+
 /// Why a stream may stand still, as far as its server says.
 pub(super) async fn trouble(to: &Side, name: &str) -> String {
     const ERRORS: &str = "SELECT coalesce(sum(apply_error_count + sync_error_count), 0)::bigint \
@@ -154,7 +165,7 @@ pub(super) async fn drop_slot(from: &Side, name: &str) -> Result<()> {
                 .at(&from.name)
                 .hint("run this again"));
         }
-        sleep(LOOK_AGAIN).await;
+        sleep((began.elapsed() / 4).clamp(LOOK_SOON, LOOK_AGAIN)).await;
     }
 }
 
@@ -192,19 +203,10 @@ pub(super) async fn mark(
     patience: Duration,
 ) -> Result<Duration> {
     let began = Instant::now();
-    let write =
-        format!("UPDATE {schema}.{MARK_TABLE} SET mark = mark + 1 WHERE move = $1 RETURNING mark");
-    let mark: i64 = from.watch.one(&write, &[&id], "cannot write the mark").await?.get(0);
+    let mark = write_mark(from, schema, id).await?;
     let read = format!("SELECT FROM {schema}.{MARK_TABLE} WHERE move = $1 AND mark >= $2");
-    let read = to.watch.client().prepare(&read).await;
-    let read = read.map_err(|error| {
-        crate::connect::statement_failure(error, "cannot look for the mark").at(&to.name)
-    })?;
     loop {
-        let seen = to.watch.client().query_opt(&read, &[&id, &mark]).await;
-        let seen = seen.map_err(|error| {
-            crate::connect::statement_failure(error, "cannot look for the mark").at(&to.name)
-        })?;
+        let seen = to.watch.opt(&read, &[&id, &mark], "cannot look for the mark").await?;
         let waited = began.elapsed();
         if seen.is_some() {
             return Ok(waited);
@@ -218,6 +220,13 @@ pub(super) async fn mark(
         // The longer it takes, the less a look more matters.
         sleep(LOOK_AT_ONCE.max(waited / 20).min(LOOK_AGAIN)).await;
     }
+}
+
+/// Writes the next mark at home.
+pub(super) async fn write_mark(from: &Side, schema: &str, id: i64) -> Result<i64> {
+    let write =
+        format!("UPDATE {schema}.{MARK_TABLE} SET mark = mark + 1 WHERE move = $1 RETURNING mark");
+    Ok(from.watch.one(&write, &[&id], "cannot write the mark").await?.get(0))
 }
 
 async fn oid(to: &Side, name: &str) -> Result<Option<u32>> {
