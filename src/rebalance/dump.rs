@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use futures_util::try_join;
 use tokio::process::Command;
 
 use crate::config::Dsn;
@@ -91,8 +92,10 @@ impl PgDump {
         schema: &str,
         for_major: i32,
     ) -> Result<Dump> {
-        let mut before = self.run(connector, dsn, schema, "pre-data").await?;
-        let mut after = self.run(connector, dsn, schema, "post-data").await?;
+        let (mut before, mut after) = try_join!(
+            self.run(connector, dsn, schema, "pre-data"),
+            self.run(connector, dsn, schema, "post-data")
+        )?;
         if for_major < 17 && self.major >= 17 {
             for text in [&mut before, &mut after] {
                 *text = text.replacen("SET transaction_timeout = 0;\n", "", 1);
