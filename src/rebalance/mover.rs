@@ -64,6 +64,14 @@ pub struct Mover {
     pub(super) fencing: Arc<Mutex<()>>,
 }
 
+/// A move that was entered just now, with what was opened for it: both servers are locked.
+struct Begun {
+    journal: Journal,
+    snapshot: Snapshot,
+    report: MoveReport,
+    sides: [Side; 2],
+}
+
 /// What is to be done with a move that is in the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wish {
@@ -165,7 +173,10 @@ impl Mover {
             }
         }
         match Box::pin(self.begin(shard, to)).await? {
-            Some(id) => self.resume(id).await.map(Some),
+            Some(begun) => {
+                let id = begun.report.id;
+                self.take_up(id, Wish::GoOn, Some(begun)).await.map(Some)
+            }
             None => Ok(None),
         }
     }
@@ -176,7 +187,7 @@ impl Mover {
     ///
     /// As [`run`](Self::run); also when it has ended.
     pub async fn resume(&self, id: MoveId) -> Result<MoveReport> {
-        self.take_up(id, Wish::GoOn).await
+        self.take_up(id, Wish::GoOn, None).await
     }
 
     /// Brings a shard back to where it was moved from, with every write that was made since; or goes on doing so. Where
@@ -187,7 +198,7 @@ impl Mover {
     /// When the move has no stream back, or has not come so far; [refused](Error::is_refused) when a server failed over since,
     /// or the copies differ; otherwise as [`run`](Self::run).
     pub async fn roll_back(&self, id: MoveId) -> Result<MoveReport> {
-        self.take_up(id, Wish::GoBack).await
+        self.take_up(id, Wish::GoBack, None).await
     }
 
     /// Ends a move: the stream back and the old copy are dropped. Also one that is on its way back, as long as the shard has
@@ -197,7 +208,7 @@ impl Mover {
     ///
     /// When the shard does not live on the target, or something cannot be dropped; run it again.
     pub async fn finish(&self, id: MoveId) -> Result<MoveReport> {
-        self.take_up(id, Wish::Finish).await
+        self.take_up(id, Wish::Finish, None).await
     }
 
     /// Undoes a move before its cutover: everything that it made is dropped.
@@ -206,7 +217,7 @@ impl Mover {
     ///
     /// When the shard has left already, or something cannot be dropped; run it again.
     pub async fn abort(&self, id: MoveId) -> Result<MoveReport> {
-        self.take_up(id, Wish::Abort).await
+        self.take_up(id, Wish::Abort, None).await
     }
 
     /// All moves that there ever were, the newest first.
@@ -266,7 +277,7 @@ impl Mover {
     }
 
     /// Everything up to the journal's entry. Nothing when, while we waited for the locks, the shard has moved.
-    async fn begin(&self, shard: ShardId, to: &InstanceName) -> Result<Option<MoveId>> {
+    async fn begin(&self, shard: ShardId, to: &InstanceName) -> Result<Option<Begun>> {
         let snapshot = self.snapshot().await?;
         let home = snapshot.map.home(shard)?.clone();
         let target = snapshot.instances.get_key_value(to).ok_or_else(|| {
@@ -306,25 +317,32 @@ impl Mover {
             reverse: self.reverse,
             servers: [&source.server, &target.server],
         };
-        let entered = match Journal::open(&self.connector).await?.enter(&intent).await {
+        let mut journal = Journal::open(&self.connector).await?;
+        let entered = match journal.enter(&intent).await {
             // The catalog was moved just now.
             Err(error) if is_lost(&error) && error.outcome() == Outcome::NotExecuted => {
-                Journal::open(&self.connector).await?.enter(&intent).await
+                journal = Journal::open(&self.connector).await?;
+                journal.enter(&intent).await
             }
             entered => entered,
         }?;
-        if entered.is_some() {
-            observe(MoveStep::Journal, MoveNews::Done);
-        }
-        Ok(entered)
+        let Some(id) = entered else { return Ok(None) };
+        observe(MoveStep::Journal, MoveNews::Done);
+        let report = journal.show(id).await?;
+        Ok(Some(Begun { journal, snapshot, report, sides: [source, target] }))
     }
 
     /// Does with a move what is wished, again where a connection was lost on the way.
-    async fn take_up(&self, id: MoveId, wish: Wish) -> Result<MoveReport> {
+    async fn take_up(
+        &self,
+        id: MoveId,
+        wish: Wish,
+        mut begun: Option<Begun>,
+    ) -> Result<MoveReport> {
         let mut round = 1;
         let mut pause = PAUSE;
         loop {
-            match Box::pin(self.take_up_once(id, wish)).await {
+            match Box::pin(self.take_up_once(id, wish, begun.take())).await {
                 // Whoever died on the way, what is on the servers says how to go on.
                 Err(error) if is_lost(&error) && round < ROUNDS => {
                     round += 1;
@@ -337,7 +355,15 @@ impl Mover {
         }
     }
 
-    async fn take_up_once(&self, id: MoveId, wish: Wish) -> Result<()> {
+    async fn take_up_once(&self, id: MoveId, wish: Wish, begun: Option<Begun>) -> Result<()> {
+        if let Some(Begun { journal, snapshot, report, sides }) = begun {
+            let run = self.take_over(&snapshot, journal, &report, false, sides).await?;
+            let done = run.go_on().await;
+            if let Err(error) = &done {
+                run.journal.set_error(&run.report, error).await;
+            }
+            return done;
+        }
         let journal = Journal::open(&self.connector).await?;
         let report = journal.show(id).await?;
         let lost = self.lost.as_ref().filter(|_| matches!(wish, Wish::Finish | Wish::Abort));
@@ -402,9 +428,20 @@ impl Mover {
         )?;
         source.lock(report.shard).await?;
         target.lock(report.shard).await?;
+        self.take_over(snapshot, journal, report, back, [source, target]).await
+    }
+
+    async fn take_over<'a>(
+        &'a self,
+        snapshot: &Snapshot,
+        journal: Journal,
+        report: &MoveReport,
+        back: bool,
+        sides: [Side; 2],
+    ) -> Result<Run<'a>> {
         let report = journal.take_over(report).await?;
         let names = Names::new(&snapshot.cluster, report.id.get(), report.shard, report.epoch);
-        Ok(Run::new(self, journal, report, back, names, [source, target]))
+        Ok(Run::new(self, journal, report, back, names, sides))
     }
 
     pub(super) fn observe(&self, event: &MoveEvent) {
