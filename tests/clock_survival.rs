@@ -99,7 +99,7 @@ async fn a_promoted_standby_goes_on_though_its_clock_is_behind() {
     let admin = test.admin("pg1").await.unwrap();
     take_the_clock(&admin).await;
     let last = fill(&app(&test).await).await;
-    replicated(&admin).await;
+    test.replicated("pg1").await.unwrap();
     test.kill("pg1").await.unwrap();
     test.promote("pg1-r1").await.unwrap();
 
@@ -157,21 +157,6 @@ async fn a_clock_that_is_capped_gives_no_id() {
         owner.batch_execute("COMMIT").await.unwrap();
         assert_eq!(drawing.await.unwrap(), "2200H");
     }
-}
-
-/// Waits until the standby has replayed what the primary has written by now.
-async fn replicated(primary: &Client) {
-    let target = number(primary, "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint").await;
-    let there = format!(
-        "SELECT count(*) FROM pg_stat_replication WHERE (replay_lsn - '0/0')::bigint >= {target}"
-    );
-    for _ in 0..500 {
-        if number(primary, &there).await > 0 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("the standby did not catch up");
 }
 
 async fn drop_database(test: &TestCluster, database: String, clients: [Client; 2]) {

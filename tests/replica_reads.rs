@@ -1,9 +1,12 @@
 //! Reads by policy: a replica answers while it satisfies the policy, and the primary has the last word.
 #![cfg(test)]
 
+mod cutover;
+
 use std::time::Duration;
 
-use howdah::testing::TestCluster;
+use cutover::cut_over;
+use howdah::testing::{TestCluster, until};
 use howdah::{Cluster, Migrations, Outcome, ReadFrom, Result, Shard, ShardId, Statement, Token};
 use tokio::time::timeout;
 
@@ -37,18 +40,13 @@ async fn here(shard: &Shard, from: ReadFrom) -> Result<(bool, i64)> {
     Ok((row.get(0), row.get(1)))
 }
 
-async fn until(mut condition: impl AsyncFnMut() -> bool) {
-    let reached = async {
-        while !condition().await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(Duration::from_secs(20), reached).await.expect("it never came to that");
-}
-
 /// Reads from the replica until it has answered with so many rows.
 async fn until_replica_has(shard: &Shard, count: i64) {
-    until(async || here(shard, ANY).await.unwrap() == (true, count)).await;
+    until("the replica has it", async || {
+        let seen = here(shard, ANY).await.unwrap();
+        (seen == (true, count), seen)
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -56,14 +54,14 @@ async fn a_replica_that_falls_behind_is_left_and_taken_again() -> Result<()> {
     let (test, shard) = one_instance_with_a_replica(18).await?;
     let recent = || ReadFrom::Replica { max_lag: Duration::from_millis(400) };
     until_replica_has(&shard, 1).await;
-    until(async || here(&shard, recent()).await.unwrap().0).await;
+    until("the replica is read", async || here(&shard, recent()).await.unwrap().0).await;
     assert_eq!(here(&shard, ReadFrom::Primary).await?, (false, 1));
 
     let replica = test.admin("pg1-r1").await?;
     replica.batch_execute("SELECT pg_wal_replay_pause()").await.unwrap();
     shard.execute(&ADD, &[&1_i64]).await?;
     // From when it is too far behind on, every answer is the primary's, and complete.
-    until(async || !here(&shard, recent()).await.unwrap().0).await;
+    until("the replica is left", async || !here(&shard, recent()).await.unwrap().0).await;
     for _ in 0..50 {
         assert_eq!(here(&shard, recent()).await?, (false, 2));
     }
@@ -72,7 +70,11 @@ async fn a_replica_that_falls_behind_is_left_and_taken_again() -> Result<()> {
     assert!(refused.is_unavailable() && refused.outcome() == Outcome::NotExecuted, "{refused:?}");
 
     replica.batch_execute("SELECT pg_wal_replay_resume()").await.unwrap();
-    until(async || here(&shard, recent()).await.unwrap() == (true, 2)).await;
+    until("the replica is read again", async || {
+        let seen = here(&shard, recent()).await.unwrap();
+        (seen == (true, 2), seen)
+    })
+    .await;
     Ok(())
 }
 
@@ -120,11 +122,9 @@ async fn a_replica_that_does_not_know_the_shards_new_name_yet_sends_nobody_astra
     let replica = test.admin("pg1-r1").await?;
     replica.batch_execute("SELECT pg_wal_replay_pause()").await.unwrap();
     let primary = test.admin("pg1").await?;
-    // What a cutover does, on one server: the schema's name says another epoch, and so does the catalog.
-    let moved = "ALTER SCHEMA shard_0000_e1 RENAME TO shard_0000_e2;
-        ALTER TABLE shard_0000_e2.notes ADD COLUMN later int;
-        UPDATE howdah.home SET epoch = 2; UPDATE howdah.cluster SET map_version = map_version + 1";
-    primary.batch_execute(moved).await.unwrap();
+    let add = "ALTER TABLE shard_0000_e1.notes ADD COLUMN later int";
+    primary.batch_execute(add).await.unwrap();
+    cut_over(&test, 0).await;
     // With the old map the replica answers still, as it was; with the new one it does not know the name.
     assert_eq!(here(&shard, ANY).await?, (true, 1));
     shard.execute(&ADD, &[&1_i64]).await?;
@@ -150,7 +150,7 @@ async fn a_replica_that_is_lost_delays_reads_and_fails_none() -> Result<()> {
     until_replica_has(&shard, 1).await;
     test.suspend("pg1-r1").await?;
     // A replica that hangs is noticed within two seconds; reads that are waiting there are asked again.
-    let waited = timeout(Duration::from_secs(20), here(&shard, ANY)).await;
+    let waited = timeout(Duration::from_secs(50), here(&shard, ANY)).await;
     assert_eq!(waited.expect("it waits on")?, (false, 1));
     test.resume("pg1-r1").await?;
     until_replica_has(&shard, 1).await;
@@ -182,13 +182,19 @@ async fn a_replica_that_does_not_follow_the_new_primary_is_not_read() -> Result<
     // The second shard keeps to the second replica, as long as that serves.
     let shard = test.cluster().await?.shard(ShardId::new(1)?)?;
     shard.execute(&ADD, &[&0_i64]).await?;
+    test.replicated("pg1").await?;
     until_replica_has(&shard, 1).await;
 
     test.kill("pg1").await?;
     test.promote("pg1-r1").await?;
-    until(async || shard.execute(&ADD, &[&1_i64]).await.is_ok()).await;
+    let write = async || shard.execute(&ADD, &[&1_i64]).await;
+    until("the first replica takes writes", write).await;
     // The other one waits for the old primary, and knows nothing of the new history.
-    until(async || here(&shard, ANY).await.unwrap() == (false, 2)).await;
+    until("the other one is left", async || {
+        let seen = here(&shard, ANY).await.unwrap();
+        (seen == (false, 2), seen)
+    })
+    .await;
     for _ in 0..50 {
         assert_eq!(here(&shard, ANY).await?, (false, 2));
     }

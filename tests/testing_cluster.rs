@@ -2,9 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic wherever it likes")]
 
-use std::time::{Duration, Instant};
-
-use howdah::testing::TestCluster;
+use howdah::testing::{TestCluster, until};
 use howdah::{InstanceName, Migrations, ShardId, Statement};
 
 const NOTES: &str = "CREATE TABLE notes (id bigint PRIMARY KEY DEFAULT next_id(), text text)";
@@ -61,7 +59,9 @@ async fn an_instance_of_its_own_can_be_killed_and_comes_back() {
     of("pg1").query_one(&COUNT, &[]).await.unwrap();
 
     test.start_server("pg2").await.unwrap();
-    assert_eq!(of("pg2").query_one(&COUNT, &[]).await.unwrap().get::<_, i64>(0), 1);
+    let lost = of("pg2");
+    let count = until("it is back", async || lost.query_one(&COUNT, &[]).await).await;
+    assert_eq!(count.get::<_, i64>(0), 1);
 }
 
 #[tokio::test]
@@ -81,20 +81,9 @@ async fn an_instance_with_a_replica_lives_on_when_its_primary_dies() {
     assert_eq!(written, 1);
 
     // Asynchronous replication: what the replica has not received yet would be lost.
-    let admin = test.admin("pg1").await.unwrap();
-    let behind = "SELECT count(*) FROM pg_stat_replication WHERE replay_lsn = pg_current_wal_lsn()";
-    while admin.query_one(behind, &[]).await.unwrap().get::<_, i64>(0) < 1 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    test.replicated("pg1").await.unwrap();
     test.kill("pg1").await.unwrap();
     test.promote("pg1-r1").await.unwrap();
-    let start = Instant::now();
-    let count = loop {
-        match shard.query_one(&COUNT, &[]).await {
-            Ok(row) => break row.get::<_, i64>(0),
-            Err(error) => assert!(start.elapsed() < Duration::from_secs(20), "{error}"),
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
-    assert_eq!(count, 1);
+    let count = until("it lives on", async || shard.query_one(&COUNT, &[]).await).await;
+    assert_eq!(count.get::<_, i64>(0), 1);
 }

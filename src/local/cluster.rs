@@ -221,8 +221,12 @@ impl LocalCluster {
     /// When one does not end in time.
     pub async fn stop(&mut self) -> Result<()> {
         let _lock = self.lock_made().await?;
-        // All at once: a primary that ends waits for its replicas to have everything.
-        let stopped = join_all(self.servers().iter().map(Server::stop)).await;
+        let mut stopped = Vec::new();
+        // Primaries first: one that ends waits until its replicas have everything.
+        for role in [ServerRole::Primary, ServerRole::Replica] {
+            let servers = self.servers().iter().filter(|server| server.role() == role);
+            stopped.extend(join_all(servers.map(Server::stop)).await);
+        }
         stopped.into_iter().collect()
     }
 

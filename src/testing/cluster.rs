@@ -106,7 +106,7 @@ impl TestClusterBuilder {
         self
     }
 
-    /// Starts servers that do not run yet, and makes the cluster.
+    /// Starts servers that do not run yet, and makes the cluster. Replicas have all of it when this returns.
     ///
     /// # Errors
     ///
@@ -142,6 +142,9 @@ impl TestClusterBuilder {
             if let Some(error) = report.failed().find_map(|shard| shard.error()) {
                 return Err(error.clone());
             }
+        }
+        for name in servers.names() {
+            servers.replicated(name).await?;
         }
         Ok(TestCluster { servers, proxies, config })
     }
@@ -245,6 +248,20 @@ impl TestCluster {
             Error::input(format!("there is no proxy before {server:?}"))
                 .hint("ask for proxies() when the test is built")
         })
+    }
+
+    /// Waits until the replicas of a server have replayed what it has written by now. Replication is asynchronous: who kills
+    /// the server without this, or promotes a replica, may lose what was written last.
+    ///
+    /// # Errors
+    ///
+    /// As [`TestServers::replicated`].
+    ///
+    /// # Panics
+    ///
+    /// When a replica does not get there within a minute.
+    pub async fn replicated(&self, primary: &str) -> Result<()> {
+        self.servers.replicated(primary).await
     }
 
     /// Makes a replica a primary.

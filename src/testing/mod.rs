@@ -11,8 +11,10 @@ mod postgres;
 mod proxy;
 mod servers;
 mod shared;
+mod until;
 
 pub use cluster::{TestCluster, TestClusterBuilder};
 pub use dir::TestDir;
 pub use proxy::Proxy;
 pub use servers::{TestServers, TestServersBuilder};
+pub use until::{Look, until};

@@ -21,7 +21,7 @@ use crate::{Error, Result};
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> howdah::Result<()> {
-/// use howdah::testing::TestCluster;
+/// use howdah::testing::{TestCluster, until};
 /// use howdah::{ShardId, Statement};
 ///
 /// const ONE: Statement = Statement::new("SELECT 1, {shard}.is_local(1)");
@@ -31,7 +31,7 @@ use crate::{Error, Result};
 /// test.proxy("pg1")?.cut();
 /// assert!(shard.query(&ONE, &[]).await.unwrap_err().is_unavailable());
 /// test.proxy("pg1")?.heal();
-/// shard.query(&ONE, &[]).await?;
+/// until("the shard is served again", async || shard.query(&ONE, &[]).await).await;
 /// # Ok(())
 /// # }
 /// ```

@@ -5,6 +5,7 @@ use tokio_postgres::{Client, NoTls};
 use super::finish::finish;
 use super::postgres::programs;
 use super::shared::{Shared, unique_name};
+use super::until::until;
 use crate::local::{LocalCluster, Server};
 use crate::{Error, Result};
 
@@ -85,7 +86,7 @@ impl TestServersBuilder {
         self
     }
 
-    /// Starts what does not run yet, and makes a database on each server.
+    /// Starts what does not run yet, and makes a database on each server. Replicas have it when this returns.
     ///
     /// # Errors
     ///
@@ -111,6 +112,7 @@ impl TestServersBuilder {
         up?;
         for name in &servers.names {
             servers.create_database(name).await?;
+            servers.replicated(name).await?;
         }
         Ok(servers)
     }
@@ -223,6 +225,42 @@ impl TestServers {
     /// When there is none of this name, or it is a primary already.
     pub async fn promote(&mut self, name: &str) -> Result<()> {
         self.own_cluster()?.promote(name).await
+    }
+
+    /// Waits until all replicas that follow this server and run have replayed what it has written by now: what is
+    /// killed after that, or promoted, takes nothing of it away.
+    ///
+    /// # Errors
+    ///
+    /// When there is no server of this name, or one of them cannot be reached.
+    ///
+    /// # Panics
+    ///
+    /// When a replica does not get there within a minute.
+    pub async fn replicated(&self, primary: &str) -> Result<()> {
+        let follows = |server: &&Server| server.upstream() == Some(primary) && server.is_running();
+        let followers: Vec<_> = self.cluster()?.servers().iter().filter(follows).collect();
+        if followers.is_empty() {
+            return self.server(primary).map(drop);
+        }
+        let asked = |error| Error::system("cannot ask how far it is").because(error);
+        let client = connect(&self.maintenance_dsn(primary)?).await?;
+        // The end of a record of our own, whose commit has all before it written: another position may lie behind the
+        // last record, where no replica comes to.
+        let mark = "SELECT (pg_logical_emit_message(true, 'howdah', '') - '0/0')::bigint";
+        let written: i64 = client.query_one(mark, &[]).await.map_err(asked)?.get(0);
+        for follower in followers {
+            let client = connect(&self.maintenance_dsn(follower.name())?).await?;
+            let replayed = "SELECT (pg_last_wal_replay_lsn() - '0/0')::bigint";
+            until(&format!("{} has what {primary} has", follower.name()), async || {
+                let at = client.query_one(replayed, &[]).await;
+                let at = at.map(|row| row.get::<_, Option<i64>>(0));
+                (at.as_ref().is_ok_and(|at| *at >= Some(written)), at)
+            })
+            .await
+            .map_err(asked)?;
+        }
+        Ok(())
     }
 
     /// The servers of an instance: its primary and its replicas.
