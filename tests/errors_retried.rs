@@ -1,18 +1,25 @@
 //! What is done again by itself, provoked on real servers: only what was certainly not executed.
 #![cfg(test)]
 
+mod cutover;
+
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use cutover::cut_over;
 use howdah::postgres::{Client, IsolationLevel};
-use howdah::testing::TestCluster;
+use howdah::testing::{TestCluster, until};
 use howdah::{
     Cluster, Error, Migrations, Outcome, Result, Shard, ShardId, Statement, TransactionOptions,
 };
 
 const NOTES: &str = "CREATE TABLE notes (id bigint PRIMARY KEY DEFAULT next_id(), text text UNIQUE, n int DEFAULT 0);
     CREATE FUNCTION shout(text) RETURNS text LANGUAGE sql IMMUTABLE RETURN upper($1);
-    CREATE SEQUENCE own MAXVALUE 2";
+    CREATE SEQUENCE own MAXVALUE 2;
+    CREATE SEQUENCE attempts;
+    CREATE FUNCTION attempt() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN PERFORM nextval((TG_TABLE_SCHEMA || '.attempts')::regclass); RETURN NULL; END $$;
+    CREATE TRIGGER attempt BEFORE INSERT ON notes EXECUTE FUNCTION attempt()";
 const ADD: Statement = Statement::new("INSERT INTO {shard}.notes (text) VALUES ($1)");
 const COUNT: Statement = Statement::new("SELECT count(*) FROM {shard}.notes WHERE text = $1");
 const SHOUT: Statement = Statement::new("SELECT {shard}.shout($1)");
@@ -37,32 +44,13 @@ impl Place {
         Ok(Self { test, cluster, shard, server })
     }
 
-    /// What a cutover does, with nobody told of it.
-    async fn rename(&self) -> Result<()> {
-        let home = self.shard.home()?;
-        let epoch = home.epoch().get() + 1;
-        self.sql(&format!("ALTER SCHEMA {} RENAME TO shard_0000_e{epoch}", home.schema())).await;
-        self.sql(&format!(
-            "UPDATE howdah.home SET epoch = {epoch} WHERE shard = 0;
-             UPDATE howdah.cluster SET map_version = map_version + 1"
-        ))
-        .await;
-        Ok(())
-    }
-
     async fn sql(&self, sql: &str) {
         self.server.batch_execute(sql).await.unwrap();
     }
 
-    /// Waits until a statement has failed with this SQLSTATE, which is told by the count of rolled back transactions.
-    async fn after_a_failure(&self, before: i64) {
-        while self.failures().await <= before {
-            tokio::task::yield_now().await;
-        }
-    }
-
-    async fn failures(&self) -> i64 {
-        let sql = "SELECT pg_stat_get_db_xact_rollback(oid) FROM pg_database WHERE datname = current_database()";
+    /// How often a row was to be added: a sequence counts what was refused, too.
+    async fn attempts(&self) -> i64 {
+        let sql = "SELECT coalesce(pg_sequence_last_value('shard_0000_e1.attempts'), 0)";
         self.server.query_one(sql, &[]).await.unwrap().get(0)
     }
 
@@ -78,9 +66,9 @@ fn code(error: &Error) -> &str {
 #[tokio::test]
 async fn a_table_in_a_schema_that_is_gone_is_looked_for_at_the_new_home() -> Result<()> {
     let place = Place::new().await?;
-    place.rename().await?;
+    cut_over(&place.test, 0).await;
     assert_eq!(place.shard.execute(&ADD, &[&"42P01"]).await?, 1);
-    place.rename().await?;
+    cut_over(&place.test, 0).await;
     assert_eq!(place.count("42P01").await?, 1);
     assert_eq!(place.shard.home()?.epoch().get(), 3);
     Ok(())
@@ -90,7 +78,7 @@ async fn a_table_in_a_schema_that_is_gone_is_looked_for_at_the_new_home() -> Res
 async fn a_function_in_a_schema_that_is_gone_is_looked_for_at_the_new_home() -> Result<()> {
     let place = Place::new().await?;
     let gone = format!("SELECT {}.shout('x')", place.shard.home()?.schema());
-    place.rename().await?;
+    cut_over(&place.test, 0).await;
     let refused = place.server.query_one(&gone, &[]).await.unwrap_err();
     assert_eq!(refused.code().unwrap().code(), "3F000");
     let row = place.shard.query_one(&SHOUT, &[&"light"]).await?;
@@ -101,11 +89,11 @@ async fn a_function_in_a_schema_that_is_gone_is_looked_for_at_the_new_home() -> 
 /// Runs a write while something refuses it, and takes that away once it has refused.
 async fn while_refused(place: &Place, refuse: &str, allow: &str) -> Result<u64> {
     place.sql(refuse).await;
-    let before = place.failures().await;
+    let before = place.attempts().await;
     let (written, ()) =
         tokio::join!(async { place.shard.execute(&ADD, &[&"note"]).await }, async {
-            // The write is under way; nothing but its success shows that it was refused before.
-            place.after_a_failure(before).await;
+            // The second attempt says that the first was refused.
+            until("it is tried again", async || place.attempts().await >= before + 2).await;
             place.sql(allow).await;
         });
     written
@@ -141,10 +129,14 @@ async fn a_clock_that_is_fenced_is_asked_again_until_it_runs() -> Result<()> {
 async fn a_shard_without_a_home_is_given_up_in_time_with_nothing_executed() -> Result<()> {
     let place = Place::new().await?;
     place.sql(GUARD).await;
-    let limit = Duration::from_millis(300);
-    let error = place.shard.clone().timeout(limit).execute(&ADD, &[&"x"]).await.unwrap_err();
-    assert!(error.is_timeout(), "{error:?}");
-    assert_eq!(error.outcome(), Outcome::NotExecuted, "{error:?}");
+    let hurried = place.shard.clone().timeout(Duration::from_millis(300));
+    // Where the time is over while an attempt is under way, as happens, that one's outcome is not known.
+    until("it is given up between two attempts", async || {
+        let error = hurried.execute(&ADD, &[&"x"]).await.unwrap_err();
+        assert!(error.is_timeout(), "{error:?}");
+        (error.outcome() == Outcome::NotExecuted, error)
+    })
+    .await;
 
     // Without a limit of the caller's there is one all the same.
     let error = place.shard.execute(&ADD, &[&"x"]).await.unwrap_err();
@@ -268,7 +260,7 @@ async fn a_connection_that_is_refused_is_an_error_at_once_with_nothing_executed(
     let error = shard.execute(&ADD, &[&"x"]).await.unwrap_err();
     assert!(error.is_unavailable() && !error.is_timeout(), "{error:?}");
     assert_eq!(error.outcome(), Outcome::NotExecuted, "{error:?}");
-    assert!(began.elapsed() < Duration::from_secs(1), "nobody waits for what is refused");
+    assert!(began.elapsed() < Duration::from_secs(4), "nobody waits for what is refused");
     drop(place.cluster);
     Ok(())
 }

@@ -2,7 +2,7 @@
 #![cfg(test)]
 
 use howdah::postgres::Client;
-use howdah::testing::TestCluster;
+use howdah::testing::{TestCluster, until};
 use howdah::{Cluster, Error, Migrations, Outcome, Result, Shard, ShardId, Statement};
 
 const NOTES: &str =
@@ -63,7 +63,7 @@ async fn a_statement_that_takes_too_long_failed() -> Result<()> {
         Statement::new("INSERT INTO {shard}.notes (text) SELECT pg_sleep(60)::text");
 
     let (test, ..) = shard_with_notes().await?;
-    let config = test.config().statement_timeout(std::time::Duration::from_millis(50));
+    let config = test.config().statement_timeout(std::time::Duration::from_secs(1));
     let cluster = Cluster::connect(config).await?;
     let error = cluster.shard(ShardId::new(0)?)?.execute(&SLOW, &[]).await.unwrap_err();
     assert_eq!(told(&error), ("57014", Outcome::Failed), "{error:?}");
@@ -86,12 +86,8 @@ async fn ended_by(shard: &Shard, server: &Client, end: &str) -> Result<Error> {
     let sleeps = format!(
         "SELECT {end} FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
     );
-    let ending = async {
-        while server.query(&sleeps, &[]).await.unwrap().is_empty() {
-            tokio::task::yield_now().await;
-        }
-    };
-    let (written, ()) = tokio::join!(async { shard.execute(&ONCE, &[]).await }, ending);
+    let ending = until("it sleeps", async || server.query_opt(&sleeps, &[]).await.unwrap());
+    let (written, _) = tokio::join!(async { shard.execute(&ONCE, &[]).await }, ending);
     Ok(written.unwrap_err())
 }
 
@@ -132,9 +128,7 @@ async fn a_write_under_a_server_that_dies_is_unknown_and_not_repeated() -> Resul
     let server = test.admin("pg1").await?;
     let sleeps = "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
     let (written, ()) = tokio::join!(async { shard.execute(&SLOW, &[]).await }, async {
-        while server.query(sleeps, &[]).await.unwrap().is_empty() {
-            tokio::task::yield_now().await;
-        }
+        until("it sleeps", async || server.query_opt(sleeps, &[]).await.unwrap()).await;
         test.kill("pg1").await.unwrap();
     });
     let error = written.unwrap_err();
@@ -146,7 +140,8 @@ async fn a_write_under_a_server_that_dies_is_unknown_and_not_repeated() -> Resul
         "refused before anything was sent: {error:?}"
     );
     test.start_server("pg1").await?;
-    assert_eq!(shard.query_one(&LOG, &[]).await?.get::<_, i64>(0), 0);
+    let log = until("it is served again", async || shard.query_one(&LOG, &[]).await).await;
+    assert_eq!(log.get::<_, i64>(0), 0);
     Ok(())
 }
 

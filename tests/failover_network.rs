@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use howdah::testing::TestCluster;
+use howdah::testing::{TestCluster, until};
 use howdah::{Cluster, Migrations, Outcome, Result, Shard, ShardId, Statement};
 
 const NOTES: &str = "CREATE TABLE notes (id bigint PRIMARY KEY DEFAULT next_id(), n int)";
@@ -15,7 +15,7 @@ async fn behind_a_proxy() -> Result<(TestCluster, Shard)> {
     let notes = Migrations::new([("0001_notes.sql", NOTES)])?;
     let builder = TestCluster::builder().instances(1).shards(1).proxies();
     let test = builder.migrations(notes).start().await?;
-    let config = test.config().connect_timeout(Duration::from_millis(500));
+    let config = test.config().connect_timeout(Duration::from_secs(2));
     let shard = Cluster::connect(config).await?.shard(ShardId::new(0)?)?;
     // One connection becomes a pipeline, and one is there to be lent.
     shard.query(&COUNT, &[]).await?;
@@ -36,7 +36,8 @@ async fn a_connection_that_is_cut_under_a_write_leaves_it_unknown() -> Result<()
         let shard = shard.clone();
         async move { shard.execute(&ADD, &[&1_i32]).await }
     });
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    // It is told nowhere when a statement is on its way.
+    tokio::time::sleep(Duration::from_millis(500)).await;
     proxy.cut();
     let error = writing.await.unwrap().unwrap_err();
     assert!(error.is_unavailable() && error.outcome() == Outcome::Unknown, "{error:?}");
@@ -45,7 +46,7 @@ async fn a_connection_that_is_cut_under_a_write_leaves_it_unknown() -> Result<()
     let error = shard.execute(&ADD, &[&2_i32]).await.unwrap_err();
     assert!(error.is_unavailable() && error.outcome() == Outcome::NotExecuted, "{error:?}");
     proxy.heal();
-    shard.timeout(Duration::from_secs(20)).execute(&ADD, &[&3_i32]).await?;
+    until("it is served again", async || shard.execute(&ADD, &[&3_i32]).await).await;
     Ok(())
 }
 
@@ -56,14 +57,14 @@ async fn a_read_on_a_connection_that_was_cut_was_not_executed() -> Result<()> {
     let error = count(&shard).await.unwrap_err();
     assert!(error.is_unavailable() && error.outcome() == Outcome::NotExecuted, "{error:?}");
     test.proxy("pg1")?.heal();
-    assert_eq!(count(&shard).await?, 1);
+    assert_eq!(until("it is served again", async || count(&shard).await).await, 1);
     Ok(())
 }
 
 #[tokio::test]
 async fn a_network_that_swallows_everything_is_waited_for_no_longer_than_said() -> Result<()> {
     let (test, shard) = behind_a_proxy().await?;
-    let hurried = shard.clone().timeout(Duration::from_millis(300));
+    let hurried = shard.clone().timeout(Duration::from_secs(1));
     test.proxy("pg1")?.blackhole();
     let began = Instant::now();
     let error = hurried.execute(&ADD, &[&1_i32]).await.unwrap_err();
@@ -73,11 +74,10 @@ async fn a_network_that_swallows_everything_is_waited_for_no_longer_than_said() 
     // No connection is left that could be used, and a new one takes its own time.
     let error = shard.execute(&ADD, &[&2_i32]).await.unwrap_err();
     assert!(error.is_unavailable() && error.outcome() == Outcome::NotExecuted, "{error:?}");
-    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
 
     test.proxy("pg1")?.heal();
-    let shard = shard.timeout(Duration::from_secs(20));
-    shard.execute(&ADD, &[&3_i32]).await?;
+    until("it is served again", async || shard.execute(&ADD, &[&3_i32]).await).await;
     // What was swallowed may have arrived after all: that is what unknown means.
     assert!((2..=3).contains(&count(&shard).await?));
     Ok(())

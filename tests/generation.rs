@@ -1,6 +1,9 @@
 //! A move raises the generation that a server must have: connections prove themselves, and are not made anew.
 #![cfg(test)]
 
+mod cutover;
+
+use cutover::cut_over;
 use howdah::testing::TestCluster;
 use howdah::{Cluster, Result, Shard, ShardId, Statement};
 
@@ -11,21 +14,15 @@ async fn backend(shard: &Shard) -> Result<i32> {
     Ok(shard.query_one(&BACKEND, &[]).await?.get(0))
 }
 
-/// What the end of a move does, on one server: another name, another home, a higher generation.
-async fn move_shard(test: &TestCluster, epoch: u32, on_the_server: bool) {
+/// What the end of a move does, on one server: a higher generation, another name, another home.
+async fn move_shard(test: &TestCluster, on_the_server: bool) {
     let admin = test.admin("pg1").await.unwrap();
-    let moved = format!(
-        "ALTER SCHEMA shard_0000_e{} RENAME TO shard_0000_e{epoch};
-         UPDATE howdah.home SET epoch = {epoch};
-         UPDATE howdah.instance SET generation = generation + 1;
-         UPDATE howdah.cluster SET map_version = map_version + 1",
-        epoch - 1
-    );
-    admin.batch_execute(&moved).await.unwrap();
-    if on_the_server {
-        let raise = "UPDATE howdah.identity SET generation = generation + 1";
-        admin.batch_execute(raise).await.unwrap();
+    let places = if on_the_server { &["instance", "identity"][..] } else { &["instance"] };
+    for place in places {
+        let raise = format!("UPDATE howdah.{place} SET generation = generation + 1");
+        admin.batch_execute(&raise).await.unwrap();
     }
+    cut_over(test, 0).await;
 }
 
 #[tokio::test]
@@ -36,14 +33,14 @@ async fn connections_stay_through_a_move_and_go_where_the_server_knows_nothing_o
     let shard = Cluster::connect(config).await?.shard(ShardId::new(0)?)?;
     shard.query(&READ, &[]).await?;
     let before = backend(&shard).await?;
-    move_shard(&test, 2, true).await;
+    move_shard(&test, true).await;
     assert_eq!(backend(&shard).await?, before);
     assert_eq!(shard.home()?.epoch().get(), 2);
     shard.query(&READ, &[]).await?;
     assert_eq!(backend(&shard).await?, before);
 
     // This one has not heard of the move: it is an old primary, or an old copy.
-    move_shard(&test, 3, false).await;
+    move_shard(&test, false).await;
     for statement in [&BACKEND, &READ] {
         let error = shard.query(statement, &[]).await.unwrap_err();
         assert!(error.is_wrong_server() && error.to_string().contains("generation 2"), "{error:?}");

@@ -6,13 +6,13 @@ use std::pin::pin;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use howdah::testing::TestCluster;
+use howdah::testing::{TestCluster, until};
 use howdah::{Cluster, Config, Migrations, Outcome, Result, Shard, ShardId, Statement};
 
 const NOTES: &str = "CREATE TABLE notes (id bigint PRIMARY KEY DEFAULT next_id(), text text)";
 const ADD: Statement = Statement::new("INSERT INTO {shard}.notes (text) VALUES ($1)");
 const ALL: Statement = Statement::new("SELECT * FROM {shard}.notes");
-const SLEEP: Statement = Statement::new("SELECT pg_sleep(60), count(*) FROM {shard}.notes");
+const SLEEP: Statement = Statement::new("SELECT pg_sleep(600), count(*) FROM {shard}.notes");
 const LIMIT: Statement =
     Statement::new("SELECT current_setting('statement_timeout'), count(*) FROM {shard}.notes");
 const BACKEND: Statement = Statement::new("SELECT pg_backend_pid(), count(*) FROM {shard}.notes");
@@ -33,6 +33,13 @@ async fn sessions(test: &TestCluster, which: &str) -> Result<i64> {
          WHERE datname = current_database() AND usename = 'howdah_app' AND {which}"
     );
     Ok(test.admin("pg1").await?.query_one(&count, &[]).await.unwrap().get(0))
+}
+
+/// Waits until no session is left in a transaction: one that is ended is seen a moment longer.
+async fn no_transaction_is_open(test: &TestCluster) {
+    let idle = "state LIKE 'idle in transaction%'";
+    let none = async || sessions(test, idle).await.unwrap() == 0;
+    until("no transaction is open", none).await;
 }
 
 #[tokio::test]
@@ -84,7 +91,7 @@ async fn leaves_the_pool_as_it_was(test: &TestCluster, config: Config) -> Result
         let limit: String = shard.query_one(&LIMIT, &[]).await?.get(0);
         assert!(["30s", "0"].contains(&limit.as_str()), "{limit}");
         assert!(shard.query(&ALL, &[]).await?.is_empty());
-        assert_eq!(sessions(test, "state LIKE 'idle in transaction%'").await?, 0);
+        no_transaction_is_open(test).await;
     }
     Ok(())
 }
@@ -132,22 +139,26 @@ async fn what_a_statement_sets_ends_with_it() -> Result<()> {
         shard.execute(&statement, &[]).await?;
         assert_eq!(shard.query_one(&PATH, &[]).await?.get::<_, String>(0), before);
     }
-    assert_eq!(sessions(&test, "state LIKE 'idle in transaction%'").await?, 0);
+    no_transaction_is_open(&test).await;
     Ok(())
 }
 
 #[tokio::test]
 async fn a_statement_that_nobody_waits_for_is_cancelled() -> Result<()> {
     let test = cluster_of_one(1).await?;
-    let cluster = Cluster::connect(test.config().max_size(1).pipelines(0)).await?;
+    // So long that it is not the server which ends it.
+    let config = test.config().statement_timeout(Duration::from_secs(600));
+    let cluster = Cluster::connect(config.max_size(1).pipelines(0)).await?;
     let shard = first(&cluster)?;
-    let error =
-        shard.clone().timeout(Duration::from_millis(300)).query(&SLEEP, &[]).await.unwrap_err();
-    assert!(error.is_timeout(), "{error:?}");
-    assert_eq!(error.outcome(), Outcome::Unknown);
-    while sessions(&test, "wait_event = 'PgSleep'").await? > 0 {
-        tokio::task::yield_now().await;
-    }
+    shard.query(&ALL, &[]).await?;
+    let sleeping = tokio::spawn({
+        let shard = shard.clone();
+        async move { shard.query(&SLEEP, &[]).await }
+    });
+    let asleep = async || sessions(&test, "wait_event = 'PgSleep'").await.unwrap();
+    until("it sleeps", async || asleep().await == 1).await;
+    sleeping.abort();
+    until("it sleeps no more", async || asleep().await == 0).await;
     assert!(shard.query(&ALL, &[]).await?.is_empty());
     Ok(())
 }

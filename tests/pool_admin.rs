@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use howdah::testing::TestCluster;
+use howdah::testing::{TestCluster, until};
 use howdah::{Cluster, Config, Instance, Migrations, PoolStats, Result, Shard, ShardId, Statement};
 
 const NOTES: &str = "CREATE TABLE notes (id bigint PRIMARY KEY DEFAULT next_id(), text text)";
@@ -28,10 +28,12 @@ fn stats(cluster: &Cluster) -> PoolStats {
 }
 
 /// Waits for what has to come by itself.
-async fn until(cluster: &Cluster, there: impl Fn(&PoolStats) -> bool) {
-    while !there(&stats(cluster)) {
-        tokio::task::yield_now().await;
-    }
+async fn comes_to(cluster: &Cluster, what: &str, there: impl Fn(&PoolStats) -> bool) {
+    let look = async || {
+        let pool = stats(cluster);
+        (there(&pool), pool)
+    };
+    until(what, look).await;
 }
 
 #[tokio::test]
@@ -52,7 +54,7 @@ async fn paused_it_finishes_what_is_under_way_and_holds_the_rest() -> Result<()>
         let shard = shard.clone();
         async move { shard.execute(&ADD, &[&"later"]).await }
     });
-    until(&cluster, |pool| pool.waiting == 2).await;
+    comes_to(&cluster, "two wait", |pool| pool.waiting == 2).await;
     tx.execute(&ADD, &[&"in time"]).await?;
     tx.commit().await?;
     pausing.await?;
@@ -109,7 +111,8 @@ async fn killed_it_lets_go_of_everything_at_once_and_goes_on() -> Result<()> {
     // The server has rolled back while the transaction's owner still holds it.
     let admin = test.admin("pg1").await?;
     let there = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1";
-    while admin.query_one(there, &[&backend]).await.unwrap().get::<_, i64>(0) > 0 {}
+    let ended = async || admin.query_one(there, &[&backend]).await.unwrap().get::<_, i64>(0) == 0;
+    until("the session has ended", ended).await;
     let error = tx.commit().await.unwrap_err();
     assert!(error.is_unavailable(), "{error:?}");
     assert_eq!(shard.query_one(&COUNT, &[]).await?.get::<_, i64>(0), 0);
@@ -126,16 +129,16 @@ async fn it_grows_for_those_who_wait_and_shrinks_to_the_last_connection() -> Res
         let shard = shard.clone();
         async move { shard.begin().await }
     });
-    until(&cluster, |pool| pool.waiting == 1).await;
+    comes_to(&cluster, "one waits", |pool| pool.waiting == 1).await;
     instance.resize(5)?;
     let second = waiting.await.unwrap()?;
     let third = shard.begin().await?;
     assert_eq!(stats(&cluster).active, 3);
     drop(third);
-    until(&cluster, |pool| pool.idle == 1).await;
+    comes_to(&cluster, "one is idle", |pool| pool.idle == 1).await;
 
     instance.resize(1)?;
-    until(&cluster, |pool| pool.idle == 0).await;
+    comes_to(&cluster, "none is idle", |pool| pool.idle == 0).await;
     first.commit().await?;
     second.commit().await?;
     shard.execute(&ADD, &[&"one at a time"]).await?;
@@ -152,7 +155,7 @@ async fn it_grows_for_those_who_wait_and_shrinks_to_the_last_connection() -> Res
 #[tokio::test]
 async fn a_minimum_is_kept_warm_without_anybody_asking() -> Result<()> {
     let (_test, cluster) = cluster(|config| config.max_size(4).min_idle(3)).await?;
-    until(&cluster, |pool| pool.idle == 3).await;
+    comes_to(&cluster, "three are warm", |pool| pool.idle == 3).await;
     assert_eq!(stats(&cluster).checkouts, 0);
     Ok(())
 }
@@ -164,7 +167,10 @@ async fn no_connection_is_lent_past_its_age() -> Result<()> {
         cluster(|config| config.max_size(1).pipelines(0).max_lifetime(age)).await?;
     let (shard, _) = parts(&cluster)?;
     let first: i32 = shard.query_one(&BACKEND, &[]).await?.get(0);
-    while shard.query_one(&BACKEND, &[]).await?.get::<_, i32>(0) == first {}
+    until("another one is lent", async || {
+        shard.query_one(&BACKEND, &[]).await.unwrap().get::<_, i32>(0) != first
+    })
+    .await;
     assert!(stats(&cluster).connects >= 2);
     Ok(())
 }

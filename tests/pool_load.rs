@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use howdah::testing::TestCluster;
+use howdah::testing::{TestCluster, until};
 use howdah::{Cluster, Migrations, Result, Shard, ShardId, Statement, Transaction};
 
 const NOTES: &str = "CREATE TABLE notes (id bigint PRIMARY KEY DEFAULT next_id(), text text)";
@@ -48,9 +48,11 @@ async fn ten_thousand_tasks_wait_for_four_connections_in_little_memory() -> Resu
             tokio::spawn(async move { shard.execute(&ADD, &[&"note"]).await })
         })
         .collect();
-    while cluster.stats()[0].waiting < TASKS {
-        tokio::task::yield_now().await;
-    }
+    until("all wait", async || {
+        let waiting = cluster.stats()[0].waiting;
+        (waiting == TASKS, waiting)
+    })
+    .await;
     let each = memory().saturating_sub(before) / TASKS;
     assert!(each < TASK_BYTES, "a task that waits takes {each} bytes");
     for tx in held {

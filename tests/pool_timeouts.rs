@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use howdah::testing::TestCluster;
+use howdah::testing::{TestCluster, until};
 use howdah::{Cluster, Config, Migrations, Outcome, Phase, Result, Shard, ShardId, Statement};
 
 const NOTES: &str = "CREATE TABLE notes (id bigint PRIMARY KEY DEFAULT next_id(), text text)";
@@ -78,7 +78,7 @@ async fn a_limit_is_the_calls_own_and_the_next_one_has_the_usual() -> Result<()>
 
 #[tokio::test]
 async fn a_transaction_that_waits_too_long_for_its_next_statement_is_ended() -> Result<()> {
-    let patience = Duration::from_millis(100);
+    let patience = Duration::from_secs(1);
     let (test, cluster) = cluster(|config| config.idle_in_transaction_timeout(patience)).await?;
     let shard = first(&cluster)?;
     let tx = shard.begin().await?;
@@ -86,7 +86,8 @@ async fn a_transaction_that_waits_too_long_for_its_next_statement_is_ended() -> 
     let backend: i32 = tx.query_one(&LIMIT, &[]).await?.get(1);
     let admin = test.admin("pg1").await?;
     let there = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1";
-    while admin.query_one(there, &[&backend]).await.unwrap().get::<_, i64>(0) > 0 {}
+    let ended = async || admin.query_one(there, &[&backend]).await.unwrap().get::<_, i64>(0) == 0;
+    until("the server has ended the session", ended).await;
     let error = tx.execute(&ADD, &[&"never"]).await.unwrap_err();
     assert_eq!(error.outcome(), Outcome::Failed, "{error:?}");
     drop(tx);
