@@ -4,6 +4,7 @@
 
 mod clock;
 
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use clock::{
@@ -11,12 +12,26 @@ use clock::{
 };
 use futures_util::future::join_all;
 use howdah::postgres::Client;
+use howdah::testing::until;
 
 const HOUR_MS: i64 = 3_600_000;
 
 /// How many sessions hold the lock of a jump.
 const LOCKS: &str = "SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database
                      WHERE locktype = 'advisory' AND classid = 1752135524 AND datname = current_database()";
+
+/// Waits until a session draws ids of the present.
+async fn catches_up(client: &Client) {
+    until("ids have caught up with the clock", async || {
+        let lead = lead_ms(next_id(client).await);
+        (lead > -150, lead)
+    })
+    .await;
+}
+
+async fn no_lock_is_held(client: &Client) {
+    until("no lock is held", async || number(client, LOCKS).await == 0).await;
+}
 
 async fn lead(client: &Client) -> i64 {
     number(client, &format!("SELECT howdah.clock_lead_ms({CLOCK})")).await
@@ -79,8 +94,8 @@ async fn a_burst_waits_for_the_clock_a_second_ahead() {
     // Within the second nobody waits.
     set_the_clock(&admin, -300).await;
     let started = Instant::now();
-    number(&client, &format!("SELECT max({SCHEMA}.next_id()) FROM generate_series(1, 1000)")).await;
-    assert!(started.elapsed() < Duration::from_millis(900), "{:?}", started.elapsed());
+    number(&client, &format!("SELECT max({SCHEMA}.next_id()) FROM generate_series(1, 9000)")).await;
+    assert!(started.elapsed() < Duration::from_secs(9), "{:?}", started.elapsed());
 }
 
 /// Nobody waits for whoever holds the lock of the jump, be it an application that took our key by mistake: ids lag behind
@@ -104,8 +119,7 @@ async fn a_lock_that_is_never_given_back_stops_no_ids() {
     assert!(lead_ms(second) <= -250, "{}", lead_ms(second));
 
     drop(squatter);
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(lead_ms(next_id(&client).await) > -150);
+    catches_up(&client).await;
 }
 
 /// An open transaction that has jumped holds up no other: neither its ids nor their time.
@@ -115,8 +129,8 @@ async fn an_open_transaction_keeps_no_lock() {
     let (one, other) = (app(&test).await, app(&test).await);
     one.batch_execute(&format!("BEGIN; SELECT {SCHEMA}.next_id()")).await.unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(lead_ms(next_id(&other).await) > -200);
-    assert_eq!(number(&other, LOCKS).await, 0);
+    catches_up(&other).await;
+    no_lock_is_held(&other).await;
     one.batch_execute("COMMIT").await.unwrap();
 }
 
@@ -127,28 +141,26 @@ async fn a_cancel_leaks_nothing() {
     let admin = test.admin("pg1").await.unwrap();
     take_the_clock(&admin).await;
     let sessions = join_all((0..3).map(|_| app(&test))).await;
-    let until = Instant::now() + Duration::from_secs(3);
+    let cancelled = AtomicU32::new(0);
+    let enough = || cancelled.load(Relaxed) > 300;
     let draw = async |client: &Client| {
         // Every statement jumps anew: each moves the clock on for the others.
         let sql =
             format!("SELECT {SCHEMA}.next_id(), pg_sleep(0.0002) FROM generate_series(1, 200)");
-        let mut cancelled = 0;
-        while Instant::now() < until {
-            cancelled += u32::from(client.query(&sql, &[]).await.is_err());
-        }
-        cancelled
-    };
-    let cancel = async {
-        while Instant::now() < until {
-            let sql = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity
-                       WHERE usename = 'howdah_app' AND state = 'active' AND datname = current_database()";
-            number(&admin, sql).await;
-            tokio::time::sleep(Duration::from_millis(3)).await;
+        while !enough() {
+            if client.query(&sql, &[]).await.is_err() {
+                cancelled.fetch_add(1, Relaxed);
+            }
         }
     };
-    let (cancelled, ()) = tokio::join!(join_all(sessions.iter().map(draw)), cancel);
-    assert!(cancelled.iter().sum::<u32>() > 100, "{cancelled:?}");
-    assert_eq!(number(&admin, LOCKS).await, 0);
+    let cancel = until("they were cancelled often", async || {
+        let sql = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity
+                   WHERE usename = 'howdah_app' AND state = 'active' AND datname = current_database()";
+        number(&admin, sql).await;
+        (enough(), cancelled.load(Relaxed))
+    });
+    tokio::join!(join_all(sessions.iter().map(draw)), cancel);
+    no_lock_is_held(&admin).await;
     set_the_clock(&admin, HOUR_MS).await;
     assert!(lead_ms(next_id(&sessions[0]).await) > HOUR_MS - 2000, "the clock still jumps");
 }

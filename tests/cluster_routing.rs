@@ -1,8 +1,11 @@
 //! Statements run where their shard lives, also when it has moved.
 #![cfg(test)]
 
-use howdah::testing::TestCluster;
-use howdah::{Cluster, Id, InstanceName, Migrations, Outcome, Result, Shard, ShardId, Statement};
+mod cutover;
+
+use cutover::cut_over;
+use howdah::testing::{TestCluster, until};
+use howdah::{Cluster, Id, InstanceName, Migrations, Outcome, Result, ShardId, Statement};
 
 const NOTES: &str =
     "CREATE TABLE notes (id bigint PRIMARY KEY DEFAULT next_id() CHECK (is_local(id)), text text)";
@@ -15,22 +18,6 @@ async fn cluster_with_notes() -> Result<(TestCluster, Cluster)> {
     let test = TestCluster::builder().migrations(notes).start().await?;
     let cluster = test.cluster().await?;
     Ok((test, cluster))
-}
-
-/// Gives a shard the next epoch, as a cutover does, without telling anybody.
-async fn rename(test: &TestCluster, shard: &Shard) -> Result<()> {
-    let home = shard.home()?;
-    let server = test.admin(home.instance().as_str()).await?;
-    let (old, number, epoch) = (home.schema(), shard.id(), home.epoch().get() + 1);
-    let new = format!("shard_{:04}_e{epoch}", number.get());
-    server.batch_execute(&format!("ALTER SCHEMA {old} RENAME TO {new}")).await.unwrap();
-    let catalog = test.admin("pg1").await?;
-    let change = format!(
-        "UPDATE howdah.home SET epoch = {epoch} WHERE shard = {number}; \
-         UPDATE howdah.cluster SET map_version = map_version + 1"
-    );
-    catalog.batch_execute(&change).await.unwrap();
-    Ok(())
 }
 
 #[tokio::test]
@@ -84,10 +71,10 @@ async fn a_shard_that_has_moved_is_followed() -> Result<()> {
         let shard = cluster.shard(ShardId::new(number)?)?;
         // Prepared on the old home, so that the stale statement is one that the server had accepted.
         let id: Id = shard.query_one(&ADD, &[&"before"]).await?.get(0);
-        rename(&test, &shard).await?;
+        cut_over(&test, shard.id().get()).await;
         let row = shard.query_one(&READ, &[&id]).await?;
         assert_eq!(row.get::<_, &str>(0), "before");
-        rename(&test, &shard).await?;
+        cut_over(&test, shard.id().get()).await;
         assert_eq!(shard.execute(&ADD, &[&"after"]).await?, 1);
         assert_eq!(shard.home()?.epoch().get(), 3);
     }
@@ -98,7 +85,7 @@ async fn a_shard_that_has_moved_is_followed() -> Result<()> {
 async fn a_transaction_is_run_again_on_the_new_home() -> Result<()> {
     let (test, cluster) = cluster_with_notes().await?;
     let shard = cluster.shard_for_key("alice");
-    rename(&test, &shard).await?;
+    cut_over(&test, shard.id().get()).await;
     let ids = shard
         .transaction(async |tx| {
             let first: Id = tx.query_one(&ADD, &[&"one"]).await?.get(0);
@@ -130,12 +117,14 @@ async fn a_misspelt_table_is_the_callers_and_never_asks_the_catalog() -> Result<
 async fn a_change_of_the_map_is_heard() -> Result<()> {
     let (test, cluster) = cluster_with_notes().await?;
     let shard = cluster.shard(ShardId::new(5)?)?;
-    rename(&test, &shard).await?;
+    cut_over(&test, shard.id().get()).await;
     let catalog = test.admin("pg1").await?;
-    while shard.home()?.epoch().get() < 2 {
+    // More than once, for it may not listen yet.
+    until("it has heard", async || {
         catalog.batch_execute("NOTIFY howdah_map").await.unwrap();
-        tokio::task::yield_now().await;
-    }
+        shard.home().unwrap().epoch().get() == 2
+    })
+    .await;
     Ok(())
 }
 

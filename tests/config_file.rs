@@ -26,6 +26,7 @@ queue_timeout = "5s"
 queue_length = 10000
 connect_timeout = "5s"
 statement_timeout = "30s"
+idle_in_transaction_timeout = "45s"
 max_lifetime = "1h"
 idle_timeout = "10m"
 check_delay = "30s"
@@ -45,7 +46,9 @@ fn refused(toml: &str) -> String {
 #[test]
 fn every_documented_key_is_known() {
     let shown = format!("{:?}", Config::parse(WHOLE).unwrap());
-    for value in ["db1,db2", "howdah.map", "VerifyFull", "app.key", "16777216", "600s", "200"] {
+    for value in
+        ["db1,db2", "howdah.map", "VerifyFull", "app.key", "16777216", "600s", "45s", "200"]
+    {
         assert!(shown.contains(value), "{value} is not in {shown}");
     }
 }

@@ -75,14 +75,20 @@ async fn a_mover_may_die_at_any_step() -> Result<()> {
     let load = Load::start(&test, 4).await?;
     let all: Vec<Death> =
         Point::all().into_iter().flat_map(|point| [(point, false), (point, true)]).collect();
-    for death in Random::of_this_run().sample(&all, 3) {
+    let chosen = Random::of_this_run().sample(&all, 3);
+    for death in &chosen {
         eprintln!("{death:?}");
-        die_and_go_on(&test, death).await?;
+        die_and_go_on(&test, *death).await?;
     }
     load.go_on_for(Duration::from_millis(100)).await;
-    let ledger = load.stop().await;
+    let mut ledger = load.stop().await;
     let shard = test.cluster().await?.shard(shard())?;
     ledger.check(&shard).await?;
+    // As long as the shard has no home, until the mover goes on, a client may lose patience.
+    let nowhere = MoveStep::CloseSource..=MoveStep::ChangeHome;
+    if chosen.iter().any(|(point, _)| nowhere.contains(&point.step)) {
+        ledger.errors.retain(|error| !error.starts_with("NotExecuted"));
+    }
     assert_eq!(ledger.errors, Vec::<String>::new());
     Ok(())
 }

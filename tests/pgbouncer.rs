@@ -1,13 +1,14 @@
 //! Behind a real PgBouncer in transaction mode, where each transaction may be on another server connection.
 #![cfg(test)]
 
-use std::net::TcpListener;
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use howdah::postgres::types::{FromSql, Kind, ToSql, Type, private::BytesMut};
-use howdah::testing::TestCluster;
+use howdah::testing::{TestCluster, until};
 use howdah::{Cluster, Migrations, Outcome, Result, Shard, ShardId, Statement};
 
 type Fault = Box<dyn std::error::Error + Sync + Send>;
@@ -37,9 +38,25 @@ struct PgBouncer {
 }
 
 impl PgBouncer {
-    fn before(server: u16, database: &str) -> Self {
+    async fn before(server: u16, database: &str) -> Self {
+        // Somebody else may take the port first; then it ends at once.
+        for _ in 0..10 {
+            let mut started = Self::start(server, database);
+            let listens = until("it listens, or has ended", async || {
+                let ended = started.child.try_wait().unwrap().is_some();
+                let listens = TcpStream::connect(("127.0.0.1", started.port)).is_ok();
+                (ended || listens).then_some(!ended)
+            });
+            if listens.await {
+                return started;
+            }
+        }
+        panic!("PgBouncer does not start");
+    }
+
+    fn start(server: u16, database: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let file = folder.path().join("pgbouncer.ini");
         let settings = format!(
             "[databases]\n{database} = host=127.0.0.1 port={server} user=howdah_app\n\
@@ -68,6 +85,14 @@ impl Drop for PgBouncer {
     }
 }
 
+/// Of those that no system hands out to outgoing connections: of these, one that is free now may be taken in a moment.
+fn free_port() -> u16 {
+    let anywhere = RandomState::new().hash_one(std::process::id()) % 12_000;
+    let mut ports =
+        (0..12_000).map(|step| 20_000 + u16::try_from((anywhere + step) % 12_000).unwrap());
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
+}
+
 /// Brought into the build folder where the machine has none.
 fn program() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -86,17 +111,14 @@ async fn pooled(shards: u16) -> Result<(TestCluster, PgBouncer, Cluster)> {
     let builder = TestCluster::builder().instances(1).shards(shards).migrations(moods);
     let test = builder.start().await?;
     let database = test.servers().database();
-    let bouncer = PgBouncer::before(test.servers().server("pg1")?.port(), database);
+    let bouncer = PgBouncer::before(test.servers().server("pg1")?.port(), database).await;
     let dsn = format!("postgres://howdah_app@127.0.0.1:{}/{database}", bouncer.port);
     let admin = test.admin("pg1").await?;
     admin.batch_execute(&format!("UPDATE howdah.instance SET dsn = '{dsn}'")).await.unwrap();
     let config = test.config().max_size(4).prepared(false);
     let cluster = Cluster::connect(config).await?;
     let shard = cluster.shard(ShardId::new(0)?)?;
-    // It takes a moment to listen.
-    while shard.query(&COUNT, &[]).await.is_err() {
-        tokio::task::yield_now().await;
-    }
+    until("it serves", async || shard.query(&COUNT, &[]).await).await;
     // So many at once make it open all of its server connections.
     let mut open = Vec::new();
     for _ in 0..SERVERS {
@@ -197,12 +219,18 @@ async fn nothing_is_left_on_any_server_connection() -> Result<()> {
 async fn a_column_that_changes_its_type_is_read_and_is_never_written_twice() -> Result<()> {
     const CHANGE: &str = "CREATE TYPE shard_0000_e1.other AS ENUM ('calm', 'wild');
         ALTER TABLE shard_0000_e1.moods ALTER mark TYPE shard_0000_e1.other USING 'calm'";
+    const BLANK: Statement =
+        Statement::new("INSERT INTO {shard}.moods (mood) VALUES ($1::{shard}.mood) RETURNING mark");
 
     let (test, _bouncer, cluster) = pooled(1).await?;
     let shard = shards(&cluster).remove(0);
     shard.query_one(&ADD, &[&Mood::Wild, &3_i32]).await?;
+    shard.query_one(&BLANK, &[&Mood::Wild]).await?;
     shard.query(&ALL, &[]).await?;
     test.admin("pg1").await?.batch_execute(CHANGE).await.unwrap();
+    let error = shard.query_one(&BLANK, &[&Mood::Wild]).await.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Unknown, "{error:?}");
+    assert_eq!(shard.query_one(&COUNT, &[]).await?.get::<_, i64>(0), 3);
     assert_eq!(shard.query(&ALL, &[]).await?[0].columns()[1].type_().name(), "other");
     Ok(())
 }

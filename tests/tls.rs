@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use howdah::postgres::Client;
-use howdah::testing::TestCluster;
+use howdah::testing::{TestCluster, until};
 use howdah::{Cluster, Config, Phase, Result, SslMode};
 
 fn file(name: &str) -> PathBuf {
@@ -24,12 +24,12 @@ async fn put(server: &Client, name: &str, source: &str) {
 /// Makes the server read its configuration, and waits until new sessions see it.
 async fn reload(test: &TestCluster) -> Result<()> {
     test.admin("pg1").await?.batch_execute("SELECT pg_reload_conf()").await.unwrap();
-    loop {
-        let row = test.admin("pg1").await?.query_one("SHOW ssl", &[]).await.unwrap();
-        if row.get::<_, &str>(0) == "on" {
-            return Ok(());
-        }
-    }
+    until("new sessions see it", async || {
+        let row = test.admin("pg1").await.unwrap().query_one("SHOW ssl", &[]).await.unwrap();
+        row.get::<_, &str>(0) == "on"
+    })
+    .await;
+    Ok(())
 }
 
 /// A cluster whose only server shows this certificate. Of the servers that tests have, 15 is the one built with TLS.
@@ -124,18 +124,11 @@ async fn a_certificate_that_went_wrong_is_named_and_one_set_right_is_enough() ->
         server.batch_execute("SELECT pg_reload_conf()").await.unwrap();
     };
     show("elsewhere").await;
-    let error = loop {
-        // The server takes a moment to show it.
-        match instance.client().await {
-            Err(error) => break error,
-            Ok(_) => tokio::task::yield_now().await,
-        }
-    };
+    // The server takes a moment to show it.
+    let error = until("it is refused", async || instance.client().await.err()).await;
     assert_eq!((error.phase(), error.instance()), (Some(Phase::Connect), Some("pg1")), "{error:?}");
     assert!(error.to_string().contains("certificate"), "{error:?}");
     show("server").await;
-    while instance.client().await.is_err() {
-        tokio::task::yield_now().await;
-    }
+    until("it is accepted again", async || instance.client().await.is_ok()).await;
     Ok(())
 }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use howdah::testing::TestServers;
-use serde_json::json;
+use howdah::testing::{TestServers, until};
+use serde_json::{Value, json};
 
 use crate::program::Folder;
 
@@ -22,7 +22,7 @@ impl Local {
         Self { folder: Folder::empty(), programs }
     }
 
-    fn up(&self, args: &[&str]) -> serde_json::Value {
+    fn up(&self, args: &[&str]) -> Value {
         let mut all = vec!["local", "up", "--pg-bin", self.programs.to_str().unwrap()];
         all.extend(args);
         self.folder.json(all)
@@ -90,15 +90,18 @@ async fn a_promoted_replica_is_found_without_a_change() {
     let local = Local::new().await;
     let folder = &local.folder;
     local.up(&["--instances", "1", "--replicas", "1", "--shards", "2"]);
-    let roles = || {
-        let hosts = folder.json(["status"])["instances"][0]["hosts"].clone();
-        [hosts[0]["role"].clone(), hosts[1]["role"].clone()]
-    };
-    // The replica says who it is as soon as it has replayed that.
-    while roles() != ["primary", "replica"] {}
+    let hosts = || folder.json(["status"])["instances"][0]["hosts"].clone();
+    let roles = |hosts: &Value| [hosts[0]["role"].clone(), hosts[1]["role"].clone()];
+    // The replica says who it is as soon as it has replayed that; and what it has not, is lost when it is promoted.
+    until("the replica has all", async || {
+        let hosts = hosts();
+        let follows = roles(&hosts) == ["primary", "replica"];
+        (follows && hosts[1]["lag_bytes"] == 0, hosts)
+    })
+    .await;
     folder.json(["local", "kill", "pg1"]);
     folder.json(["local", "promote", "pg1-r1"]);
-    assert_eq!(roles(), ["unreachable", "primary"]);
+    assert_eq!(roles(&hosts()), ["unreachable", "primary"]);
     assert_eq!(folder.run(["exec", "SELECT {shard}.is_local(1)"]).status, 0);
 }
 

@@ -36,6 +36,8 @@ Examples:
   howdah instance drain pg2 && howdah instance remove pg2")]
     Remove(Named),
     /// Show the instances
+    #[command(after_help = "Example:
+  howdah instance list --json | jq -r '.[].name'")]
     List,
 }
 

@@ -36,8 +36,12 @@ pub(crate) enum Command {
   howdah local add pg3")]
     Add(Add),
     /// Show the servers
+    #[command(after_help = "Example:
+  howdah local status --json | jq -r '.servers[].dsn'")]
     Status(Place),
     /// Stop all servers; their data stays
+    #[command(after_help = "Example:
+  howdah local stop; howdah local start")]
     Stop(Place),
     /// Start all servers, or one
     #[command(after_help = "Example:
@@ -52,6 +56,8 @@ pub(crate) enum Command {
   howdah local kill pg1; howdah local promote pg1-r1")]
     Promote(Named),
     /// Stop all servers and delete their data
+    #[command(after_help = "Example:
+  howdah local destroy --dir .howdah")]
     Destroy(Place),
 }
 

@@ -16,6 +16,8 @@ use crate::progress::Progress;
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Show all moves, the newest first
+    #[command(after_help = "Example:
+  howdah moves list --json | jq '.[] | select(.phase == \"reversible\")'")]
     List,
     /// Show one move
     Show(Which),

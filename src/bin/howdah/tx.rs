@@ -12,6 +12,8 @@ use crate::failure::{Failure, Result};
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Show the parts that are prepared and not finished
+    #[command(after_help = "Example:
+  howdah tx list --json | jq '.transactions | length'")]
     List,
     /// Finish them as was decided, or undo what nobody can decide any more
     Recover(Recover),
