@@ -1,10 +1,9 @@
 -- The roles of a cluster, for an administrator to make once on every instance; give each a password or a certificate as
--- the server demands. `howdah init` makes the last two by itself where the owner may create roles, the mover without its
--- SUPERUSER, which moves need: whoever else makes a subscription must leave a password in it.
+-- the server demands. `howdah init` makes the last two by itself where the owner may create roles.
 --
 --   howdah_owner   owns the schemas and runs migrations; must own the database, or be allowed to create schemas in it
---   howdah_mover   moves shards: slots and subscriptions
+--   howdah_mover   moves shards: replication
 --   howdah_app     what applications run as: reads the map, reads and writes rows; changes no home, creates no table
 CREATE ROLE howdah_owner LOGIN;
-CREATE ROLE howdah_mover LOGIN SUPERUSER REPLICATION;
+CREATE ROLE howdah_mover LOGIN REPLICATION;
 CREATE ROLE howdah_app LOGIN;

@@ -152,29 +152,3 @@ async fn a_transaction_in_doubt_keeps_its_shard_where_it_is() -> Result<()> {
     assert_eq!(schemas(&test).await?, ["pg2 shard_0001_e1"]);
     Ok(())
 }
-
-#[tokio::test]
-async fn a_mover_that_is_no_superuser_is_told_so_before_anything_is_touched() -> Result<()> {
-    let test = TestCluster::builder().shards(2).start().await?;
-    let role = format!("mover_{}", test.servers().database());
-    for instance in ["pg1", "pg2"] {
-        let make = format!(
-            "CREATE ROLE {role} LOGIN REPLICATION; \
-             GRANT pg_create_subscription, pg_checkpoint, pg_monitor, howdah_app TO {role}"
-        );
-        test.admin(instance).await?.batch_execute(&make).await.unwrap();
-    }
-    let refused = Mover::new(&test.config().mover(&role))?.run(shard(), &pg(1)).await;
-    for instance in ["pg1", "pg2"] {
-        let drop = format!("DROP ROLE {role}");
-        test.admin(instance).await?.batch_execute(&drop).await.unwrap();
-    }
-    let error = refused.unwrap_err();
-    assert!(error.is_refused(), "{error:?}");
-    for instance in ["pg1", "pg2"] {
-        let named = format!("{instance} role {role} must be a superuser");
-        assert!(error.to_string().contains(&named), "{error}");
-    }
-    assert_eq!(schemas(&test).await?, ["pg2 shard_0001_e1"]);
-    Ok(())
-}

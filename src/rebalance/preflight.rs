@@ -24,12 +24,15 @@ const SERVER: &str = "\
     UNION ALL SELECT 'session_replication_role is ' || current_setting('session_replication_role') \
         WHERE current_setting('session_replication_role') <> 'origin'";
 
-/// What the role of movers must be. From 16 on others may make subscriptions (`pg_create_subscription`), but only with a
-/// password in their text, which every dump of the server has then; and rows are applied as the owner of the subscription
-/// turned into that of the tables, and read, for the copy, as whoever it logs in as on the other server.
+/// What the role of movers must be able to do.
 const ROLE: &str = "\
-    SELECT 'role ' || current_user || ' must be a superuser: it subscribes without a password, and to tables of others' \
-        FROM pg_roles WHERE rolname = current_user AND NOT rolsuper";
+    SELECT 'role ' || current_user || ' lacks REPLICATION' FROM pg_roles \
+        WHERE rolname = current_user AND NOT (rolreplication OR rolsuper) \
+    UNION ALL SELECT 'role ' || current_user || ' must be a superuser, for it makes subscriptions' FROM pg_roles \
+        WHERE rolname = current_user AND NOT rolsuper AND current_setting('server_version_num')::int < 160000 \
+    UNION ALL SELECT 'role ' || current_user || ' lacks ' || r FROM pg_roles, (VALUES ('pg_checkpoint'), ('pg_create_subscription')) v(r) \
+        WHERE rolname = current_user AND NOT rolsuper AND current_setting('server_version_num')::int >= 160000 \
+          AND NOT pg_has_role(current_user, r, 'MEMBER')";
 
 /// What both servers must have alike.
 const ALIKE: &str =
