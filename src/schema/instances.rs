@@ -218,6 +218,8 @@ impl Instances {
 
         let dsn = self.known(name)?.clone();
         let mut problems = self.uses_of(name).await?;
+        // Shards may have been moved since.
+        (_, self.plan.homes) = read_homes(&self.catalog).await?;
         let client = match self.connector.connect(&dsn, Role::Owner).await {
             Ok(client) => Some(client),
             Err(error) if error.is_unavailable() => None,
