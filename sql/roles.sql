@@ -2,7 +2,7 @@
 -- the server demands. `howdah init` makes the last two by itself where the owner may create roles.
 --
 --   howdah_owner   owns the schemas and runs migrations; must own the database, or be allowed to create schemas in it
---   howdah_mover   moves shards: replication
+--   howdah_mover   moves shards: replication, and more, which differs between versions: see docs/operations.md
 --   howdah_app     what applications run as: reads the map, reads and writes rows; changes no home, creates no table
 CREATE ROLE howdah_owner LOGIN;
 CREATE ROLE howdah_mover LOGIN REPLICATION;

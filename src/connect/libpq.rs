@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::{Connector, Role};
-use crate::Result;
 use crate::config::Dsn;
+use crate::{Error, Result};
 
 /// What a program with libpq needs to log in: a connection string without a secret, and the environment.
 pub(crate) struct Libpq {
@@ -36,16 +36,35 @@ impl Connector {
         Ok(Libpq { conninfo: conninfo(&dsn), environment })
     }
 
-    /// For another server, as the mover. Its password or certificate is that server's own: a passfile there.
+    /// For another server, as the mover. Its password or certificate is that server's own, a passfile there, unless the
+    /// password is to be part of it.
     ///
     /// # Errors
     ///
-    /// When the configuration allows no connection there.
-    pub(crate) fn conninfo_for_servers(&self, dsn: &Dsn) -> Result<String> {
+    /// When the configuration allows no connection there, or a password is wanted and there is none.
+    pub(crate) fn conninfo_for_servers(&self, dsn: &Dsn, with_password: bool) -> Result<String> {
         let dsn = self.in_role(dsn, Role::Mover)?;
-        let mode = self.settings.auth.sslmode(dsn.is_local())?;
-        Ok(format!("{} sslmode={mode} application_name=howdah", conninfo(&dsn)))
+        let auth = &self.settings.auth;
+        let mode = auth.sslmode(dsn.is_local())?;
+        let mut text = format!("{} sslmode={mode} application_name=howdah", conninfo(&dsn));
+        if let (true, Some((host, port))) = (with_password, dsn.hosts().next()) {
+            let known = auth.passwords.password_for(&host, port, dsn.dbname(), dsn.user())?;
+            let known = known.ok_or_else(|| {
+                Error::config(format!("no password is known for {} on {host}:{port}", dsn.user()))
+                    .hint(
+                        "who subscribes and is no superuser must have one: name it in the passfile",
+                    )
+            })?;
+            // Writing to a string does not fail.
+            let _ = write!(text, " password={}", quoted(known.reveal()));
+        }
+        Ok(text)
     }
+}
+
+/// A value as a connection string has it.
+fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
 fn conninfo(dsn: &Dsn) -> String {
@@ -59,9 +78,8 @@ fn conninfo(dsn: &Dsn) -> String {
         ("user", dsn.user().to_owned()),
     ];
     for (key, value) in values {
-        let value = value.replace('\\', "\\\\").replace('\'', "\\'");
         // Writing to a string does not fail.
-        let _ = write!(text, "{key}='{value}' ");
+        let _ = write!(text, "{key}={} ", quoted(&value));
     }
     text.push_str("target_session_attrs=read-write connect_timeout=10");
     text

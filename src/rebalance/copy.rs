@@ -149,7 +149,7 @@ impl Run<'_> {
         self.begin(MoveStep::CopyRows).await?;
         let name = &self.names.forward;
         let (source, target) = (&self.source, &self.target);
-        let conninfo = self.conninfo(source).await?;
+        let conninfo = self.conninfo(source, target).await?;
         stream::subscribe(&conninfo, target, source, name, Begin::Copying).await?;
         let tables = i64::try_from(relations.with_rows().count() + 1).unwrap_or(i64::MAX);
         let of_bytes = self.size(source, schema).await?;

@@ -15,6 +15,7 @@ use super::preflight;
 use super::run::Run;
 use super::side::Side;
 use super::step::{MovePhase, MoveStep};
+use super::stream;
 use crate::catalog::{Catalog, InstanceState, Snapshot};
 use crate::config::Config;
 use crate::connect::Connector;
@@ -307,6 +308,10 @@ impl Mover {
         if !is_forgotten(&source, &target, &home).await? {
             preflight::check(&source, &target, &home).await?;
         }
+        let mut journal = Journal::open(&self.connector).await?;
+        for (from, to) in [(&source, &target), (&target, &source)] {
+            stream::conninfo(&self.connector, &journal, from, to).await?;
+        }
         observe(MoveStep::Preflight, MoveNews::Done);
         observe(MoveStep::Journal, MoveNews::Begun);
         let intent = Intent {
@@ -317,7 +322,6 @@ impl Mover {
             reverse: self.reverse,
             servers: [&source.server, &target.server],
         };
-        let mut journal = Journal::open(&self.connector).await?;
         let entered = match journal.enter(&intent).await {
             // The catalog was moved just now.
             Err(error) if is_lost(&error) && error.outcome() == Outcome::NotExecuted => {

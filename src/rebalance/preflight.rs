@@ -24,7 +24,8 @@ const SERVER: &str = "\
     UNION ALL SELECT 'session_replication_role is ' || current_setting('session_replication_role') \
         WHERE current_setting('session_replication_role') <> 'origin'";
 
-/// What the role of movers must be able to do.
+/// What the role of movers must be able to do; $1 is the owner of the shards. The servers' sessions among each other have its
+/// settings, and take no others.
 const ROLE: &str = "\
     SELECT 'role ' || current_user || ' lacks REPLICATION' FROM pg_roles \
         WHERE rolname = current_user AND NOT (rolreplication OR rolsuper) \
@@ -32,7 +33,17 @@ const ROLE: &str = "\
         WHERE rolname = current_user AND NOT rolsuper AND current_setting('server_version_num')::int < 160000 \
     UNION ALL SELECT 'role ' || current_user || ' lacks ' || r FROM pg_roles, (VALUES ('pg_checkpoint'), ('pg_create_subscription')) v(r) \
         WHERE rolname = current_user AND NOT rolsuper AND current_setting('server_version_num')::int >= 160000 \
-          AND NOT pg_has_role(current_user, r, 'MEMBER')";
+          AND NOT pg_has_role(current_user, r, 'MEMBER') \
+    UNION ALL SELECT 'role ' || current_user || ' may not create subscriptions in the database: GRANT CREATE ON DATABASE ' \
+            || quote_ident(current_database()) || ' TO ' || quote_ident(current_user) \
+        WHERE NOT has_database_privilege(current_database(), 'CREATE') \
+    UNION ALL SELECT 'role ' || current_user || ' is no member of ' || $1::text || ', as whom rows are read and replicated' \
+        WHERE NOT pg_has_role(current_user, $1::text, 'USAGE') \
+    UNION ALL SELECT format('role %1$s has %2$s = %3$s, which would end a long copy: ALTER ROLE %1$s IN DATABASE %4$I SET %2$s = 0', \
+            current_user, name, reset_val, current_database()) \
+        FROM pg_settings WHERE name IN ('statement_timeout', 'transaction_timeout') AND reset_val <> '0'";
+
+const OWNER: &str = "SELECT current_user::text";
 
 /// What both servers must have alike.
 const ALIKE: &str =
@@ -70,7 +81,8 @@ pub(super) async fn check(source: &Side, target: &Side, home: &Home) -> Result<(
             rows.iter().map(problem).collect::<Vec<_>>()
         };
         problems.extend(found(side.work.rows(SERVER, &[], CANNOT_LOOK).await?));
-        problems.extend(found(side.mover.rows(ROLE, &[], CANNOT_LOOK).await?));
+        let owner: String = side.work.one(OWNER, &[], CANNOT_LOOK).await?.get(0);
+        problems.extend(found(side.mover.rows(ROLE, &[&owner], CANNOT_LOOK).await?));
     }
     for epoch in target.epochs(shard).await? {
         problems.push(format!(

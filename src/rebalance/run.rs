@@ -56,9 +56,8 @@ impl<'a> Run<'a> {
     }
 
     /// How the other server reaches this one.
-    pub(super) async fn conninfo(&self, of: &Side) -> Result<String> {
-        let peer_dsn = self.journal.peer_dsn(&of.name).await?;
-        self.mover.connector.conninfo_for_servers(peer_dsn.as_ref().unwrap_or(&of.dsn))
+    pub(super) async fn conninfo(&self, from: &Side, to: &Side) -> Result<String> {
+        stream::conninfo(&self.mover.connector, &self.journal, from, to).await
     }
 
     /// Brings the move to its rest: the shard lives on the target, or, on the way back, on the source.

@@ -29,7 +29,7 @@ impl Run<'_> {
         self.end(MoveStep::AdvanceReverse).await?;
 
         self.begin(MoveStep::StartReverse).await?;
-        let (conninfo, name) = (self.conninfo(target).await?, &self.names.reverse);
+        let (conninfo, name) = (self.conninfo(target, source).await?, &self.names.reverse);
         stream::subscribe(&conninfo, source, target, name, Begin::Following).await?;
         self.end(MoveStep::StartReverse).await?;
         self.rest(MovePhase::Reversible).await

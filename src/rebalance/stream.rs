@@ -7,9 +7,11 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::types::PgLsn;
 
+use super::journal::Journal;
 use super::names::{MARK_TABLE, ident, literal};
 use super::relations::Relations;
 use super::side::Side;
+use crate::connect::Connector;
 use crate::error::Kind;
 use crate::{Error, Result};
 
@@ -57,6 +59,25 @@ pub(super) async fn make_slot(from: &Side, name: &str) -> Result<()> {
         return Ok(());
     }
     from.mover.one(MAKE, &[&name], "cannot make the replication slot").await.map(|_| ())
+}
+
+/// How a server reaches the other as a subscriber. PostgreSQL stores it, for superusers alone to see.
+///
+/// # Errors
+///
+/// When the configuration allows no connection there, or knows no password where one is demanded: who is no superuser has to
+/// bring one along, since the server's own files are not his.
+pub(super) async fn conninfo(
+    connector: &Connector,
+    journal: &Journal,
+    from: &Side,
+    to: &Side,
+) -> Result<String> {
+    const IS_SUPERUSER: &str = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user";
+
+    let peer_dsn = journal.peer_dsn(&from.name).await?;
+    let row = to.mover.one(IS_SUPERUSER, &[], "cannot look at the mover's role").await?;
+    connector.conninfo_for_servers(peer_dsn.as_ref().unwrap_or(&from.dsn), !row.get::<_, bool>(0))
 }
 
 /// Makes the subscription. `conninfo` is how the one server reaches the other.
