@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use super::dump::{Dump, PgDump};
 use super::event::MoveNews;
-use super::names::{MARK_TABLE, literal};
+use super::names::MARK_TABLE;
 use super::relations::Relations;
 use super::run::Run;
 use super::step::MoveStep;
@@ -180,7 +180,6 @@ impl Run<'_> {
                 // They follow from the next commit on, and where none comes the server waits a second for one.
                 stream::write_mark(source, schema, self.report.id.get()).await?;
             }
-            self.check_held_back(name).await?;
             if moved.elapsed() > STANDSTILL {
                 let trouble = stream::trouble(target, name).await;
                 return Err(Error::new(
@@ -223,25 +222,5 @@ impl Run<'_> {
 
         let row = side.watch.one(SIZE, &[&schema], "cannot ask for the shard's size").await?;
         Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
-    }
-
-    /// Gives up before the WAL that the slot keeps fills the source's disk.
-    async fn check_held_back(&self, slot: &str) -> Result<()> {
-        let Some((bytes, is_whole)) = stream::held_back(&self.source, slot).await? else {
-            return Ok(());
-        };
-        let most = self.mover.max_wal;
-        if !is_whole || u64::try_from(bytes).is_ok_and(|bytes| bytes > most) {
-            return Err(Error::refused(format!(
-                "{} keeps {bytes} bytes of WAL for the copy, and {most} are allowed",
-                self.source.name
-            ))
-            .hint(format!(
-                "`howdah moves abort {}` frees them; {} is too slow or stands still",
-                self.report.id,
-                literal(self.target.name.as_str())
-            )));
-        }
-        Ok(())
     }
 }

@@ -7,6 +7,7 @@
 //! in which writers wait.
 
 mod apply;
+mod cap;
 mod copy;
 mod cutover;
 mod dump;

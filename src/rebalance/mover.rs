@@ -116,7 +116,7 @@ impl Mover {
         self
     }
 
-    /// The bytes of WAL that a source may keep for a copy that is behind; beyond that the move gives up. Default: 8 GiB.
+    /// The bytes of WAL that a source may keep for a copy that is behind; beyond that the move is aborted. Default: 8 GiB.
     #[must_use]
     pub fn max_wal(mut self, bytes: u64) -> Self {
         self.max_wal = bytes;

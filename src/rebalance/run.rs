@@ -90,8 +90,11 @@ impl<'a> Run<'a> {
             let schema = schema_at(self.report.shard, old, &source.name);
             let relations = Relations::read(&source.work, &schema).await?;
             cutover.take_back().await?;
-            self.copy(&schema, &relations).await?;
-            let findings = self.verify([source, target], &schema, &relations).await?;
+            let findings = async {
+                self.copy(&schema, &relations).await?;
+                self.verify([source, target], &schema, &relations).await
+            };
+            let findings = Box::pin(self.within_cap(findings)).await?;
             cutover.perform(&relations, &findings).await?;
         } else {
             self.conclude(&cutover).await?;

@@ -1,0 +1,246 @@
+//! What bounds a move, and what it keeps out of the way of: WAL that piles up, limits that others have set, long transactions, other
+//! moves.
+#![cfg(test)]
+
+mod moving;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use howdah::{
+    InstanceName, Instances, MoveNews, MovePhase, MoveStep, Mover, Result, ShardId, Statement,
+};
+use moving::{Load, cluster_with_tables, leftovers, schemas, shard};
+use tokio::sync::oneshot;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn pg(number: u8) -> InstanceName {
+    InstanceName::new(&format!("pg{number}")).unwrap()
+}
+
+/// A mover that stands still before a step.
+struct Paused {
+    mover: Mover,
+    /// Told when it is there.
+    at_step: oneshot::Receiver<()>,
+    go_on: mpsc::Sender<()>,
+    /// How often the fence was given up for the moment.
+    retries: Arc<AtomicU32>,
+}
+
+fn pausing(mover: Mover, step: MoveStep) -> Paused {
+    let (reached, at_step) = oneshot::channel();
+    let (go_on, told) = mpsc::channel::<()>();
+    let meeting = Mutex::new(Some((reached, told)));
+    let retries = Arc::new(AtomicU32::new(0));
+    let retried = retries.clone();
+    let mover = mover.on_event(move |event| {
+        if event.step == MoveStep::FenceTables && matches!(event.what, MoveNews::Note(_)) {
+            retried.fetch_add(1, Ordering::Relaxed);
+        }
+        let is_there = event.step == step && matches!(event.what, MoveNews::Begun);
+        if is_there && let Some((reached, told)) = meeting.lock().unwrap().take() {
+            let _ = reached.send(());
+            tokio::task::block_in_place(|| told.recv().unwrap());
+        }
+    });
+    Paused { mover, at_step, go_on, retries }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_holds_back_too_much_wal_is_given_up() -> Result<()> {
+    // Nobody else's WAL is held back.
+    let test = cluster_with_tables()?.own_servers().start().await?;
+    let mover = Mover::new(&test.config())?.max_wal(1 << 20);
+    let Paused { mover, at_step, go_on, .. } = pausing(mover, MoveStep::CopyRows);
+    let moving = tokio::spawn(async move { mover.run(shard(), &pg(1)).await });
+    at_step.await.unwrap();
+    // From now on the target takes no rows of this table, and the source writes.
+    let slow = test.admin("pg1").await?;
+    slow.batch_execute("BEGIN; LOCK TABLE shard_0001_e1.photos IN EXCLUSIVE MODE").await.unwrap();
+    go_on.send(()).unwrap();
+    let written = "INSERT INTO shard_0001_e1.events (what) SELECT repeat('x', 1000) FROM generate_series(1, 4000)";
+    test.admin("pg2").await?.batch_execute(written).await.unwrap();
+    let source = test.admin("pg2").await?;
+    let slots = "SELECT FROM pg_replication_slots WHERE slot_type = 'logical'";
+    let began = Instant::now();
+    while !source.query(slots, &[]).await.unwrap().is_empty() {
+        assert!(!moving.is_finished() && began.elapsed() < PATIENCE, "the WAL is still held back");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    slow.batch_execute("ROLLBACK").await.unwrap();
+    let error = moving.await.unwrap().unwrap_err();
+    assert!(error.is_refused() && error.to_string().contains("bytes of WAL"), "{error}");
+
+    let mover = Mover::new(&test.config())?;
+    let moves = mover.list().await?;
+    assert_eq!((moves.len(), moves[0].phase), (1, MovePhase::Aborted));
+    assert_eq!(moves[0].error.as_deref(), Some(&*error.to_string()));
+    assert_eq!(leftovers(&test).await?, Vec::<String>::new());
+    assert_eq!(schemas(&test).await?, ["pg2 shard_0001_e1"]);
+    mover.run(shard(), &pg(1)).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_that_are_set_for_others_end_no_move() -> Result<()> {
+    const WAITING: &str = "SELECT EXISTS (SELECT FROM pg_stat_activity \
+        WHERE datname = current_database() AND query LIKE 'SELECT pg_create_logical%' \
+          AND clock_timestamp() - query_start > interval '1200 ms')";
+
+    let test = cluster_with_tables()?.start().await?;
+    let database = test.servers().database();
+    let admins = [test.admin("pg1").await?, test.admin("pg2").await?];
+    let set = async |what: &str| {
+        for admin in &admins {
+            admin.batch_execute(&format!("ALTER {what}")).await.unwrap();
+        }
+    };
+    let writer = test.admin("pg2").await?;
+    for limit in [
+        "statement_timeout = '1s'",
+        "lock_timeout = '100ms'",
+        "idle_in_transaction_session_timeout = '300ms'",
+        "idle_session_timeout = '1s'",
+        "default_transaction_isolation = 'serializable'",
+        "synchronous_commit = off",
+        "search_path = nowhere",
+        "\"DateStyle\" = 'SQL, DMY'",
+    ] {
+        set(&format!("DATABASE {database} SET {limit}")).await;
+    }
+    let mover = Mover::new(&test.config())?;
+    // Sessions of a server's own have no others to go by: this one would end a long copy.
+    let error = mover.run(shard(), &pg(1)).await.unwrap_err();
+    assert!(
+        error.is_refused() && error.to_string().contains("statement_timeout = 1000"),
+        "{error}"
+    );
+    set(&format!("ROLE howdah_mover IN DATABASE {database} SET statement_timeout = 0")).await;
+
+    // Making a slot waits for whoever writes, for longer than any of these limits.
+    writer.batch_execute("BEGIN; UPDATE shard_0001_e1.users SET n = 0 WHERE id = 1").await.unwrap();
+    let moving = tokio::spawn(async move {
+        let moved = mover.run(shard(), &pg(1)).await?;
+        mover.verify(shard()).await?;
+        mover.roll_back(moved.id).await
+    });
+    while !admins[1].query_one(WAITING, &[]).await.unwrap().get::<_, bool>(0) {
+        assert!(!moving.is_finished(), "{:?}", moving.await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    writer.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(moving.await.unwrap()?.phase, MovePhase::RolledBack);
+    for admin in &admins {
+        let reset = format!(
+            "ALTER DATABASE {database} RESET ALL; ALTER ROLE howdah_mover IN DATABASE {database} RESET ALL"
+        );
+        admin.batch_execute(&reset).await.unwrap();
+    }
+    assert_eq!(leftovers(&test).await?, Vec::<String>::new());
+    Ok(())
+}
+
+/// The fence needs every transaction to end that writes. Until then it is tried, and others write on in between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_transaction_is_waited_for_and_others_write_on() -> Result<()> {
+    const LONG: Statement = Statement::new("SELECT FROM {shard}.events WHERE what = 'long'");
+
+    let test = cluster_with_tables()?.start().await?;
+    let mover = Mover::new(&test.config())?;
+    let Paused { mover, at_step, go_on, retries } = pausing(mover, MoveStep::CheckHosts);
+    let load = Load::start(&test, 3).await?;
+    let moving = tokio::spawn(async move { mover.run(shard(), &pg(1)).await });
+    at_step.await.unwrap();
+    let long = test.servers().client("pg2", "howdah_app").await?;
+    let held = "BEGIN; INSERT INTO shard_0001_e1.events (what) VALUES ('long')";
+    long.batch_execute(held).await.unwrap();
+    go_on.send(()).unwrap();
+    let count = test.admin("pg2").await?;
+    let events = async || {
+        let row = count.query_one("SELECT count(*) FROM shard_0001_e1.events", &[]).await.unwrap();
+        row.get::<_, i64>(0)
+    };
+    let before = events().await;
+    while retries.load(Ordering::Relaxed) < 3 || events().await < before + 20 {
+        assert!(!moving.is_finished(), "{:?}", moving.await);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    long.batch_execute("COMMIT").await.unwrap();
+    moving.await.unwrap()?;
+    let ledger = load.stop().await;
+    assert_eq!(ledger.errors, Vec::<String>::new());
+    let shard = test.cluster().await?.shard(shard())?;
+    ledger.check(&shard).await?;
+    assert_eq!(shard.query(&LONG, &[]).await?.len(), 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn movers_of_one_shard_come_one_after_the_other() -> Result<()> {
+    let test = cluster_with_tables()?.instances(3).shards(3).start().await?;
+    let load = Load::start(&test, 3).await?;
+    let mover = || Mover::new(&test.config());
+
+    // To one place: whoever comes second finds it done.
+    let (to, [one, other]) = (pg(1), [mover()?, mover()?]);
+    let (first, second) = tokio::try_join!(one.run(shard(), &to), other.run(shard(), &to))?;
+    assert_eq!((first.id, first.phase), (second.id, second.phase));
+    mover()?.finish(first.id).await?;
+
+    // To two places: it goes to both, in whatever order, or who comes second is told of the other.
+    let [one, other] = [mover()?.reverse(false), mover()?.reverse(false)];
+    let (here, there) = (pg(2), pg(3));
+    let (first, second) = tokio::join!(one.run(shard(), &here), other.run(shard(), &there));
+    let moved = [first, second];
+    assert!(moved.iter().any(Result::is_ok), "{moved:?}");
+    for error in moved.iter().filter_map(|moved| moved.as_ref().err()) {
+        assert!(error.is_refused() && error.to_string().contains("has the open move"), "{error}");
+    }
+    assert!(mover()?.list().await?.iter().all(|report| report.phase == MovePhase::Finished));
+    let ledger = load.stop().await;
+    assert_eq!(ledger.errors, Vec::<String>::new());
+    ledger.check(&test.cluster().await?.shard(shard())?).await?;
+    assert_eq!(leftovers(&test).await?, Vec::<String>::new());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_shards_move_at_once_in_both_directions() -> Result<()> {
+    let test = cluster_with_tables()?.shards(6).start().await?;
+    let load = Load::start(&test, 3).await?;
+    let mover = Mover::new(&test.config())?;
+    let moving = (0..6).map(|number| {
+        let to = pg(if number % 2 == 0 { 2 } else { 1 });
+        let mover = &mover;
+        async move { mover.run(ShardId::new(number)?, &to).await }
+    });
+    for moved in futures_util::future::join_all(moving).await {
+        let moved = moved?;
+        assert_eq!((moved.phase, moved.verified), (MovePhase::Reversible, true));
+        mover.finish(moved.id).await?;
+    }
+    let ledger = load.stop().await;
+    assert_eq!(ledger.errors, Vec::<String>::new());
+    ledger.check(&test.cluster().await?.shard(shard())?).await?;
+    assert_eq!(leftovers(&test).await?, Vec::<String>::new());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_goes_takes_no_moves() -> Result<()> {
+    let test = cluster_with_tables()?.instances(3).shards(2).start().await?;
+    let mover = Mover::new(&test.config())?;
+    let Paused { mover, at_step, go_on, .. } = pausing(mover, MoveStep::Preflight);
+    let moving = tokio::spawn(async move { mover.run(shard(), &pg(3)).await });
+    at_step.await.unwrap();
+    Instances::open(&test.config()).await?.remove(&pg(3)).await?;
+    go_on.send(()).unwrap();
+    let error = moving.await.unwrap().unwrap_err();
+    assert!(error.is_refused(), "{error}");
+    assert!(Mover::new(&test.config())?.list().await?.is_empty());
+    assert_eq!(schemas(&test).await?, ["pg2 shard_0001_e1"]);
+    Ok(())
+}
