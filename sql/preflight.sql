@@ -49,13 +49,6 @@ SELECT 'function ' || proname || ' is in the language ' || lanname || ' and name
 FROM pg_proc p JOIN space ON pronamespace = space.oid JOIN pg_language l ON l.oid = prolang
 WHERE lanname NOT IN ('sql', 'plpgsql') AND p.prosrc ~ ('\m' || $1::text || '\M')
 UNION ALL
--- Its locks have no process, and are found by the one on its own number.
-SELECT DISTINCT 'the prepared transaction ' || quote_literal(gid) || ' is in doubt: `howdah tx recover`'
-FROM pg_prepared_xacts x
-JOIN pg_locks own ON own.locktype = 'transactionid' AND own.transactionid = x.transaction AND own.pid IS NULL
-JOIN pg_locks l ON l.virtualtransaction = own.virtualtransaction AND l.pid IS NULL
-JOIN relation ON relation.oid = l.relation WHERE x.database = current_database()
-UNION ALL
 SELECT 'the subscription ' || subname || ' writes into table ' || relname
 FROM relation JOIN pg_subscription_rel ON srrelid = relation.oid JOIN pg_subscription s ON s.oid = srsubid
 UNION ALL

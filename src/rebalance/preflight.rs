@@ -1,12 +1,28 @@
 //! What stands in the way of a move, all of it at once, before anything is touched.
 
-use super::names::GUARD;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::names::{GUARD, literal};
 use super::side::Side;
 use crate::shard::Home;
 use crate::{Error, Result};
 
 /// What a shard's schema ($1) must not have, or depend on: one row a problem.
 const SHARD: &str = include_str!("../../sql/preflight.sql");
+
+/// The prepared transactions that have touched a shard ($1). Their locks have no process, and are found by the one on their
+/// own number.
+const PREPARED: &str = "SELECT DISTINCT gid FROM pg_prepared_xacts x \
+    JOIN pg_locks own ON own.locktype = 'transactionid' AND own.transactionid = x.transaction AND own.pid IS NULL \
+    JOIN pg_locks l ON l.virtualtransaction = own.virtualtransaction AND l.pid IS NULL \
+    JOIN pg_class c ON c.oid = l.relation \
+    WHERE x.database = current_database() AND c.relnamespace = to_regnamespace($1)";
+
+/// How long a prepared transaction may take to end before it is in doubt.
+const TWO_PHASES: Duration = Duration::from_secs(3);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// What a server must offer, for either direction: it publishes to the other, and subscribes to it.
 const SERVER: &str = "\
@@ -74,6 +90,12 @@ pub(super) async fn check(source: &Side, target: &Side, home: &Home) -> Result<(
     for row in source.work.rows(SHARD, &[&schema, &GUARD], CANNOT_LOOK).await? {
         problems.push(format!("shard {shard}: {}", row.get::<_, &str>(0)));
     }
+    for gid in in_doubt(source, schema).await? {
+        problems.push(format!(
+            "shard {shard}: the prepared transaction {} is in doubt: `howdah tx recover`",
+            literal(&gid)
+        ));
+    }
     for side in [source, target] {
         let found = |rows: Vec<tokio_postgres::Row>| {
             let problem =
@@ -112,6 +134,22 @@ pub(super) async fn check(source: &Side, target: &Side, home: &Home) -> Result<(
     }
     Err(Error::refused(format!("shard {shard} cannot be moved: {}", problems.join("; ")))
         .hint("nothing was touched"))
+}
+
+/// The prepared transactions that do not end by themselves, as those of clients at work do.
+async fn in_doubt(source: &Side, schema: &str) -> Result<Vec<String>> {
+    let look = async || {
+        let rows = source.work.rows(PREPARED, &[&schema], CANNOT_LOOK).await?;
+        Ok::<_, Error>(rows.iter().map(|row| row.get(0)).collect::<Vec<String>>())
+    };
+    let mut there = look().await?;
+    let began = Instant::now();
+    while !there.is_empty() && began.elapsed() < TWO_PHASES {
+        sleep(LOOK_AGAIN).await;
+        let still = look().await?;
+        there.retain(|gid| still.contains(gid));
+    }
+    Ok(there)
 }
 
 const CANNOT_LOOK: &str = "cannot look for what is in the way";
