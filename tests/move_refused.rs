@@ -67,6 +67,91 @@ async fn everything_in_the_way_is_named_at_once_and_nothing_is_touched() -> Resu
 }
 
 #[tokio::test]
+async fn whatever_is_bound_over_the_border_and_what_the_target_lacks_is_named() -> Result<()> {
+    let test = TestCluster::builder().shards(2).start().await?;
+    let admin = test.admin("pg2").await?;
+    admin.batch_execute("CREATE EXTENSION citext").await.unwrap();
+    let owner = test.servers().client("pg2", "howdah_owner").await?;
+    owner
+        .batch_execute(
+            "CREATE SCHEMA elsewhere;
+             CREATE SEQUENCE elsewhere.numbers;
+             CREATE TABLE elsewhere.whole (id int PRIMARY KEY) PARTITION BY RANGE (id);
+             CREATE TABLE elsewhere.noted (id int);
+             SET search_path = shard_0001_e1, public;
+             CREATE TABLE names (name citext PRIMARY KEY);
+             CREATE TABLE family (id int PRIMARY KEY);
+             CREATE TABLE numbered (id int PRIMARY KEY DEFAULT nextval('elsewhere.numbers'));
+             CREATE TABLE part PARTITION OF elsewhere.whole FOR VALUES FROM (1) TO (2);
+             CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id);
+             CREATE TABLE elsewhere.part PARTITION OF parted FOR VALUES FROM (1) TO (2);
+             CREATE TABLE elsewhere.heirs () INHERITS (family);
+             CREATE RULE notes AS ON INSERT TO family DO ALSO INSERT INTO elsewhere.noted VALUES (1);
+             CREATE RULE writes AS ON INSERT TO elsewhere.noted DO ALSO DELETE FROM family;
+             CREATE FUNCTION looks_out() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM elsewhere.noted; END;",
+        )
+        .await
+        .unwrap();
+    // As if it had been made with a server that is there.
+    admin
+        .batch_execute(
+            "CREATE SUBSCRIPTION foreign_writer CONNECTION 'dbname=nowhere' PUBLICATION p WITH (connect = false);
+             SET allow_system_table_mods = on;
+             INSERT INTO pg_subscription_rel (srsubid, srrelid, srsubstate)
+             SELECT oid, 'shard_0001_e1.family'::regclass, 'r' FROM pg_subscription WHERE subname = 'foreign_writer'",
+        )
+        .await
+        .unwrap();
+    let refused = Mover::new(&test.config())?.run(shard(), &pg(1)).await;
+    admin.batch_execute("ALTER SUBSCRIPTION foreign_writer SET (slot_name = NONE)").await.unwrap();
+    admin.batch_execute("DROP SUBSCRIPTION foreign_writer").await.unwrap();
+    let error = refused.unwrap_err();
+    assert!(error.is_refused(), "{error}");
+    let message = error.to_string();
+    for reason in [
+        "pg1 lacks the extension citext",
+        "the subscription foreign_writer writes into table family",
+        "default value for column id of table shard_0001_e1.numbered depends on sequence elsewhere.numbers",
+        "table shard_0001_e1.part depends on table elsewhere.whole",
+        "table elsewhere.part depends on table shard_0001_e1.parted",
+        "table elsewhere.heirs depends on table shard_0001_e1.family",
+        "rule notes on table shard_0001_e1.family depends on table elsewhere.noted",
+        "rule writes on table elsewhere.noted depends on table shard_0001_e1.family",
+        "function shard_0001_e1.looks_out() depends on table elsewhere.noted",
+    ] {
+        assert!(message.contains(reason), "{reason}: {message}");
+    }
+    assert_eq!(leftovers(&test).await?, Vec::<String>::new());
+    assert_eq!(schemas(&test).await?, ["pg2 shard_0001_e1"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_or_another_one_takes_no_shard() -> Result<()> {
+    let test = TestCluster::builder().shards(2).start().await?;
+    let other = TestCluster::builder().shards(1).start().await?;
+    let mover = Mover::new(&test.config())?;
+    let catalog = test.admin("pg1").await?;
+    let enter = async |dsn: &str| {
+        let enter = "INSERT INTO howdah.instance (name, dsn) VALUES ('pg3', $1) ON CONFLICT (name) DO UPDATE SET dsn = $1";
+        catalog.execute(enter, &[&dsn]).await.unwrap();
+    };
+    enter("postgres://howdah_app@127.0.0.1:1/nowhere").await;
+    let error = mover.run(shard(), &pg(3)).await.unwrap_err();
+    assert!(error.is_unavailable() && error.instance() == Some("pg3"), "{error:?}");
+    for another in
+        [other.servers().dsn("pg1", "howdah_app")?, test.servers().dsn("pg2", "howdah_app")?]
+    {
+        enter(&another).await;
+        let error = mover.run(shard(), &pg(3)).await.unwrap_err();
+        assert!(error.is_wrong_server(), "{error:?}");
+    }
+    assert!(mover.list().await?.is_empty());
+    assert_eq!(leftovers(&test).await?, Vec::<String>::new());
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_shard_moves_neither_onto_itself_nor_to_nowhere() -> Result<()> {
     let test = TestCluster::builder().shards(2).start().await?;
     let mover = Mover::new(&test.config())?;

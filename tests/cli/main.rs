@@ -9,6 +9,8 @@ mod instance;
 mod local;
 mod migrate;
 mod moves;
+#[path = "../moving/mod.rs"]
+mod moving;
 mod program;
 mod status;
 mod tx;

@@ -1,12 +1,14 @@
-//! `howdah move`, `moves`, `verify`: a shard goes there and back, and what is refused.
+//! `howdah move`, `moves`, `verify`: a shard goes there and back, what is refused, and what Ctrl-C does.
 
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use howdah::testing::TestCluster;
 use howdah::{Migrations, ShardId, Statement};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::moving::{cluster_with_tables, leftovers, schemas};
 use crate::program::Folder;
 
 /// On pg1 alone an index on it takes for ever.
@@ -47,8 +49,7 @@ async fn a_shard_moves_is_compared_and_comes_back() {
 
     let events = folder.run(["--json", "move", "0", "--to", "pg2", "--no-reverse"]);
     assert_eq!(events.status, 0, "{}", events.stderr);
-    let event: serde_json::Value =
-        serde_json::from_str(events.stderr.lines().last().unwrap()).unwrap();
+    let event: Value = serde_json::from_str(events.stderr.lines().last().unwrap()).unwrap();
     assert_eq!((&event["step"], &event["event"]), (&json!("drop copy"), &json!("done")));
 
     for (arguments, status, said) in [
@@ -101,4 +102,70 @@ async fn ctrl_c_ends_what_the_servers_do_too_and_so_does_a_death() {
     assert!(said.contains("stopped; nothing is half done"), "{said}");
     assert_eq!(folder.json(["moves", "show", "m1"])["phase"], "aborted");
     assert_eq!(folder.json(["locate", "--shard", "1"])["schema"], "shard_0001_e1");
+}
+
+/// Moves shard 1 to pg1 and presses Ctrl-C so many times once a step is told of. The status, and the last line.
+fn interrupted_at(folder: &Folder, step: &str, times: usize) -> (i32, String) {
+    let mut command = folder.command(["--json", "move", "1", "--to", "pg1"]);
+    let mut moving = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut told = BufReader::new(moving.stderr.take().unwrap());
+    let mut line = String::new();
+    while told.read_line(&mut line).unwrap() > 0 {
+        let event: Value = serde_json::from_str(&line).unwrap();
+        if event["step"] == step {
+            break;
+        }
+        line.clear();
+    }
+    for _ in 0..times {
+        let interrupt = Command::new("kill").args(["-INT", &moving.id().to_string()]).status();
+        assert!(interrupt.unwrap().success());
+    }
+    let mut rest = String::new();
+    told.read_to_string(&mut rest).unwrap();
+    let status = moving.wait().unwrap();
+    (status.code().unwrap_or(-1), rest.lines().last().unwrap_or_default().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_leaves_nothing_half_done() {
+    let test = cluster_with_tables().unwrap().start().await.unwrap();
+    let folder = Folder::of(&test);
+    for step in ["lock servers", "copy rows", "verify", "fence tables", "close source"] {
+        let (status, last) = interrupted_at(&folder, step, 1);
+        // It was at its end before the key was pressed, or had not come so far that it listens.
+        assert!([-1, 0, 1].contains(&status), "{step}: {status} {last}");
+        assert!(status != 1 || last.contains("stopped; nothing is half done"), "{step}: {last}");
+        let instance = &folder.json(["locate", "--shard", "1"])["instance"];
+        if instance == "pg1" {
+            assert_eq!(folder.json(["moves", "rollback", "1"])["phase"], "rolled_back", "{step}");
+        }
+        assert_eq!(leftovers(&test).await.unwrap(), Vec::<String>::new(), "{step}");
+        assert_eq!(schemas(&test).await.unwrap().len(), 1, "{step}");
+        assert_eq!(folder.json(["status"])["moves"], json!([]), "{step}");
+    }
+    // Who presses it again does not want to wait. The same command goes on from wherever it was.
+    let (status, last) = interrupted_at(&folder, "copy rows", 2);
+    assert_eq!(status, 1, "{last}");
+    let moved = folder.json(["move", "1", "--to", "pg1"]);
+    assert_eq!(moved[0]["phase"], "reversible");
+    folder.json(["moves", "finish", "1"]);
+    assert_eq!(leftovers(&test).await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_shards_move_at_once() {
+    let test = TestCluster::builder().shards(6).start().await.unwrap();
+    let folder = Folder::of(&test);
+    let moved = folder.json(["move", "1", "3", "5", "1", "--to", "pg1", "--parallel", "3"]);
+    let mut shards: Vec<_> =
+        moved.as_array().unwrap().iter().map(|report| &report["shard"]).collect();
+    shards.sort_by_key(|shard| shard.as_u64());
+    assert_eq!(shards, [1, 3, 5]);
+    // One that fails hinders no other.
+    let ran = folder.run(["--json", "move", "0", "2", "5", "--to", "pg1", "--parallel", "3"]);
+    assert_eq!(ran.status, 1, "{}", ran.stderr);
+    let ran = folder.run(["--json", "move", "0", "2", "1", "--to", "pg2"]);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert_eq!(folder.json(["locate", "--shard", "2"])["instance"], "pg2");
 }
