@@ -90,7 +90,7 @@ pub(super) async fn check(source: &Side, target: &Side, home: &Home) -> Result<(
     for row in source.work.rows(SHARD, &[&schema, &GUARD], CANNOT_LOOK).await? {
         problems.push(format!("shard {shard}: {}", row.get::<_, &str>(0)));
     }
-    for gid in in_doubt(source, schema).await? {
+    for gid in in_doubt(source, &schema).await? {
         problems.push(format!(
             "shard {shard}: the prepared transaction {} is in doubt: `howdah tx recover`",
             literal(&gid)
