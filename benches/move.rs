@@ -25,7 +25,7 @@ use tokio::time::sleep;
 
 /// Photos of the shard that moves under load, and of the large one; the small ones have as many together.
 const BUSY_ROWS: u32 = 100_000;
-const LARGE_ROWS: u32 = 400_000;
+const LARGE_ROWS: u32 = 1_000_000;
 const LARGE_ROWS_QUICK: u32 = 100_000;
 
 /// Small shards that are moved at once.
@@ -64,7 +64,7 @@ async fn stall(bench: &mut Bench, arena: &Arena, shard: ShardId) -> Result<()> {
     let ours = async || {
         let clients = arena.load(&[shard]).await?;
         let (mut fences, mut stalls, mut took) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..full_or_quick(12, 3) {
+        for _ in 0..full_or_quick(12, 2) {
             let began = Instant::now();
             let moved = mover.run(shard, &arena.elsewhere(shard).await?).await?;
             took.push(began.elapsed());
@@ -73,7 +73,7 @@ async fn stall(bench: &mut Bench, arena: &Arena, shard: ShardId) -> Result<()> {
         }
         lengths.replace(took.clone());
         let sample = sample(stalls).times("fence", fences).count("moves", took.len() as u64);
-        Ok(clients.stop(sample.times("move", took)).await?)
+        clients.stop(sample.times("move", took)).await
     };
     let theirs = async || {
         let clients = arena.load(&[shard]).await?;
@@ -83,7 +83,7 @@ async fn stall(bench: &mut Bench, arena: &Arena, shard: ShardId) -> Result<()> {
             sleep(length).await;
             stalls.push(clients.longest_stall());
         }
-        Ok(clients.stop(sample(stalls)).await?)
+        clients.stop(sample(stalls)).await
     };
     bench.compare("stall", "no move", Unit::Time("ms"), ours, theirs).await?;
     if let Some(open) = mover.open_move(shard).await? {
@@ -103,14 +103,14 @@ async fn neighbours(bench: &mut Bench, arena: &Arena, shard: ShardId) -> Result<
         mover.run(shard, &arena.elsewhere(shard).await?).await?;
         let sample =
             Sample::new(clients.rate()).times("move", vec![length.replace(began.elapsed())]);
-        Ok(clients.stop(sample.figure("rows", f64::from(BUSY_ROWS))).await?)
+        clients.stop(sample.figure("rows", f64::from(BUSY_ROWS))).await
     };
     let theirs = async || {
         let clients = arena.load(&others).await?;
         let length = *length.borrow();
         sleep(length).await;
         let sample = Sample::new(clients.rate());
-        Ok(clients.stop(sample).await?)
+        clients.stop(sample).await
     };
     bench.compare("neighbours", "no move", Unit::Rate("statements/s"), ours, theirs).await
 }

@@ -30,9 +30,12 @@ const CLEAR: Statement = Statement::new("DELETE FROM {shard}.photos WHERE id = A
 /// Eight writers and eight readers, each of one of some shards.
 pub(crate) struct Clients {
     shared: Arc<Shared>,
-    tasks: Vec<JoinHandle<(Shard, Arc<[Id]>, Ledger)>>,
+    tasks: Vec<JoinHandle<Outcome>>,
     began: Instant,
 }
+
+/// What a client worked on, and what it was told.
+type Outcome = (Shard, Arc<[Id]>, Ledger);
 
 #[derive(Default)]
 struct Shared {
@@ -174,8 +177,9 @@ impl Ledger {
 
     async fn read(&mut self, shard: &Shard, photos: &[Id]) -> howdah::Result<()> {
         // A step that shares no factor with the number of photos meets each once.
-        let next = (self.reads as usize).wrapping_mul(7919) + self.user as usize * 997;
-        let found = shard.query_opt(&READ, &[&photos[next % photos.len()]]).await?;
+        let next = self.reads.wrapping_mul(7919) + u64::from(self.user.unsigned_abs()) * 997;
+        let next = usize::try_from(next % photos.len() as u64).unwrap_or(0);
+        let found = shard.query_opt(&READ, &[&photos[next]]).await?;
         self.missed += u64::from(found.is_none());
         self.reads += 1;
         Ok(())
