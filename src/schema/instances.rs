@@ -217,9 +217,9 @@ impl Instances {
                               WHERE $1 IN (source, target) AND phase NOT IN ('finished', 'rolled_back', 'aborted'))";
 
         let dsn = self.known(name)?.clone();
-        let mut problems = self.uses_of(name).await?;
         // Shards may have been moved since.
         (_, self.plan.homes) = read_homes(&self.catalog).await?;
+        let mut problems = self.uses_of(name).await?;
         let client = match self.connector.connect(&dsn, Role::Owner).await {
             Ok(client) => Some(client),
             Err(error) if error.is_unavailable() => None,
