@@ -3,6 +3,8 @@
 
 mod moving;
 
+use std::time::Duration;
+
 use howdah::postgres::Client;
 use howdah::{InstanceName, MovePhase, Mover, Result};
 use moving::{Load, cluster_with_tables, leftovers, schemas, shard};
@@ -23,14 +25,21 @@ async fn humble_mover(admin: &Client) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_role_with_a_few_rights_moves_shards() -> Result<()> {
+    const FILL: &str = "SELECT pg_create_physical_replication_slot('filler_' || n) FROM generate_series(1, \
+        current_setting('max_replication_slots')::int - 1) n";
+
     let test = cluster_with_tables()?.own_servers().postgres(18).start().await?;
     let [pg1, pg2] = ["pg1", "pg2"].map(|name| InstanceName::new(name).unwrap());
     let admins = [test.admin("pg1").await?, test.admin("pg2").await?];
     for admin in &admins {
         humble_mover(admin).await;
     }
-    const FILL: &str = "SELECT pg_create_physical_replication_slot('filler_' || n) FROM generate_series(1, \
-        current_setting('max_replication_slots')::int - 1) n";
+    for instance in ["pg1", "pg2"] {
+        // Until the server has read its new rules.
+        while test.servers().client(instance, "howdah_mover").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
     admins[0].query(FILL, &[]).await.unwrap();
     let config = test.config().password(PASSWORD);
 
