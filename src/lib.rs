@@ -50,8 +50,9 @@
 //! * **Errors** are one type, [`Error`], and each says whether the work was not executed, failed, or may have happened:
 //!   [`Outcome`]. Only what was not executed is ever done again by itself.
 //! * **Operation**: [`Init`] makes a cluster, [`Migrations`] brings all shards from one version to the next,
-//!   [`Instances`] come and go, a [`Mover`] takes shards from one to another, live, and [`Rebalance`] plans what it should
-//!   move; the command-line tool `howdah` (feature `cli`) does all of it and shows the rest.
+//!   [`Instances`] come and go, a [`Mover`] takes shards from one to another, live, [`Rebalance`] plans what it should move,
+//!   and a [`CatalogMove`] takes the map itself elsewhere; the command-line tool `howdah` (feature `cli`) does all of it and
+//!   shows the rest.
 //!
 //! All futures are `Send`, and may be dropped at any time: no transaction stays open, and no connection is lent again in
 //! the middle of something.

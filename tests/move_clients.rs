@@ -6,7 +6,7 @@ mod moving;
 
 use std::collections::HashSet;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -334,18 +334,26 @@ async fn a_process_that_is_stopped() -> Result<()> {
     Ok(())
 }
 
+/// A process that does not outlive its test.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_slept_through_the_move_is_led_to_the_new_home() -> Result<()> {
     const WRITTEN: Statement = Statement::new("SELECT what FROM {shard}.events ORDER BY n");
 
     let test = cluster_with_tables()?.start().await?;
-    let mut process = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "a_process_that_is_stopped", "--ignored", "--nocapture"])
-        .env(DSN, test.servers().dsn("pg1", "howdah_app")?)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "a_process_that_is_stopped", "--ignored", "--nocapture"]);
+    command.env(DSN, test.servers().dsn("pg1", "howdah_app")?);
+    let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map(Process);
+    let Process(process) = process.as_mut().unwrap();
     let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
     let mut says =
         |what: &str| lines.find_map(|line| line.ok().filter(|line| line.starts_with(what)));

@@ -30,12 +30,12 @@ const CLEAR: Statement = Statement::new("DELETE FROM {shard}.photos WHERE id = A
 /// Eight writers and eight readers, each of one of some shards.
 pub(crate) struct Clients {
     shared: Arc<Shared>,
-    tasks: Vec<JoinHandle<Outcome>>,
+    tasks: Vec<JoinHandle<Worked>>,
     began: Instant,
 }
 
 /// What a client worked on, and what it was told.
-type Outcome = (Shard, Arc<[Id]>, Ledger);
+type Worked = (Shard, Arc<[Id]>, Ledger);
 
 #[derive(Default)]
 struct Shared {

@@ -164,10 +164,10 @@ impl Watch {
                     .filter(|_| is_moved)
                     .inspect(|to| observe::catalog_moved(to));
                 self.current.store(Arc::new(newest));
-                self.save().await;
                 if is_moved {
                     self.moved.notify_one();
                 }
+                self.save().await;
                 Ok(true)
             }
             Ok(_) => Ok(false),

@@ -82,7 +82,8 @@ struct Changed<'a> {
 pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
     match command {
         Command::Add(add) => make(add, context).await,
-        Command::Drain(drain) => empty(drain, context).await,
+        // Boxed because it holds whole moves.
+        Command::Drain(drain) => Box::pin(empty(drain, context)).await,
         Command::Remove(Named { name }) => {
             Instances::open(&context.config()?).await?.remove(&name).await?;
             let done = Changed { name: name.as_str(), dsn: None };
