@@ -287,13 +287,11 @@ impl Move {
                     return Went::Nowhere;
                 }
             }
-            MoveStep::ChangeHome => {
-                if state.catalog != new_epoch {
-                    if state.catalog != me.epoch && self.has(Line::Compare) {
-                        return Went::Wrong;
-                    }
-                    state.publish(new_epoch);
+            MoveStep::ChangeHome if state.catalog != new_epoch => {
+                if state.catalog != me.epoch && self.has(Line::Compare) {
+                    return Went::Wrong;
                 }
+                state.publish(new_epoch);
             }
             MoveStep::StartReverse => {
                 Self::turn_stream(state, target);
