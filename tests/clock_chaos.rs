@@ -113,7 +113,10 @@ async fn disturb(test: &mut TestCluster, seen: &Seen, millions: usize) {
                     let pid: i32 = row.get(0);
                     let killed =
                         std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
-                    assert!(killed.unwrap().success());
+                    // It may have ended by itself.
+                    if !killed.unwrap().success() {
+                        continue;
+                    }
                 } else {
                     test.kill("pg1").await.unwrap();
                     // Not at once, on a busy machine: its last processes may still be ending.

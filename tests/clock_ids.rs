@@ -152,9 +152,9 @@ async fn a_layout_ends_with_an_error() {
     let admin = test.admin("pg1").await.unwrap();
     let left = Layout::default().ends_at() - chrono::Utc::now();
     take_the_clock(&admin).await;
-    set_the_clock(&admin, left.num_milliseconds() - 300).await;
-
     let client = app(&test).await;
+    set_the_clock(&admin, left.num_milliseconds() - 2_000).await;
+
     let mut last = next_id(&client).await;
     let error = loop {
         match client.query_one(&format!("SELECT {SCHEMA}.next_id()"), &[]).await {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use howdah::testing::TestCluster;
+use howdah::testing::{TestCluster, until};
 use howdah::{Cluster, Cursor, Id, Migrations, Outcome, Result, ShardId, Statement};
 
 const NOTES: &str = "CREATE TABLE notes (id bigint PRIMARY KEY DEFAULT next_id(), text text)";
@@ -53,7 +53,8 @@ async fn the_other_shards_go_on_and_the_lost_ones_come_back() -> Result<()> {
     assert_eq!((found.rows.len(), missing), (4, vec![1, 3, 5, 7]));
 
     test.start_server("pg2").await?;
-    assert_eq!(on(1)?.execute(&ADD, &[&"back"]).await?, 1);
+    let lost = on(1)?;
+    until("the lost one is back", async || lost.execute(&ADD, &[&"back"]).await).await;
     let found = cluster.scatter(&COUNT).all(&[]).rows().await?;
     assert_eq!(found.rows.iter().map(|(_, row)| row.get::<_, i64>(0)).sum::<i64>(), 10);
     Ok(())
@@ -71,6 +72,8 @@ async fn a_page_names_its_gap_and_no_page_after_it_passes_it() -> Result<()> {
         }
         if number == 4 {
             test.start_server("pg2").await?;
+            let lost = cluster.shard(ShardId::new(1)?)?;
+            until("the lost one is back", async || lost.query(&COUNT, &[]).await).await;
         }
         let page =
             cluster.scatter(&NEWEST).all(&[]).partial().page("id", cursor.as_ref(), 4).await?;

@@ -1,6 +1,9 @@
 //! What operators ask of a whole cluster, from within an application.
 #![cfg(test)]
 
+mod cutover;
+
+use cutover::cut_over;
 use howdah::testing::TestCluster;
 use howdah::{HostRole, InstanceState, Statement};
 
@@ -38,11 +41,7 @@ async fn status_and_exec_run_in_a_task_of_their_own() {
 async fn exec_follows_a_shard_that_has_moved() {
     let test = TestCluster::start().await.unwrap();
     let cluster = test.cluster().await.unwrap();
-    let admin = test.admin("pg1").await.unwrap();
-    // What a cutover does, on one server: the schema's name says another epoch, and so does the catalog.
-    let moved = "ALTER SCHEMA shard_0002_e1 RENAME TO shard_0002_e2;
-        UPDATE howdah.home SET epoch = 2 WHERE shard = 2";
-    admin.batch_execute(moved).await.unwrap();
+    cut_over(&test, 2).await;
     let answers = cluster.exec(&COUNT).run(|_| {}).await.unwrap();
     assert!(answers.iter().all(|answer| answer.result.is_ok()), "{answers:?}");
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use howdah::testing::TestCluster;
+use howdah::testing::{TestCluster, until};
 use howdah::{Cluster, Id, Migrations, Outcome, Result, Shard, ShardId, Statement};
 
 const NOTES: &str = "CREATE TABLE notes (id bigint PRIMARY KEY DEFAULT next_id(), text text UNIQUE, n int DEFAULT 0)";
@@ -154,11 +154,9 @@ async fn a_write_whose_connection_is_lost_has_an_unknown_outcome() -> Result<()>
     let killer = async {
         let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                     WHERE datname = current_database() AND wait_event = 'PgSleep'";
-        while admin.query(kill, &[]).await.unwrap().is_empty() {
-            tokio::task::yield_now().await;
-        }
+        until("it sleeps", async || admin.query_opt(kill, &[]).await.unwrap()).await
     };
-    let (written, ()) = tokio::join!(async { shard.execute(&SLOW, &[]).await }, killer);
+    let (written, _) = tokio::join!(async { shard.execute(&SLOW, &[]).await }, killer);
     let error = written.unwrap_err();
     assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
     assert!(error.to_string().contains("unknown"), "{error}");

@@ -1,9 +1,7 @@
 //! Instances come and go while clients work.
 #![cfg(test)]
 
-use std::time::{Duration, Instant};
-
-use howdah::testing::TestServers;
+use howdah::testing::{TestServers, until};
 use howdah::{
     Cluster, Config, Dsn, Error, Init, InstanceName, InstanceState, Instances, MovePhase, Mover,
     NewInstance, Rebalance, RebalanceBy, Result, ShardCount, ShardId,
@@ -48,11 +46,7 @@ async fn clients_hear_of_a_new_instance_and_reach_it() -> Result<()> {
     let (servers, config) = two_of_three().await?;
     let cluster = Cluster::connect(config.clone()).await?;
     add(&config, &third(&servers)).await?;
-    let patience = Instant::now() + Duration::from_secs(10);
-    while cluster.instances().len() < 3 {
-        assert!(Instant::now() < patience, "the client has not heard of it");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("the client has heard of it", async || cluster.instances().len() == 3).await;
     let pg3 = cluster.instance(&name("pg3"))?;
     assert_eq!((pg3.state(), pg3.shards().len()), (InstanceState::Active, 0));
     // What makes ids is there, for shards that come.
@@ -180,9 +174,10 @@ async fn changes_of_one_cluster_come_one_after_the_other() -> Result<()> {
     refused(Instances::open(&config)).await;
     drop(instances);
     // The lock dies with its session, which the server notices in its own time.
-    let patience = Instant::now() + Duration::from_secs(10);
-    while let Err(error) = add(&config, &third(&servers)).await {
-        assert!(error.is_refused() && Instant::now() < patience, "{error}");
-    }
+    until("it is free", async || {
+        let added = add(&config, &third(&servers)).await;
+        added.inspect_err(|error| assert!(error.is_refused(), "{error}"))
+    })
+    .await;
     Ok(())
 }

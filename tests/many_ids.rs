@@ -1,8 +1,11 @@
 //! Many rows by their ids: in the order asked, through moves and outages, and with what is missing told.
 #![cfg(test)]
 
+mod cutover;
+
+use cutover::cut_over;
 use howdah::testing::TestCluster;
-use howdah::{Cluster, Id, Migrations, Result, ShardId, Statement};
+use howdah::{Cluster, Id, Migrations, Result, Statement};
 
 const NOTES: &str = "CREATE TABLE notes (id bigint PRIMARY KEY DEFAULT next_id(), n int)";
 const ADD: Statement = Statement::new(
@@ -81,15 +84,7 @@ async fn shards_that_have_moved_are_followed() -> Result<()> {
     // Prepared on the old homes.
     assert!(cluster.get_many(&BY_IDS, &ids).await?.absent().is_empty());
     for number in [1, 2, 5] {
-        let home = cluster.map().home(ShardId::new(number)?)?.clone();
-        let (old, epoch) = (home.schema(), home.epoch().get() + 1);
-        let rename = format!("ALTER SCHEMA {old} RENAME TO shard_{number:04}_e{epoch}");
-        test.admin(home.instance().as_str()).await?.batch_execute(&rename).await.unwrap();
-        let change = format!(
-            "UPDATE howdah.home SET epoch = {epoch} WHERE shard = {number};
-             UPDATE howdah.cluster SET map_version = map_version + 1"
-        );
-        test.admin("pg1").await?.batch_execute(&change).await.unwrap();
+        cut_over(&test, number).await;
     }
     let found = cluster.get_many(&BY_IDS, &ids).await?;
     assert!(found.absent().is_empty(), "{:?}", found.absent());

@@ -143,7 +143,7 @@ async fn a_migration_steps_back_for_traffic_instead_of_blocking_it() {
         tokio::time::sleep(Duration::from_millis(300)).await;
         // Queues behind the migration that waits for the transaction, until the migration steps back.
         let read = reader.batch_execute("SELECT FROM shard_0000_e1.photos");
-        tokio::time::timeout(Duration::from_secs(10), read).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(50), read).await.unwrap().unwrap();
         transaction.commit().await.unwrap();
     };
     let (report, ()) = tokio::join!(migrating, traffic);

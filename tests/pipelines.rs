@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use howdah::testing::TestCluster;
+use howdah::testing::{TestCluster, until};
 use howdah::{Cluster, Config, Migrations, Outcome, Result, Shard, ShardId, Statement};
 
 const NOTES: &str = "CREATE TABLE notes (id bigint PRIMARY KEY DEFAULT next_id(), n int)";
@@ -74,12 +74,8 @@ async fn writes_get_the_connections_that_reads_no_longer_need() -> Result<()> {
     shard.query(&COUNT, &[]).await?;
     let first = shard.begin().await?;
     // Asks again and again: the pipeline is given up some time after its last read.
-    let second = loop {
-        let asked = shard.clone().timeout(Duration::from_millis(150)).begin().await;
-        if let Ok(second) = asked {
-            break second;
-        }
-    };
+    let hurried = shard.clone().timeout(Duration::from_millis(500));
+    let second = until("a write is let in", async || hurried.begin().await).await;
     first.rollback().await?;
     second.rollback().await
 }
@@ -144,7 +140,7 @@ async fn a_server_that_dies_under_a_full_pipeline_is_unavailable_and_comes_back(
         assert_eq!(error.outcome(), Outcome::NotExecuted, "{error:?}");
     }
     test.start_server("pg1").await?;
-    shard.query(&COUNT, &[]).await?;
+    until("it is back", async || shard.query(&COUNT, &[]).await).await;
     Ok(())
 }
 

@@ -1,11 +1,14 @@
 //! Reads over many shards while rows are added, shards move and servers come and go.
 #![cfg(test)]
 
+mod cutover;
+
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use cutover::cut_over;
 use howdah::postgres::Row;
 use howdah::testing::TestCluster;
 use howdah::{Cluster, Cursor, Id, Migrations, Result, ShardId, Statement};
@@ -30,20 +33,6 @@ async fn fill(cluster: &Cluster, each: i32) -> Result<BTreeSet<Id>> {
         ids.extend(rows.iter().map(|row| row.get::<_, Id>(0)));
     }
     Ok(ids)
-}
-
-/// Gives a shard the next epoch, as a cutover does, without telling anybody.
-async fn rename(test: &TestCluster, cluster: &Cluster, number: u16) -> Result<()> {
-    let home = cluster.map().home(ShardId::new(number)?)?.clone();
-    let (old, epoch) = (home.schema(), home.epoch().get() + 1);
-    let rename = format!("ALTER SCHEMA {old} RENAME TO shard_{number:04}_e{epoch}");
-    test.admin(home.instance().as_str()).await?.batch_execute(&rename).await.unwrap();
-    let change = format!(
-        "UPDATE howdah.home SET epoch = {epoch} WHERE shard = {number};
-         UPDATE howdah.cluster SET map_version = map_version + 1"
-    );
-    test.admin("pg1").await?.batch_execute(&change).await.unwrap();
-    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -71,8 +60,8 @@ async fn pages_to_the_end_miss_no_old_row_and_repeat_none() -> Result<()> {
             match number {
                 2 => test.kill("pg2").await?,
                 5 => test.start_server("pg2").await?,
-                8 => rename(&test, &cluster, 3).await?,
-                10 => rename(&test, &cluster, 4).await?,
+                8 => cut_over(&test, 3).await,
+                10 => cut_over(&test, 4).await,
                 _ => {}
             }
             let scatter = cluster.scatter(&NEWEST).all(&[]).partial();
@@ -86,9 +75,8 @@ async fn pages_to_the_end_miss_no_old_row_and_repeat_none() -> Result<()> {
         stop.store(true, Ordering::Relaxed);
         Ok::<_, howdah::Error>((seen, with_gaps))
     };
-    let (added, read) = tokio::join!(adding, reading);
-    added?;
-    let (seen, with_gaps) = read?;
+    // The first that fails ends the other.
+    let ((), (seen, with_gaps)) = tokio::try_join!(adding, reading)?;
     // Until the server was back; a pool may look again a little later.
     assert!(with_gaps >= 3, "{with_gaps}");
     let once: BTreeSet<Id> = seen.iter().copied().collect();
@@ -143,23 +131,23 @@ async fn a_shard_that_has_moved_is_followed_by_every_kind_of_read() -> Result<()
     let page = async || cluster.scatter(&NEWEST).all(&[]).page("id", None, 25).await;
     let of = |rows: &[Row]| rows.iter().map(|row| row.get::<_, Id>(0)).collect::<Vec<_>>();
     assert_eq!(of(&page().await?.rows), newest[..25]);
-    rename(&test, &cluster, 2).await?;
+    cut_over(&test, 2).await;
     assert_eq!(of(&page().await?.rows), newest[..25]);
-    rename(&test, &cluster, 3).await?;
+    cut_over(&test, 3).await;
     let mut merged = cluster.scatter(&ALL).all(&[]).merge(25, |row| Reverse(row.get::<_, Id>(0)));
     let mut rows = Vec::new();
     while let Some(row) = merged.next().await {
         rows.push(row?);
     }
     assert_eq!(of(&rows), newest[..25]);
-    rename(&test, &cluster, 4).await?;
+    cut_over(&test, 4).await;
     let mut stream = cluster.scatter(&ALL).all(&[]).stream();
     let mut streamed = BTreeSet::new();
     while let Some(row) = stream.next().await {
         streamed.insert(row?.1.get::<_, Id>(0));
     }
     assert_eq!(streamed, ids);
-    rename(&test, &cluster, 5).await?;
+    cut_over(&test, 5).await;
     assert_eq!(cluster.scatter(&SUM).all(&[]).sum::<i128>().await?.value, Some(8 * 55));
     Ok(())
 }

@@ -1,11 +1,14 @@
 //! A transaction over shards commits everywhere or nowhere, whatever happens to whoever runs it.
 #![cfg(test)]
 
+mod cutover;
+
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use cutover::cut_over;
 use howdah::postgres::Client;
 use howdah::testing::TestCluster;
 use howdah::{Cluster, ClusterTx, Migrations, Outcome, Result, Shard, ShardId, Statement};
@@ -180,15 +183,8 @@ async fn a_part_that_cannot_promise_undoes_the_others() -> Result<()> {
 #[tokio::test]
 async fn a_shard_that_has_moved_is_followed() -> Result<()> {
     let bank = Bank::open().await?;
-    for (instance, number) in [("pg1", 0), ("pg2", 1)] {
-        let server = bank.test.admin(instance).await?;
-        let rename = format!("ALTER SCHEMA shard_000{number}_e1 RENAME TO shard_000{number}_e2");
-        server.batch_execute(&rename).await.unwrap();
-        let change = format!(
-            "UPDATE howdah.home SET epoch = 2 WHERE shard = {number};
-             UPDATE howdah.cluster SET map_version = map_version + 1"
-        );
-        bank.test.admin("pg1").await?.batch_execute(&change).await.unwrap();
+    for shard in [0, 1] {
+        cut_over(&bank.test, shard).await;
     }
     bank.cluster.transaction(async |tx| bank.transfer(tx, 0, 1).await).await?;
     assert_eq!(bank.points().await?, [99, 101, 100, 100]);
@@ -263,10 +259,7 @@ async fn what_nobody_has_decided_is_undone_and_cannot_be_decided_any_more() -> R
 async fn what_was_decided_is_done_wherever_the_decision_has_moved_to() -> Result<()> {
     let bank = Bank::open().await?;
     bank.leave_behind(ONE, true).await?;
-    let rename = "ALTER SCHEMA shard_0000_e1 RENAME TO shard_0000_e2;
-         UPDATE howdah.home SET epoch = 2 WHERE shard = 0;
-         UPDATE howdah.cluster SET map_version = map_version + 1";
-    bank.test.admin("pg1").await?.batch_execute(rename).await.unwrap();
+    cut_over(&bank.test, 0).await;
     let found = bank.cluster.in_doubt().await;
     assert_eq!(found.parts[0].decision, Some(howdah::Decision::Committed));
     let done = bank.cluster.recover(Duration::ZERO).await;

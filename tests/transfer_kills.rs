@@ -14,7 +14,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
 
-use howdah::testing::TestCluster;
+use howdah::testing::{TestCluster, until};
 use howdah::{Cluster, Config, Migrations, Outcome, Result, ShardId, Statement};
 use torture::Random;
 
@@ -191,14 +191,12 @@ async fn no_point_is_lost_or_made_whoever_is_killed() -> Result<()> {
     // Sessions of the dead may still be ending.
     let cluster = test.cluster().await?;
     let mut recovered = (0, 0);
-    loop {
+    until("nothing stays prepared", async || {
         let done = cluster.recover(Duration::ZERO).await;
         recovered = (recovered.0 + done.committed, recovered.1 + done.rolled_back);
-        if done.left.is_empty() && done.unreachable.is_empty() {
-            break;
-        }
-        tokio::task::yield_now().await;
-    }
+        (done.left.is_empty() && done.unreachable.is_empty(), done)
+    })
+    .await;
     assert!(cluster.in_doubt().await.parts.is_empty());
     println!(
         "{} done, {} refused; left behind and committed, rolled back: {recovered:?}",
