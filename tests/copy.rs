@@ -1,10 +1,13 @@
 //! COPY into many shards and out of them: routed, whole chunks or nothing, and an account when it fails.
 #![cfg(test)]
 
+mod cutover;
+
 use std::collections::BTreeMap;
 
+use cutover::cut_over;
 use howdah::postgres::types::Type;
-use howdah::testing::TestCluster;
+use howdah::testing::{TestCluster, until};
 use howdah::{Cluster, Copied, Id, Migrations, Outcome, Result, ShardId, ShardKey, Statement};
 
 const NOTES: &str = "CREATE TABLE notes (
@@ -131,12 +134,14 @@ async fn a_server_that_dies_leaves_an_account() -> Result<()> {
     let mut test = TestCluster::builder().own_servers().migrations(notes).start().await?;
     let cluster = test.cluster().await?;
     let mut load = cluster.copy_in(&LOAD, &TYPES).memory(1_000);
+    let mut given = BTreeMap::<ShardId, u64>::new();
     let mut failed = None;
     for n in 0..100_000_i32 {
         if n == 1_000 {
             test.kill("pg2").await?;
         }
         let shard = ShardId::new(u16::try_from(n % 8).unwrap())?;
+        *given.entry(shard).or_default() += 1;
         if let Err(error) = load.row(shard, &[&None::<Id>, &n, &"note"]).await {
             failed = Some(error);
             break;
@@ -144,13 +149,24 @@ async fn a_server_that_dies_leaves_an_account() -> Result<()> {
     }
     assert!(failed.unwrap().is_unavailable());
     test.start_server("pg2").await?;
-    for (shard, copied) in load.account() {
-        let rows = cluster.shard(shard)?.query(&NUMBERS, &[]).await?.len() as u64;
+    let account = load.account();
+    let all = |copied: &Copied| copied.written + copied.unknown + copied.unwritten;
+    let accounted: BTreeMap<_, _> = account.iter().map(|(shard, one)| (*shard, all(one))).collect();
+    assert_eq!(accounted, given, "every row of every shard");
+    let mut of_the_dead = Vec::new();
+    for (shard, copied) in account {
+        let home = cluster.shard(shard)?;
+        let read = async || home.query(&NUMBERS, &[]).await;
+        let rows = until("the shard is served again", read).await.len() as u64;
         assert!(
             (copied.written..=copied.written + copied.unknown).contains(&rows),
             "{copied:?} {rows}"
         );
+        if home.home()?.instance().as_str() == "pg2" {
+            of_the_dead.push(copied);
+        }
     }
+    assert!(of_the_dead.iter().any(|one| one.unknown + one.unwritten > 0), "{of_the_dead:?}");
     Ok(())
 }
 
@@ -161,20 +177,12 @@ async fn a_shard_that_has_moved_is_followed() -> Result<()> {
     let mut load = cluster.copy_in(&LOAD, &TYPES).memory(0);
     for n in 0..8_i32 {
         if n == 4 {
-            let rename = "ALTER SCHEMA shard_0002_e1 RENAME TO shard_0002_e2";
-            test.admin("pg1").await?.batch_execute(rename).await.unwrap();
-            let change = "UPDATE howdah.home SET epoch = 2 WHERE shard = 2;
-                          UPDATE howdah.cluster SET map_version = map_version + 1";
-            test.admin("pg1").await?.batch_execute(change).await.unwrap();
+            cut_over(&test, 2).await;
         }
         load.row(owners[2], &[&owners[2], &n, &"note"]).await?;
     }
     assert_eq!(load.finish().await?, 8);
-    let rename = "ALTER SCHEMA shard_0002_e2 RENAME TO shard_0002_e3";
-    test.admin("pg1").await?.batch_execute(rename).await.unwrap();
-    let change = "UPDATE howdah.home SET epoch = 3 WHERE shard = 2;
-                  UPDATE howdah.cluster SET map_version = map_version + 1";
-    test.admin("pg1").await?.batch_execute(change).await.unwrap();
+    cut_over(&test, 2).await;
     let mut dump = cluster.copy_out(&DUMP).stream();
     let mut lines = Vec::new();
     while let Some(row) = dump.next().await {

@@ -4,8 +4,12 @@
 
 mod moving;
 
-use howdah::testing::TestCluster;
-use howdah::{InstanceName, Migrations, MovePhase, Mover, Result, ShardId};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use howdah::testing::{TestCluster, until};
+use howdah::{InstanceName, Migrations, MoveNews, MovePhase, MoveStep, Mover, Result, ShardId};
 use moving::{TABLES, cluster_with_tables, leftovers, schemas, shard};
 
 fn pg(number: u8) -> InstanceName {
@@ -210,11 +214,24 @@ async fn a_migration_waits_for_the_end_of_a_move_and_a_move_for_the_end_of_a_mig
     // Whoever changes the shard holds its lock, as a migration does.
     let owner = test.servers().client("pg1", "howdah_owner").await?;
     owner.batch_execute("SELECT pg_advisory_lock(1752135524, 1)").await.unwrap();
+    let (asked, locked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let tell = (asked.clone(), locked.clone());
+    let mover = mover.on_event(move |event| match (event.step, &event.what) {
+        (MoveStep::LockServers, MoveNews::Begun) => tell.0.store(true, Ordering::Relaxed),
+        (MoveStep::LockServers, MoveNews::Done) => tell.1.store(true, Ordering::Relaxed),
+        _ => {}
+    });
     let to = pg(2);
     let moving = mover.run(shard(), &to);
     tokio::pin!(moving);
-    let early = tokio::time::timeout(std::time::Duration::from_millis(500), &mut moving).await;
-    assert!(early.is_err(), "it did not wait for the lock");
+    let waits = async {
+        until("it asks for the lock", async || asked.load(Ordering::Relaxed)).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    };
+    tokio::select! {
+        moved = &mut moving => panic!("it did not wait for the lock: {moved:?}"),
+        () = waits => assert!(!locked.load(Ordering::Relaxed), "somebody else holds it"),
+    }
     owner.batch_execute("SELECT pg_advisory_unlock(1752135524, 1)").await.unwrap();
     let moved = moving.await?;
     mover.finish(moved.id).await?;
