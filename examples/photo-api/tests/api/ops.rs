@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use axum::http::Request;
+use howdah::testing::until;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use photo_api::ops;
 use tower::ServiceExt as _;
@@ -30,14 +31,12 @@ async fn operators_see_instances_shards_and_connections_and_the_numbers_of_each_
         assert!(page.contains(part), "{part}: {page}");
     }
     // The pools tell how they are every second.
-    let numbers = loop {
+    let numbers = until("a pool's numbers are there", async || {
         let (status, numbers) = seen(&operators, "/metrics").await;
         assert_eq!(status, 200);
-        if numbers.contains("howdah_pool_size{instance=\"pg1\",host=\"primary\"}") {
-            break numbers;
-        }
-        tokio::task::yield_now().await;
-    };
+        (numbers.contains("howdah_pool_size{instance=\"pg1\",host=\"primary\"}"), numbers)
+    })
+    .await;
     assert!(
         numbers.contains("howdah_statement_seconds") && !numbers.contains("shard="),
         "{numbers}"
