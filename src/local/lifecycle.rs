@@ -163,14 +163,13 @@ impl Server {
             pg_ctl.arg("start").arg("-D").arg(&data).arg("-l").arg(self.log_file());
             pg_ctl.args(["--silent", "--wait", "--timeout", &START_SECONDS.to_string()]);
             let Err(reason) = run(pg_ctl).await else { break };
-            if self.log_since(log_end).is_some_and(|said| said.contains(SURVIVORS))
-                && began.elapsed() < SURVIVORS_PATIENCE
-            {
+            let said = self.log_since(log_end);
+            if said.contains(SURVIVORS) && began.elapsed() < SURVIVORS_PATIENCE {
                 sleep(SURVIVORS_PAUSE).await;
                 continue;
             }
             if attempt >= PORT_ATTEMPTS || port::is_free(self.port) {
-                let reason = self.log_since(log_end).unwrap_or(reason);
+                let reason = telling_line(&said).unwrap_or(reason);
                 let log = self.log_file();
                 return Err(self
                     .failed("cannot start", reason)
@@ -271,13 +270,15 @@ impl Server {
         Ok(changed)
     }
 
-    /// Why it did not start, in the words of its log.
-    fn log_since(&self, position: u64) -> Option<String> {
-        let mut log = fs::File::open(self.log_file()).ok()?;
-        log.seek(SeekFrom::Start(position)).ok()?;
+    /// What its log says from a position on; survivors of its last run write there as well.
+    fn log_since(&self, position: u64) -> String {
         let mut said = Vec::new();
-        log.read_to_end(&mut said).ok()?;
-        telling_line(&String::from_utf8_lossy(&said))
+        // A log that cannot be read says nothing.
+        let _ = fs::File::open(self.log_file()).and_then(|mut log| {
+            log.seek(SeekFrom::Start(position))?;
+            log.read_to_end(&mut said)
+        });
+        String::from_utf8_lossy(&said).into_owned()
     }
 
     fn failed(
