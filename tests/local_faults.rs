@@ -79,6 +79,10 @@ async fn a_server_whose_sessions_outlive_it_waits_for_them_to_end() {
     let first = cluster.server("pg1").unwrap().pid().unwrap();
     let killed = Command::new("kill").args(["-KILL", &first.to_string()]).status().await;
     assert!(killed.unwrap().success());
+    // The signal is on its way.
+    while cluster.server("pg1").unwrap().is_running() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     cluster.start(Some("pg1")).await.unwrap();
     assert_eq!(value(&cluster, "pg1").await, Some(42));
 }
