@@ -13,6 +13,10 @@ use crate::SHARDS;
 /// Connections that each contender has to the server.
 pub(crate) const CONNECTIONS: u32 = 8;
 
+/// How many of them carry many reads at once, where a contender can do that. Here more are better than fewer, but for the
+/// last two.
+pub(crate) const PIPELINES: u32 = 6;
+
 /// A way to the rows. Each knows its tasks by number, so that a task can have something of its own.
 pub(crate) trait Contender: Send + Sync + 'static {
     /// What it is called in the report, and the `application_name` of its connections.
@@ -185,7 +189,8 @@ pub(crate) struct Howdah(Cluster);
 
 impl Howdah {
     pub(crate) async fn open(config: Config) -> Result<Self> {
-        Ok(Self(Cluster::connect(config.max_size(CONNECTIONS)).await?))
+        let config = config.max_size(CONNECTIONS).pipelines(PIPELINES);
+        Ok(Self(Cluster::connect(config).await?))
     }
 }
 

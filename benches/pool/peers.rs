@@ -10,14 +10,13 @@ use howdah::postgres::{self, Client, NoTls, Statement};
 use howdah_benches::Result;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
-use crate::contender::{CONNECTIONS, Contender, Sql, shard_of};
+use crate::contender::{CONNECTIONS, Contender, PIPELINES, Sql, shard_of};
 
 /// Statements that sqlx may keep on a connection; its default of 100 is not enough for the two of every shard.
 const STATEMENTS: usize = 1000;
 
-/// How many connections carry everything by hand: as many as howdah's pipelines. More are slower here, where the
-/// server has as many processors as that.
-const LINES: usize = 4;
+/// How many connections carry everything by hand: as many as howdah's pipelines.
+const LINES: usize = PIPELINES as usize;
 
 fn driver_config(dsn: &str, name: &str) -> Result<postgres::Config> {
     let mut config = postgres::Config::from_str(dsn)?;

@@ -2,7 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-/// The machine's processor, cores, memory and operating system.
+/// Where Linux says whether it shares out processors by session, as PostgreSQL's processes each are one.
+const AUTOGROUP: &str = "/proc/sys/kernel/sched_autogroup_enabled";
+
+/// The machine's processor, cores, memory and operating system, and how that shares out the processors.
 pub(crate) fn describe() -> Map<String, Value> {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let mut machine = Map::new();
@@ -11,6 +14,9 @@ pub(crate) fn describe() -> Map<String, Value> {
     machine.insert("memory".into(), field("/proc/meminfo", "MemTotal").into());
     machine.insert("os".into(), json!(std::env::consts::OS));
     machine.insert("arch".into(), json!(std::env::consts::ARCH));
+    if let Ok(enabled) = std::fs::read_to_string(AUTOGROUP) {
+        machine.insert("sched_autogroup".into(), enabled.trim().into());
+    }
     machine
 }
 

@@ -1,5 +1,6 @@
 //! The time that one call may take, over all its phases.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -22,10 +23,11 @@ impl Deadline {
         Self { shard, limit }
     }
 
-    /// For work that changes nothing: what comes before sending, and reads.
+    /// For work that changes nothing: what comes before sending, and reads. Work is pinned where it is, for each place that
+    /// it were moved to would make every call larger.
     pub(super) fn before_sending<T>(
         &self,
-        work: impl Future<Output = Result<T>>,
+        work: Pin<&mut impl Future<Output = Result<T>>>,
     ) -> impl Future<Output = Result<T>> {
         self.bound(work, Outcome::NotExecuted, "could not be asked, or did not answer,")
     }
@@ -33,14 +35,14 @@ impl Deadline {
     /// For work that may have taken effect when its time is over.
     pub(super) fn after_sending<T>(
         &self,
-        work: impl Future<Output = Result<T>>,
+        work: Pin<&mut impl Future<Output = Result<T>>>,
     ) -> impl Future<Output = Result<T>> {
         self.bound(work, Outcome::Unknown, "did not answer")
     }
 
     async fn bound<T>(
         &self,
-        work: impl Future<Output = Result<T>>,
+        work: Pin<&mut impl Future<Output = Result<T>>>,
         outcome: Outcome,
         what: &str,
     ) -> Result<T> {

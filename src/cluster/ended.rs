@@ -1,5 +1,7 @@
 //! A transaction that takes no more statements: what may still become of it.
 
+use std::pin::pin;
+
 use super::deadline::Deadline;
 use super::retry::Visit;
 use crate::error::Kind;
@@ -66,7 +68,8 @@ impl Ended {
     }
 
     pub(super) async fn commit(self) -> Result<(), Undone> {
-        let Err(error) = self.deadline.after_sending(self.visit.lent.end("COMMIT")).await else {
+        let Err(error) = self.deadline.after_sending(pin!(self.visit.lent.end("COMMIT"))).await
+        else {
             return Ok(());
         };
         let error = error.at(self.visit.home.instance());
@@ -84,7 +87,7 @@ impl Ended {
         let Self { visit, deadline, .. } = self;
         // An abandoned connection is closed, and the server rolls back.
         let sound = !visit.lent.is_abandoned()
-            && deadline.before_sending(visit.lent.end("ROLLBACK")).await.is_ok();
+            && deadline.before_sending(pin!(visit.lent.end("ROLLBACK"))).await.is_ok();
         Undone { error, visit: sound.then(|| Box::new(visit)) }
     }
 }

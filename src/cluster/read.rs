@@ -114,7 +114,7 @@ impl Read {
         }
         let deadline = Deadline::new(self.shard.id(), self.timeout);
         // Boxed because it may end in either of two large ways.
-        deadline.before_sending(Box::pin(self.ask(statement, params))).await
+        deadline.before_sending(Box::pin(self.ask(statement, params)).as_mut()).await
     }
 
     /// Runs a read that returns exactly one row.

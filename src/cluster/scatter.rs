@@ -1,6 +1,7 @@
 //! One read over many shards.
 
 use std::fmt;
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -222,7 +223,7 @@ impl<'a> Scatter<'a> {
                 Some(shard.query(&self.statement, &params).await)
             }
             Whom::Group(union, group) => {
-                let read = async { Ok(self.cluster.read_union(union, group, &params).await) };
+                let read = pin!(async { Ok(self.cluster.read_union(union, group, &params).await) });
                 let deadline = Deadline::new(group.shards()[0], policy.left());
                 match deadline.before_sending(read).await {
                     Ok(answer) => answer,

@@ -1,6 +1,7 @@
 //! The handle of one shard.
 
 use std::fmt;
+use std::pin::pin;
 use std::time::Duration;
 
 use postgres_types::ToSql;
@@ -174,7 +175,7 @@ impl Shard {
         options: &TransactionOptions,
         deadline: Deadline,
     ) -> Result<Transaction> {
-        let visit = self.cluster.visit_within(self.id, self.limits());
+        let visit = pin!(self.cluster.visit_within(self.id, self.limits()));
         let visit = deadline.before_sending(visit).await?;
         Transaction::begin(visit, options, deadline).await
     }
@@ -242,9 +243,9 @@ impl Shard {
                 Ok(value) => return Ok(value),
                 Err(undone) => undone,
             };
-            let again =
-                Box::pin(self.cluster.reconsider(error, visit.map(|visit| *visit), &mut patience));
-            deadline.before_sending(again).await?;
+            let visit = visit.map(|visit| *visit);
+            let mut again = Box::pin(self.cluster.reconsider(error, visit, &mut patience));
+            deadline.before_sending(again.as_mut()).await?;
         }
     }
 
@@ -256,27 +257,27 @@ impl Shard {
         let deadline = self.deadline();
         // One that has to end sooner than any on a pipeline needs a connection that was told so.
         if statement.is_single_read() && self.limits.allow_pipelines() {
-            let read = self.cluster.read_along(self.id, statement, params);
+            let read = pin!(self.cluster.read_along(self.id, statement, params));
             if let Some(answer) = deadline.before_sending(read).await? {
                 return Ok(answer);
             }
         }
         let mut patience = Patience::new();
         loop {
-            let visit = self.cluster.visit_within(self.id, self.limits());
+            let visit = pin!(self.cluster.visit_within(self.id, self.limits()));
             let visit = deadline.before_sending(visit).await?;
-            let sent = visit.send(statement, params);
-            let answer = if statement.is_single_read() {
-                deadline.before_sending(sent).await
-            } else {
-                deadline.after_sending(sent).await
+            let answer = {
+                let sent = pin!(visit.send(statement, params));
+                match statement.is_single_read() {
+                    true => deadline.before_sending(sent).await,
+                    false => deadline.after_sending(sent).await,
+                }
             };
             match answer {
                 Ok(answer) => return Ok(answer),
                 Err(error) => {
-                    let again =
-                        Box::pin(self.cluster.reconsider(error, Some(visit), &mut patience));
-                    deadline.before_sending(again).await?;
+                    let again = self.cluster.reconsider(error, Some(visit), &mut patience);
+                    deadline.before_sending(Box::pin(again).as_mut()).await?;
                 }
             }
         }

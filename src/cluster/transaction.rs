@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Deref;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -75,7 +76,7 @@ impl Transaction {
     /// Begins by commands of the caller's.
     pub(super) async fn begin_by(visit: Visit, sql: &str, deadline: Deadline) -> Result<Self> {
         // Dropped in the middle, the connection is not lent again.
-        let begun = deadline.before_sending(visit.lent.begin_by(sql)).await;
+        let begun = deadline.before_sending(pin!(visit.lent.begin_by(sql))).await;
         begun
             .map_err(|error| error.at(visit.home.instance()).with_outcome(Outcome::NotExecuted))?;
         let home = visit.home.clone();
@@ -220,7 +221,7 @@ impl Tx {
         if !statement.is_single_read() {
             open.wrote.store(true, Ordering::Release);
         }
-        let sent = visit.send_to(&self.home, statement, params);
+        let sent = pin!(visit.send_to(&self.home, statement, params));
         self.deadline.after_sending(sent).await.map_err(|error| {
             let mut error = error.at(visit.home.instance());
             if error.outcome() == Outcome::Unknown {

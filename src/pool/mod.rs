@@ -209,10 +209,14 @@ impl Pool {
 
     /// Waits for a slot. Idle pipelines give theirs up for it.
     async fn queue(&self, patience: Duration) -> Result<Slot> {
+        let mut entering = pin!(self.gate.enter(patience));
+        // None is opened while somebody waits.
+        if self.pipelines.open() == 0 {
+            return entering.await;
+        }
         // The first in the queue sees to it, and the others the less often the more there are before them.
         let ahead = u32::try_from(self.gate.waiting().0).unwrap_or(u32::MAX);
         let pause = pipelines::IDLE.saturating_mul(ahead.saturating_add(1)).min(MAX_PAUSE);
-        let mut entering = pin!(self.gate.enter(patience));
         loop {
             self.pipelines.give_up_an_idle_one();
             if let Ok(entered) = timeout(pause, entering.as_mut()).await {

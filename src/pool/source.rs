@@ -177,18 +177,19 @@ pub(super) struct Manager(pub(super) Arc<Source>);
 pub(super) struct NoConnection;
 
 impl bb8::ManageConnection for Manager {
-    type Connection = Session;
+    // Boxed because bb8 moves it about each time that it is lent and comes back.
+    type Connection = Box<Session>;
     type Error = NoConnection;
 
     /// Makes a connection; where that fails in a way that asks for it, it is this attempt that goes on. bb8 runs it in a
     /// task of its own, so nobody who waits can cut it short.
-    async fn connect(&self) -> Result<Session, NoConnection> {
+    async fn connect(&self) -> Result<Box<Session>, NoConnection> {
         let source = &self.0;
         if source.breaker.trouble().is_mended {
             return Err(NoConnection);
         }
         let error = match source.attempt().await {
-            Ok(session) => return Ok(session),
+            Ok(session) => return Ok(Box::new(session)),
             Err(error) => error,
         };
         let mut mending = source.breaker.failed(error).ok_or(NoConnection)?;
@@ -199,7 +200,7 @@ impl bb8::ManageConnection for Manager {
                 () = tokio::time::sleep(mending.pause()) => {}
             }
             match source.attempt().await {
-                Ok(session) => return Ok(session),
+                Ok(session) => return Ok(Box::new(session)),
                 Err(error) => {
                     // Nobody listens there any more: that is found out anew at no cost.
                     let over = error.is_connection_refused();
@@ -212,7 +213,7 @@ impl bb8::ManageConnection for Manager {
         }
     }
 
-    async fn is_valid(&self, session: &mut Session) -> Result<(), NoConnection> {
+    async fn is_valid(&self, session: &mut Box<Session>) -> Result<(), NoConnection> {
         if session.is_unsound() || self.0.is_unwanted(session) {
             return Err(NoConnection);
         }
@@ -228,7 +229,7 @@ impl bb8::ManageConnection for Manager {
         }
     }
 
-    fn has_broken(&self, session: &mut Session) -> bool {
+    fn has_broken(&self, session: &mut Box<Session>) -> bool {
         session.is_unsound() || session.is_old(Instant::now()) || self.0.is_unwanted(session)
     }
 }

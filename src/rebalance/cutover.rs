@@ -84,10 +84,15 @@ impl Cutover<'_> {
         let alone = run.mover.fencing.lock().await;
         let mut pause = PAUSE.0;
         let mut lock = LOCK.0;
-        for attempt in 1.. {
+        let mut attempt = 0;
+        let generation = loop {
+            attempt += 1;
             self.catch_up().await?;
             let tried = self.attempt(relations, findings, lock, &mut target_hosts).await;
-            let Err(error) = tried else { break };
+            let error = match tried {
+                Ok(generation) => break generation,
+                Err(error) => error,
+            };
             self.from.work.roll_back().await;
             if error.outcome() == Outcome::Unknown {
                 return Err(error);
@@ -101,8 +106,8 @@ impl Cutover<'_> {
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE.1);
             lock = lock.mul_f64(1.25).min(LOCK.1);
-        }
-        let told = self.conclude(&mut source_hosts).await;
+        };
+        let told = self.conclude(&mut source_hosts, generation).await;
         drop(alone);
         told?;
         self.await_unsealed(&mut target_hosts).await
@@ -110,18 +115,19 @@ impl Cutover<'_> {
 
     /// What an earlier run has left to do after it closed the source.
     pub(super) async fn go_on(&self) -> Result<()> {
+        const GENERATION: &str = "SELECT generation FROM howdah.identity";
+
         let connector = &self.run.mover.connector;
         let mut source_hosts = Hosts::connect(connector, self.from).await;
         let mut target_hosts = Hosts::connect(connector, self.to).await;
         self.prepare_unsealing_again().await?;
-        self.conclude(&mut source_hosts).await?;
+        let row = self.from.watch.one(GENERATION, &[], "cannot read the generation").await?;
+        self.conclude(&mut source_hosts, row.get(0)).await?;
         self.await_unsealed(&mut target_hosts).await
     }
 
-    /// From the source's commit on: the target is unsealed, and everybody learns of it.
-    async fn conclude(&self, source_hosts: &mut Hosts<'_>) -> Result<()> {
-        const GENERATION: &str = "SELECT generation FROM howdah.identity";
-
+    /// From the source's commit on, which gave it this generation: the target is unsealed, and everybody learns of it.
+    async fn conclude(&self, source_hosts: &mut Hosts<'_>, generation: i64) -> Result<()> {
         let run = self.run;
         let [old, new] = self.schemas();
         run.event_begin(MoveStep::AwaitSourceHosts);
@@ -136,18 +142,17 @@ impl Cutover<'_> {
         self.unseal_target().await?;
 
         run.event_begin(MoveStep::ChangeHome);
-        let row = self.from.watch.one(GENERATION, &[], "cannot read the generation").await?;
-        let change = Change {
-            shard: run.report.shard,
-            from: (&self.from.name, self.old),
-            to: (&self.to.name, self.new),
-            generation: row.get(0),
-        };
-        run.journal.change_home(&run.report, &change).await?;
+        run.journal.change_home(&run.report, &self.change(generation)).await?;
         if let Some(began) = run.fence_ends() {
             run.journal.set_fence(&run.report, began.elapsed()).await?;
         }
         run.end(MoveStep::ChangeHome).await
+    }
+
+    /// What the catalog is to learn, with the generation that the source has then.
+    fn change(&self, generation: i64) -> Change<'_> {
+        let (from, to) = ((&self.from.name, self.old), (&self.to.name, self.new));
+        Change { shard: self.run.report.shard, from, to, generation }
     }
 
     /// Waits until the target is so close behind that the fence will be short.
@@ -172,14 +177,14 @@ impl Cutover<'_> {
         }
     }
 
-    /// Once: up to the commit that closes the source.
+    /// Once: up to the commit that closes the source. Returns the generation that it has then.
     async fn attempt(
         &self,
         relations: &Relations,
         findings: &Findings,
         lock: Duration,
         target_hosts: &mut Hosts<'_>,
-    ) -> Result<()> {
+    ) -> Result<i64> {
         let prepared = self.prepare(relations, findings).await?;
         let began = Instant::now();
         self.run.fence_begins(began);
@@ -196,7 +201,8 @@ impl Cutover<'_> {
         let [old, _] = self.schemas();
         // For the first time while it hurts nobody: what fails there fails here, and what is asked in the fence is prepared.
         self.recheck(relations).await?;
-        self.run.journal.prepare_cutover(self.reverse).await?;
+        let (journal, report) = (&self.run.journal, &self.run.report);
+        journal.rehearse_cutover(report, &self.change(0), self.reverse).await?;
         let begin = format!(
             "BEGIN; SET LOCAL lock_timeout = '{GENTLE_LOCK}'; {}",
             relations.lock(&old, "SHARE UPDATE EXCLUSIVE")
@@ -242,12 +248,12 @@ impl Cutover<'_> {
         run.event_begin(MoveStep::FenceSequences);
         let first = sequences::lock(&old, &prepared.sequences);
         let sequences = sequences::read(&from.work, &old, &relations.sequences, &first).await?;
-        let seal = sequences::seal(&old, &sequences);
-        from.work.batch(&seal, "cannot fence the shard's sequences").await?;
         run.event_end(MoveStep::FenceSequences);
 
         run.event_begin(MoveStep::GuardSource);
-        from.work.batch(&seal::guard(&old, relations), "cannot guard the shard's tables").await?;
+        let guard =
+            format!("{}{}", sequences::seal(&old, &sequences), seal::guard(&old, relations));
+        from.work.batch(&guard, "cannot guard the shard's tables and sequences").await?;
         run.event_end(MoveStep::GuardSource);
 
         run.event_begin(MoveStep::Recheck);
@@ -343,17 +349,22 @@ impl Cutover<'_> {
         Ok(())
     }
 
-    async fn close_source(&self, prepared: &Prepared) -> Result<()> {
+    async fn close_source(&self, prepared: &Prepared) -> Result<i64> {
         let [old, new] = self.schemas();
         self.run.event_begin(MoveStep::CloseSource);
         let close = format!(
-            "{}{}UPDATE howdah.identity SET generation = generation + 1; COMMIT",
+            "{}{}UPDATE howdah.identity SET generation = generation + 1 RETURNING generation; COMMIT",
             seal::comment(&old, Some(&self.run.names.comment)),
             seal::rename(&old, &new, &prepared.functions),
         );
-        self.from.work.batch(&close, "cannot close the source").await?;
+        let rows = self.from.work.batch_rows(&close, "cannot close the source").await?;
         self.run.event_end(MoveStep::CloseSource);
-        Ok(())
+        let generation = rows.last().and_then(|row| row.get(0)?.parse().ok());
+        // Closed it is. What comes next asks for the generation again.
+        generation.ok_or_else(|| {
+            let error = Error::system("the source did not tell its generation");
+            error.with_outcome(Outcome::Unknown).hint("resume the move")
+        })
     }
 }
 

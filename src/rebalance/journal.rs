@@ -394,39 +394,25 @@ impl Journal {
             .map(|_| ())
     }
 
-    /// Prepares what is written while clients wait.
-    pub(super) async fn prepare_cutover(&self, reverse: bool) -> Result<()> {
+    /// Rehearses what is written while clients wait, for an attempt that nobody made: it changes nothing, and is planned.
+    pub(super) async fn rehearse_cutover(
+        &self,
+        of: &MoveReport,
+        change: &Change<'_>,
+        reverse: bool,
+    ) -> Result<()> {
         if reverse {
-            self.session.ready(&setting(SET_POSITION), CANNOT_WRITE).await?;
+            let position: &[&(dyn tokio_postgres::types::ToSql + Sync)] =
+                &[&of.id.0, &NOBODYS, &PgLsn::from(0)];
+            self.session.opt(&setting(SET_POSITION), position, CANNOT_WRITE).await?;
         }
-        self.session.ready(CHANGE_HOME, CANNOT_WRITE).await
+        self.write_home(of, NOBODYS, change).await.map(|_| ())
     }
 
     /// Changes the home, once: if the attempt is still ours and the home is the one we know. Done before, it is well, too.
     pub(super) async fn change_home(&self, of: &MoveReport, change: &Change<'_>) -> Result<()> {
-        let epoch = |epoch: Epoch| i32::try_from(epoch.get()).unwrap_or(i32::MAX);
-        let shard = number(change.shard);
-        let ((from, old), (to, new)) = (change.from, change.to);
-        let (old, new) = (epoch(old), epoch(new));
-        let row = self
-            .session
-            .one(
-                CHANGE_HOME,
-                &[
-                    &of.id.0,
-                    &of.attempt,
-                    &MoveStep::ChangeHome.as_str(),
-                    &shard,
-                    &from.as_str(),
-                    &old,
-                    &to.as_str(),
-                    &new,
-                    &change.generation,
-                    &CHANNEL,
-                ],
-                "cannot change the home in the catalog",
-            )
-            .await?;
+        let (from, to) = (change.from.0, change.to.0);
+        let row = self.write_home(of, of.attempt, change).await?;
         if row.get::<_, i64>(0) == 0 {
             return Err(superseded(of));
         }
@@ -442,7 +428,28 @@ impl Journal {
         ))
         .hint("was the catalog restored from a backup? the servers are right: see `howdah status`"))
     }
+
+    async fn write_home(&self, of: &MoveReport, attempt: i32, change: &Change<'_>) -> Result<Row> {
+        let epoch = |epoch: Epoch| i32::try_from(epoch.get()).unwrap_or(i32::MAX);
+        let ((from, old), (to, new)) = (change.from, change.to);
+        let params: &[&(dyn tokio_postgres::types::ToSql + Sync)] = &[
+            &of.id.0,
+            &attempt,
+            &MoveStep::ChangeHome.as_str(),
+            &number(change.shard),
+            &from.as_str(),
+            &epoch(old),
+            &to.as_str(),
+            &epoch(new),
+            &change.generation,
+            &CHANNEL,
+        ];
+        self.session.one(CHANGE_HOME, params, "cannot change the home in the catalog").await
+    }
 }
+
+/// An attempt that no run has.
+const NOBODYS: i32 = -1;
 
 const CHANGE_HOME: &str = "WITH mine AS (UPDATE howdah.move SET step = $3, changed_at = clock_timestamp() \
             WHERE id = $1 AND attempt = $2 RETURNING id), \
@@ -452,7 +459,7 @@ const CHANGE_HOME: &str = "WITH mine AS (UPDATE howdah.move SET step = $3, chang
             WHERE name = $5 RETURNING name), \
         numbered AS (UPDATE howdah.cluster SET map_version = map_version + 1 FROM moved RETURNING map_version) \
         SELECT (SELECT count(*) FROM mine), (SELECT count(*) FROM moved), (SELECT count(*) FROM raised), \
-               (SELECT count(*) FROM numbered), pg_notify($10, '')";
+               (SELECT count(*) FROM numbered), (SELECT pg_notify($10, '') FROM numbered)";
 const SET_POSITION: &str = "position = $3";
 
 const CANNOT_READ: &str = "cannot read the journal";

@@ -16,11 +16,13 @@ use crate::shard::InstanceName;
 
 /// Whatever the servers' defaults are: no limit ends a long copy, a mover that was stopped holds no transaction open
 /// for long, one whose machine or network is gone holds no lock for longer than a minute, names are printed with their
-/// schemas, and values in one form on all versions.
+/// schemas, and values in one form on all versions. A comparison takes one processor and leaves the others to the clients,
+/// and what was asked once is not planned again in the fence.
 const SETTINGS: &str = "SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 6; \
     SET tcp_user_timeout = '45s'; SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0; \
     SET idle_in_transaction_session_timeout = '10s'; SET default_transaction_isolation = 'read committed'; \
     SET default_transaction_read_only = off; SET search_path = pg_catalog; SET row_security = off; SET jit = off; \
+    SET max_parallel_workers_per_gather = 0; SET plan_cache_mode = force_generic_plan; \
     SET client_min_messages = warning; SET DateStyle = 'ISO, MDY'; SET IntervalStyle = 'postgres'; \
     SET TimeZone = 'UTC'; SET extra_float_digits = 1; SET bytea_output = 'hex'; SET check_function_bodies = off; ";
 
@@ -152,12 +154,6 @@ impl Session {
     ) -> Result<Option<Row>> {
         let row = async { self.client.query_opt(&self.prepare(sql).await?, params).await };
         row.await.map_err(|error| self.failure(error, &what))
-    }
-
-    /// Prepares a statement for when there is no time for it.
-    pub(super) async fn ready(&self, sql: &str, what: impl Display + Send) -> Result<()> {
-        let prepared = self.prepare(sql).await;
-        prepared.map(|_| ()).map_err(|error| self.failure(error, &what))
     }
 
     async fn prepare(&self, sql: &str) -> Result<Statement, tokio_postgres::Error> {

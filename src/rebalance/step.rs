@@ -54,10 +54,10 @@ pub enum MoveStep {
     /// Begins the transaction of the fence on the source: locks every table against writes, once those that run have ended.
     /// *After*, until that transaction ends: no row of the shard changes.
     FenceTables,
-    /// Locks every sequence and ends it at its last value. *After*: no id is drawn either; who tries waits.
+    /// Locks every sequence and reads how far it is. *After*: no id is drawn either; who tries waits.
     FenceSequences,
-    /// Puts guards on all tables. *After*, once committed: a write that reaches the tables without naming the schema anew
-    /// is refused.
+    /// Ends the sequences at their last values and puts guards on all tables. *After*, once committed: a write or a draw that
+    /// reaches them without naming the schema anew is refused.
     GuardSource,
     /// Compares once more what is locked, published, subscribed and verified, and the servers' timelines. *After*: the fence
     /// holds all that was verified, and nothing came since.

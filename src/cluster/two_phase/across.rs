@@ -1,6 +1,7 @@
 //! A transaction over shards, as a program writes it.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, OwnedSemaphorePermit};
@@ -137,8 +138,8 @@ impl ClusterTx {
         if let Some(part) = parts.iter().find(|part| part.home().instance() == home.instance()) {
             return Ok(part.on(home, deadline));
         }
-        let visit =
-            deadline.before_sending(cluster.visit_within(shard.id(), shard.limits())).await?;
+        let visit = pin!(cluster.visit_within(shard.id(), shard.limits()));
+        let visit = deadline.before_sending(visit).await?;
         let begin = format!("{}; {LIMITS}", options.begin());
         let part = Transaction::begin_by(visit, &begin, deadline).await?;
         let tx = part.tx();

@@ -1,5 +1,6 @@
 //! The commit: plain where one part wrote, in two phases where several did. The argument is in [`super`].
 
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -67,11 +68,12 @@ struct Commit {
 impl Commit {
     async fn run(self) -> Result<(), Undone> {
         let Self { cluster, first, others } = self;
-        let decided = first.deadline.after_sending(decide(&first.visit)).await.and_then(|id| {
-            let id_of = &cluster.snapshot().cluster;
-            let gid = Gid::new(id_of, first.visit.home.shard(), &id);
-            gid.ok_or_else(|| Error::config(format!("the cluster's id is no UUID: {id_of}")))
-        });
+        let decided =
+            first.deadline.after_sending(pin!(decide(&first.visit))).await.and_then(|id| {
+                let id_of = &cluster.snapshot().cluster;
+                let gid = Gid::new(id_of, first.visit.home.shard(), &id);
+                gid.ok_or_else(|| Error::config(format!("the cluster's id is no UUID: {id_of}")))
+            });
         let gid = match decided {
             Ok(gid) => gid,
             Err(error) => {
@@ -122,7 +124,7 @@ impl Commit {
 impl Ended {
     /// Ends the transaction by a command; it may have happened also if there is no answer.
     async fn command(&self, sql: &str) -> Result<()> {
-        let ended = self.deadline.after_sending(self.visit.lent.end(sql)).await;
+        let ended = self.deadline.after_sending(pin!(self.visit.lent.end(sql))).await;
         ended.map_err(|error| error.at(self.visit.home.instance()))
     }
 
