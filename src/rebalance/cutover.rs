@@ -62,6 +62,13 @@ struct Prepared {
     functions: Vec<String>,
 }
 
+/// The home after it was closed for good.
+struct Closed {
+    generation: i64,
+    /// The move had ended already, and the catalog forgot.
+    is_dropped: bool,
+}
+
 impl Cutover<'_> {
     /// The schema's old name and its new one.
     pub(super) fn schemas(&self) -> [String; 2] {
@@ -85,12 +92,12 @@ impl Cutover<'_> {
         let mut pause = PAUSE.0;
         let mut lock = LOCK.0;
         let mut attempt = 0;
-        let generation = loop {
+        let closed = loop {
             attempt += 1;
             self.catch_up().await?;
             let tried = self.attempt(relations, findings, lock, &mut target_hosts).await;
             let error = match tried {
-                Ok(generation) => break generation,
+                Ok(closed) => break closed,
                 Err(error) => error,
             };
             self.from.work.roll_back().await;
@@ -107,7 +114,7 @@ impl Cutover<'_> {
             pause = (pause * 2).min(PAUSE.1);
             lock = lock.mul_f64(1.25).min(LOCK.1);
         };
-        let told = self.conclude(&mut source_hosts, generation).await;
+        let told = self.conclude(&mut source_hosts, closed).await;
         drop(alone);
         told?;
         self.await_unsealed(&mut target_hosts).await
@@ -122,17 +129,18 @@ impl Cutover<'_> {
         let mut target_hosts = Hosts::connect(connector, self.to).await;
         self.prepare_unsealing_again().await?;
         let row = self.from.watch.one(GENERATION, &[], "cannot read the generation").await?;
-        self.conclude(&mut source_hosts, row.get(0)).await?;
+        let is_dropped = self.from.epochs(self.run.report.shard).await?.is_empty();
+        self.conclude(&mut source_hosts, Closed { generation: row.get(0), is_dropped }).await?;
         self.await_unsealed(&mut target_hosts).await
     }
 
-    /// From the source's commit on, which gave it this generation: the target is unsealed, and everybody learns of it.
-    async fn conclude(&self, source_hosts: &mut Hosts<'_>, generation: i64) -> Result<()> {
+    /// From the source's commit on: the target is unsealed, and everybody learns of it.
+    async fn conclude(&self, source_hosts: &mut Hosts<'_>, closed: Closed) -> Result<()> {
         let run = self.run;
         let [old, new] = self.schemas();
         run.event_begin(MoveStep::AwaitSourceHosts);
         let tell = |waits: &str| run.tell(MoveStep::AwaitSourceHosts, waits);
-        if self.from.epochs(run.report.shard).await?.is_empty() {
+        if closed.is_dropped {
             source_hosts.have_dropped([&old, &new], SOURCE_HOSTS, tell).await?;
         } else {
             source_hosts.have_renamed([&old, &new], SOURCE_HOSTS, tell).await?;
@@ -142,7 +150,7 @@ impl Cutover<'_> {
         self.unseal_target().await?;
 
         run.event_begin(MoveStep::ChangeHome);
-        run.journal.change_home(&run.report, &self.change(generation)).await?;
+        run.journal.change_home(&run.report, &self.change(closed.generation)).await?;
         if let Some(began) = run.fence_ends() {
             run.journal.set_fence(&run.report, began.elapsed()).await?;
         }
@@ -161,7 +169,7 @@ impl Cutover<'_> {
         let began = Instant::now();
         loop {
             let id = self.run.report.id.get();
-            let lag = stream::mark(self.from, self.to, &old, id, CATCH_UP).await?;
+            let (_, lag) = stream::mark(self.from, self.to, &old, id, CATCH_UP).await?;
             self.run.lag(MoveStep::FenceTables, lag);
             // Where writers do not rest it varies, and the fence lasts that much longer: a good moment is worth two seconds.
             if lag <= (began.elapsed() / 32).clamp(CLOSE_BEHIND.0, CLOSE_BEHIND.1) {
@@ -177,22 +185,25 @@ impl Cutover<'_> {
         }
     }
 
-    /// Once: up to the commit that closes the source. Returns the generation that it has then.
+    /// Once: up to the commit that closes the source.
     async fn attempt(
         &self,
         relations: &Relations,
         findings: &Findings,
         lock: Duration,
         target_hosts: &mut Hosts<'_>,
-    ) -> Result<i64> {
+    ) -> Result<Closed> {
         let prepared = self.prepare(relations, findings).await?;
         let began = Instant::now();
         self.run.fence_begins(began);
         let fenced = timeout(FENCE, self.fence(relations, findings, &prepared, lock)).await;
         let too_slow = || Error::new(Kind::Timeout, format!("the fence took more than {FENCE:?}"));
-        let sequences = fenced.map_err(|_| too_slow())??;
+        let (sequences, mark) = fenced.map_err(|_| too_slow())??;
         self.rename_target(&prepared.functions, &sequences).await?;
-        try_join!(self.prepare_unsealing(relations, "1s"), self.before_closing(target_hosts))?;
+        try_join!(
+            self.prepare_unsealing(relations, "1s"),
+            self.before_closing(target_hosts, mark)
+        )?;
         self.close_source(&prepared).await
     }
 
@@ -224,14 +235,14 @@ impl Cutover<'_> {
         Ok(Prepared { sequences, functions })
     }
 
-    /// Closes the source as far as a transaction can, and waits until the target has everything.
+    /// Closes the source as far as a transaction can, and waits until the target has everything, up to the mark returned.
     async fn fence(
         &self,
         relations: &Relations,
         findings: &Findings,
         prepared: &Prepared,
         lock: Duration,
-    ) -> Result<Vec<Sequence>> {
+    ) -> Result<(Vec<Sequence>, i64)> {
         let run = self.run;
         let [old, _] = self.schemas();
         let (from, to) = (self.from, self.to);
@@ -261,13 +272,13 @@ impl Cutover<'_> {
         run.event_end(MoveStep::Recheck);
 
         run.event_begin(MoveStep::Drain);
-        stream::mark(from, to, &old, run.report.id.get(), FENCE).await?;
+        let (mark, _) = stream::mark(from, to, &old, run.report.id.get(), FENCE).await?;
         let pair = Pair { home: from, copy: to, schema: &old, id: run.report.id.get() };
         if let Some(difference) = pair.compare_hot(findings).await? {
             return Err(Error::refused(format!("the copies differ: {difference}")));
         }
         run.event_end(MoveStep::Drain);
-        Ok(sequences)
+        Ok((sequences, mark))
     }
 
     /// What is locked is what was verified, published and subscribed.
@@ -320,7 +331,7 @@ impl Cutover<'_> {
     }
 
     /// What must be known while everything can still be undone.
-    async fn before_closing(&self, target_hosts: &mut Hosts<'_>) -> Result<()> {
+    async fn before_closing(&self, target_hosts: &mut Hosts<'_>, mark: i64) -> Result<()> {
         const POSITION: &str = "SELECT pg_current_wal_insert_lsn()";
 
         let run = self.run;
@@ -335,8 +346,6 @@ impl Cutover<'_> {
         run.event_begin(MoveStep::AwaitTargetHosts);
         let tell = |waits: &str| run.tell(MoveStep::AwaitTargetHosts, waits);
         let id = run.report.id.get();
-        let mark = format!("SELECT mark FROM {new}.{MARK_TABLE} WHERE move = $1");
-        let mark = self.to.watch.one(&mark, &[&id], "cannot read the mark").await?.get(0);
         target_hosts.have_all([&old, &new], (id, mark), TARGET_HOSTS, tell).await?;
         run.event_end(MoveStep::AwaitTargetHosts);
 
@@ -349,7 +358,7 @@ impl Cutover<'_> {
         Ok(())
     }
 
-    async fn close_source(&self, prepared: &Prepared) -> Result<i64> {
+    async fn close_source(&self, prepared: &Prepared) -> Result<Closed> {
         let [old, new] = self.schemas();
         self.run.event_begin(MoveStep::CloseSource);
         let close = format!(
@@ -360,11 +369,12 @@ impl Cutover<'_> {
         let rows = self.from.work.batch_rows(&close, "cannot close the source").await?;
         self.run.event_end(MoveStep::CloseSource);
         let generation = rows.last().and_then(|row| row.get(0)?.parse().ok());
-        // Closed it is. What comes next asks for the generation again.
-        generation.ok_or_else(|| {
+        // Closed it is, and whoever resumes the move asks for the generation again.
+        let generation = generation.ok_or_else(|| {
             let error = Error::system("the source did not tell its generation");
             error.with_outcome(Outcome::Unknown).hint("resume the move")
-        })
+        })?;
+        Ok(Closed { generation, is_dropped: false })
     }
 }
 

@@ -18,8 +18,8 @@ use crate::{Error, Result};
 /// How often something is looked at that takes seconds, or may be done at once.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const LOOK_SOON: Duration = Duration::from_millis(5);
-/// How often the mark is looked for while clients wait.
-const LOOK_AT_ONCE: Duration = Duration::from_micros(300);
+/// For how long the mark is looked for again at once, since clients may be waiting: the timer's shortest pause is longer than a look.
+const LOOK_AT_ONCE: Duration = Duration::from_millis(10);
 /// How long a slot may be in use by the walsender of a subscription that is gone.
 const RELEASE: Duration = Duration::from_secs(10);
 
@@ -215,14 +215,14 @@ pub(super) async fn held_back(from: &Side, name: &str) -> Result<Option<(i64, bo
 }
 
 /// Writes a mark at home and waits until the copy has it: everything that was committed before is there then. How long it
-/// took is how far the copy is behind.
+/// took is how far the copy is behind. Returns the mark, too.
 pub(super) async fn mark(
     from: &Side,
     to: &Side,
     schema: &str,
     id: i64,
     patience: Duration,
-) -> Result<Duration> {
+) -> Result<(i64, Duration)> {
     let began = Instant::now();
     let mark = write_mark(from, schema, id).await?;
     let read = format!("SELECT FROM {schema}.{MARK_TABLE} WHERE move = $1 AND mark >= $2");
@@ -230,7 +230,7 @@ pub(super) async fn mark(
         let seen = to.watch.opt(&read, &[&id, &mark], "cannot look for the mark").await?;
         let waited = began.elapsed();
         if seen.is_some() {
-            return Ok(waited);
+            return Ok((mark, waited));
         }
         if waited > patience {
             return Err(Error::new(
@@ -238,8 +238,10 @@ pub(super) async fn mark(
                 format!("{} is more than {patience:?} behind {}", to.name, from.name),
             ));
         }
-        // The longer it takes, the less a look more matters.
-        sleep(LOOK_AT_ONCE.max(waited / 20).min(LOOK_AGAIN)).await;
+        if waited > LOOK_AT_ONCE {
+            // The longer it takes, the less a look more matters.
+            sleep((waited / 20).min(LOOK_AGAIN)).await;
+        }
     }
 }
 
