@@ -210,8 +210,8 @@ impl Pool {
     /// Waits for a slot. Idle pipelines give theirs up for it.
     async fn queue(&self, patience: Duration) -> Result<Slot> {
         let mut entering = pin!(self.gate.enter(patience));
-        // None is opened while somebody waits.
-        if self.pipelines.open() == 0 {
+        // Where there are none now, none are opened: that takes a slot that nobody waits for.
+        if self.pipelines.are_closed() {
             return entering.await;
         }
         // The first in the queue sees to it, and the others the less often the more there are before them.

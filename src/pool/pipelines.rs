@@ -122,6 +122,13 @@ impl Pipelines {
         }
     }
 
+    /// Whether none is open, or about to be.
+    pub(super) fn are_closed(&self) -> bool {
+        let is_closed =
+            |slot: &Slot| slot.line.load().is_none() && !slot.opening.load(Ordering::Relaxed);
+        self.slots.iter().all(is_closed)
+    }
+
     /// How many are open.
     pub(super) fn open(&self) -> usize {
         self.slots.iter().filter(|slot| slot.line.load().is_some()).count()
