@@ -210,13 +210,16 @@ impl Pool {
     /// Waits for a slot. Idle pipelines give theirs up for it.
     async fn queue(&self, patience: Duration) -> Result<Slot> {
         let mut entering = pin!(self.gate.enter(patience));
-        // Where there are none now, none are opened: that takes a slot that nobody waits for.
+        // In the queue first: from here on no pipeline gets a slot past us, and where none is open none will be.
+        if let Poll::Ready(entered) = poll!(entering.as_mut()) {
+            return entered;
+        }
         if self.pipelines.are_closed() {
             return entering.await;
         }
         // The first in the queue sees to it, and the others the less often the more there are before them.
-        let ahead = u32::try_from(self.gate.waiting().0).unwrap_or(u32::MAX);
-        let pause = pipelines::IDLE.saturating_mul(ahead.saturating_add(1)).min(MAX_PAUSE);
+        let place = u32::try_from(self.gate.waiting().0).unwrap_or(u32::MAX);
+        let pause = pipelines::IDLE.saturating_mul(place.max(1)).min(MAX_PAUSE);
         loop {
             self.pipelines.give_up_an_idle_one();
             if let Ok(entered) = timeout(pause, entering.as_mut()).await {

@@ -124,8 +124,9 @@ impl Pipelines {
 
     /// Whether none is open, or about to be.
     pub(super) fn are_closed(&self) -> bool {
+        // In this order: who has opened one sets the line before it says that it is done.
         let is_closed =
-            |slot: &Slot| slot.line.load().is_none() && !slot.opening.load(Ordering::Relaxed);
+            |slot: &Slot| !slot.opening.load(Ordering::Acquire) && slot.line.load().is_none();
         self.slots.iter().all(is_closed)
     }
 

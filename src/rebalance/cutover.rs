@@ -145,6 +145,11 @@ impl Cutover<'_> {
         } else {
             source_hosts.have_renamed([&old, &new], SOURCE_HOSTS, tell).await?;
         }
+        if self.from.work.is_lost() {
+            // Whoever answers under its address now may be another that lacks the last commit: the facts are looked at anew.
+            let lost = format!("{} was lost when it had closed the shard", self.from.name);
+            return Err(Error::new(Kind::Unavailable, lost).hint("resume the move"));
+        }
         run.event_end(MoveStep::AwaitSourceHosts);
 
         self.unseal_target().await?;

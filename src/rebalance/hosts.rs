@@ -202,7 +202,7 @@ impl<'a> Hosts<'a> {
                 break;
             }
             let Some((address, reason)) = waiting else { return Ok(()) };
-            if self.side.watch.client().is_closed() {
+            if self.side.watch.is_lost() {
                 // It may have failed over: what is waited for may never come, and the facts are to be looked at again.
                 let lost = Error::new(Kind::Unavailable, "the connection was lost");
                 return Err(lost.at(&self.side.name));

@@ -92,6 +92,11 @@ impl Session {
         &self.client
     }
 
+    /// Whether the server has ended it, as far as is known here.
+    pub(super) fn is_lost(&self) -> bool {
+        self.client.is_closed()
+    }
+
     /// Puts our settings back after somebody else's SQL, such as a dump's.
     pub(super) async fn refresh(&self) -> Result<()> {
         self.batch(&format!("RESET ALL; {SETTINGS}"), CANNOT_SET_UP).await?;

@@ -274,7 +274,8 @@ impl Move {
                 let sealed = self.does(MoveStep::GuardSource);
                 let name = if self.has(Line::Rename) { new_epoch } else { me.epoch };
                 self.commit(state, source, |copy| {
-                    (copy.epoch, copy.capped) = (name, true);
+                    copy.epoch = name;
+                    copy.capped |= sealed;
                     copy.open &= !sealed;
                 });
             }
