@@ -34,7 +34,9 @@ impl Bench {
     pub fn new(name: &'static str) -> Self {
         // Cargo itself passes `--bench`.
         let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
-        Self { name, machine: machine::describe(), rows: Vec::new(), wanted }
+        let mut machine = machine::describe();
+        machine.insert("pairs".to_owned(), pairs().into());
+        Self { name, machine, rows: Vec::new(), wanted }
     }
 
     /// Whether a case is wanted: all are, unless the command line names some by a part of their names.
@@ -67,7 +69,7 @@ impl Bench {
         ours().await?;
         theirs().await?;
         let (mut our_samples, mut their_samples) = (Vec::new(), Vec::new());
-        for pair in 0..full_or_quick(9, 3) {
+        for pair in 0..pairs() {
             // Whoever comes second may profit from the first, or suffer: each does half the time.
             if pair % 2 == 0 {
                 our_samples.push(ours().await?);
@@ -130,4 +132,9 @@ impl Bench {
         println!("written to {}", file.display());
         Ok(())
     }
+}
+
+/// How often ours and a peer's are measured in turn.
+fn pairs() -> u32 {
+    full_or_quick(9, 3)
 }
