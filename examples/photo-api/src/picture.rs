@@ -15,14 +15,10 @@ use std::io::Cursor;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use fast_image_resize::images::{TypedImage, TypedImageRef};
-use fast_image_resize::pixels::{U8, U8x2, U8x3, U8x4};
-use fast_image_resize::{PixelTrait, ResizeOptions, Resizer};
+use fast_image_resize::{ResizeOptions, Resizer};
 use image::codecs::png::PngEncoder;
 use image::imageops::FilterType;
-use image::{
-    DynamicImage, ImageBuffer, ImageDecoder, ImageError, ImageFormat, ImageReader, Pixel, metadata,
-};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, metadata};
 use jpeg_encoder::{ColorType, SamplingFactor};
 use moxcms::{ColorProfile, DataColorSpace, Layout, TransformOptions};
 
@@ -323,37 +319,13 @@ fn square(image: &DynamicImage) -> DynamicImage {
 /// Scales by Lanczos, cutting off what does not fit the new shape, evenly on both sides. What shows
 /// through counts for less, so that its colour does not bleed into the rest.
 fn shrink(image: &DynamicImage, width: u32, height: u32) -> DynamicImage {
-    use DynamicImage as D;
     let mut smaller = DynamicImage::new(width, height, image.color());
-    let fits = match (image, &mut smaller) {
-        (D::ImageLuma8(from), D::ImageLuma8(to)) => scale::<U8, _>(from, to),
-        (D::ImageLumaA8(from), D::ImageLumaA8(to)) => scale::<U8x2, _>(from, to),
-        (D::ImageRgb8(from), D::ImageRgb8(to)) => scale::<U8x3, _>(from, to),
-        (D::ImageRgba8(from), D::ImageRgba8(to)) => scale::<U8x4, _>(from, to),
-        _ => false,
-    };
-    match fits {
-        true => smaller,
-        // `eight_bits` leaves no other kind of pixels; any scaler will do for them.
-        false => image.resize_to_fill(width, height, FilterType::Lanczos3),
-    }
-}
-
-/// Whether it could be done. For one kind of pixels, as the scaler for all kinds takes minutes to compile.
-fn scale<P, I>(from: &ImageBuffer<I, Vec<u8>>, to: &mut ImageBuffer<I, Vec<u8>>) -> bool
-where
-    P: PixelTrait,
-    I: Pixel<Subpixel = u8>,
-{
-    let (width, height) = to.dimensions();
-    let (Ok(from), Ok(mut to)) = (
-        TypedImageRef::<P>::from_buffer(from.width(), from.height(), from),
-        TypedImage::<P>::from_buffer(width, height, to),
-    ) else {
-        return false;
-    };
     let how = ResizeOptions::new().fit_into_destination(None);
-    Resizer::new().resize_typed(&from, &mut to, &how).is_ok()
+    match Resizer::new().resize(image, &mut smaller, &how) {
+        Ok(()) => smaller,
+        // It refuses kinds of pixels that `eight_bits` does not leave; any scaler will do for them.
+        Err(_) => image.resize_to_fill(width, height, FilterType::Lanczos3),
+    }
 }
 
 fn upright(mut image: DynamicImage, orientation: metadata::Orientation) -> DynamicImage {
