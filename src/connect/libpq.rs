@@ -13,14 +13,14 @@ pub(crate) struct Libpq {
 }
 
 impl Connector {
-    /// For a program on this machine, as the owner.
+    /// For a program on this machine.
     ///
     /// # Errors
     ///
     /// When the password cannot be read, or the configuration allows no connection there.
-    pub(crate) fn libpq(&self, dsn: &Dsn) -> Result<Libpq> {
+    pub(crate) fn libpq(&self, dsn: &Dsn, role: Role) -> Result<Libpq> {
         let auth = &self.settings.auth;
-        let dsn = self.in_role(dsn, Role::Owner)?;
+        let dsn = self.in_role(dsn, role)?;
         let mut environment = vec![("PGSSLMODE", auth.sslmode(dsn.is_local())?.to_string())];
         let path = |path: &std::path::Path| path.display().to_string();
         if let Some(root) = &auth.sslrootcert {

@@ -75,7 +75,7 @@ max_sync_workers_per_subscription = 4
 max_worker_processes = 32
 max_prepared_transactions = 100
 hot_standby = on
-wal_retrieve_retry_interval = '500ms'
+wal_retrieve_retry_interval = '100ms'
 ";
 
 /// For data that a person means to keep.

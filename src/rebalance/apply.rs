@@ -2,20 +2,47 @@
 
 use futures_util::stream::{self, StreamExt};
 
+use super::dump::Wanted;
 use super::journal::MoveReport;
 use super::mover::Mover;
 use super::plan::RebalancePlan;
 use super::step::MovePhase;
 use crate::Result;
-use crate::shard::{InstanceName, ShardId};
+use crate::shard::{Home, InstanceName, ShardId};
 
 /// How a shard's move went.
 type Moved = (ShardId, Result<MoveReport>);
 
 impl Mover {
+    /// Moves several shards to one instance, up to `parallel` at once: [`run`](Self::run) for each. What one move has opened
+    /// serves the next, and what the servers are asked for is asked for together where it can be.
+    pub async fn run_all(
+        &self,
+        shards: &[ShardId],
+        to: &InstanceName,
+        parallel: usize,
+    ) -> Vec<Moved> {
+        let _at_work = self.kept.at_work();
+        self.expect(shards.iter().copied()).await;
+        let moving = shards.iter().map(|shard| async { (*shard, self.run(*shard, to).await) });
+        stream::iter(moving).buffer_unordered(parallel.max(1)).collect().await
+    }
+
+    /// These shards are to be moved soon, from where they are now.
+    async fn expect(&self, shards: impl Iterator<Item = ShardId>) {
+        // Where the catalog does not answer, the moves say so.
+        let Ok(snapshot) = self.snapshot().await else { return };
+        let homes = shards.filter_map(|shard| snapshot.map.home(shard).ok());
+        let wanted =
+            |home: &Home| Wanted { instance: home.instance().clone(), schema: home.schema() };
+        self.kept.dumps.expect(homes.map(wanted));
+    }
+
     /// Makes the moves of a plan, up to `parallel` at once, the largest first. Stopped half-way, planning again goes on
     /// from there.
     pub async fn carry_out(&self, plan: &RebalancePlan, parallel: usize) -> Vec<Moved> {
+        let _at_work = self.kept.at_work();
+        self.expect(plan.moves.iter().map(|planned| planned.shard)).await;
         let moving = plan
             .moves
             .iter()
@@ -31,6 +58,7 @@ impl Mover {
     pub async fn resume_all(&self) -> Result<Vec<Moved>> {
         let interrupted =
             |report: &MoveReport| report.phase.is_open() && report.phase != MovePhase::Reversible;
+        let _at_work = self.kept.at_work();
         let mut resumed = Vec::new();
         for report in self.list().await?.into_iter().filter(interrupted) {
             resumed.push((report.shard, self.resume(report.id).await));
@@ -47,6 +75,7 @@ impl Mover {
         let left = |report: &MoveReport| {
             report.phase == MovePhase::Reversible && report.source == *instance
         };
+        let _at_work = self.kept.at_work();
         let mut finished = Vec::new();
         for report in self.list().await?.into_iter().filter(left) {
             finished.push((report.shard, self.finish(report.id).await));

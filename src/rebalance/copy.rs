@@ -1,57 +1,67 @@
 //! The copy: schema, rows, indexes, and what the way back needs.
+//!
+//! The schema appears with all its rows in one commit, so there is no half of a copy to go on with: who finds none begins anew. The
+//! rows are those of the snapshot that belongs to the slot, and the subscription takes what came after it. They are read and
+//! written by the mover: into tables that have no index yet and that nobody else sees, which costs the target least.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use futures_util::try_join;
+use tokio::time::Instant;
 
-use super::dump::{Dump, PgDump};
+use super::dump::Dump;
 use super::event::MoveNews;
-use super::names::MARK_TABLE;
+use super::exported::Exporter;
+use super::names::{MARK_TABLE, literal};
+use super::pour::{Poured, pour};
+use super::programs::Programs;
 use super::relations::Relations;
 use super::run::Run;
 use super::step::MoveStep;
-use super::stream::{self, Begin};
+use super::stream::{self, Takes};
 use super::{seal, sequences};
-use crate::error::Kind;
 use crate::{Error, Result};
 
-/// How often the copy of rows is looked at, at first and later; how often its rows are counted, and the journal is told.
-const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(50));
-const COUNT_ROWS: Duration = Duration::from_millis(100);
+/// How often whoever looks on is told how far the rows are, and how often the journal is.
+const TELL: Duration = Duration::from_millis(100);
 const TELL_JOURNAL: Duration = Duration::from_secs(1);
-/// How long a copy may stand still before it is given up.
-const STANDSTILL: Duration = Duration::from_secs(60);
-
-/// How much of the rows is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Copied {
-    rows: u64,
-    bytes: u64,
-}
+/// From which size on a table is analyzed before it is used: what the planner assumes of smaller ones does.
+const LARGE: i64 = 8 << 20;
 
 impl Run<'_> {
     /// Makes the copy, or what is missing of it.
     pub(super) async fn copy(&self, schema: &str, relations: &Relations) -> Result<()> {
         let began = Instant::now();
         self.mark_shard(schema).await?;
-        let comment = self.target.comment(schema).await?;
-        let dump = if comment.as_ref() == Some(&self.names.comment) {
-            None
-        } else {
-            let dump = self.dump(schema).await?;
-            if comment != Some(self.names.bare_comment()) {
-                self.copy_schema(schema, relations, &dump).await?;
-            }
-            Some(dump)
-        };
-        self.begin(MoveStep::Publish).await?;
-        stream::publish(&self.source, &self.names.forward, schema, relations).await?;
-        stream::make_slot(&self.source, &self.names.forward).await?;
-        self.end(MoveStep::Publish).await?;
-
-        self.copy_rows(schema, relations).await?;
-        if let Some(dump) = dump {
+        let (whole, bare) = (Some(self.names.comment.clone()), Some(self.names.bare_comment()));
+        let mut found = self.target.comment(schema).await?;
+        let is_ours = found == whole || found == bare;
+        let has_slot = stream::has_slot(&self.source, &self.names.forward).await?;
+        if is_ours && !has_slot {
+            // Nothing has kept what the copy lacks.
+            self.drop_copy_of_ours().await?;
+            found = None;
+        } else if has_slot && !is_ours {
+            // Nobody knows its snapshot any more.
+            stream::drop_slot(&self.source, &self.names.forward).await?;
+        }
+        if found != whole {
+            let programs = self.programs().await?;
+            let dump = if found == bare {
+                self.dump(&programs, schema).await?
+            } else {
+                let mut exporter =
+                    self.source.open_exporter(&programs, &self.mover.connector)?;
+                let publish = self.publish(&mut exporter, schema, relations);
+                let (dump, snapshot) = try_join!(self.dump(&programs, schema), publish)?;
+                self.copy_rows(schema, relations, &dump, (exporter, snapshot)).await?;
+                dump
+            };
+            self.follow().await?;
             self.build_indexes(schema, &dump).await?;
+        } else {
+            self.follow().await?;
         }
         if self.report.reverse {
             self.begin(MoveStep::PrepareReverse).await?;
@@ -65,21 +75,45 @@ impl Run<'_> {
     async fn mark_shard(&self, schema: &str) -> Result<()> {
         self.begin(MoveStep::MarkShard).await?;
         let mark = format!(
-            "CREATE TABLE IF NOT EXISTS {schema}.{MARK_TABLE} (move bigint PRIMARY KEY, mark bigint NOT NULL, opens text); \
-             REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON {schema}.{MARK_TABLE} FROM howdah_app; \
-             INSERT INTO {schema}.{MARK_TABLE} (move, mark) VALUES ({}, 0) ON CONFLICT DO NOTHING",
+            "{}INSERT INTO {schema}.{MARK_TABLE} (move, mark) VALUES ({}, 0) ON CONFLICT DO NOTHING",
+            table_of_marks(schema),
             self.report.id.get()
         );
         self.source.work.batch(&mark, "cannot mark the shard").await?;
         self.end(MoveStep::MarkShard).await
     }
 
-    async fn dump(&self, schema: &str) -> Result<Dump> {
+    /// The programs for the source, looked for once.
+    async fn programs(&self) -> Result<Programs> {
+        let (source, mover) = (&self.source, self.mover);
+        let mut known = mover.programs.lock().await;
+        let key = (source.name.clone(), source.major);
+        if let Some(known) = known.get(&key) {
+            return Ok(known.clone());
+        }
         let folder = self.programs_of_source().await;
-        let named = self.mover.pg_bin.as_deref();
-        let pg_dump = PgDump::find(named, folder, self.source.major).await?;
-        let connector = &self.mover.connector;
-        pg_dump.schema(connector, &self.source.dsn, schema, self.target.major).await
+        let found = Programs::find(mover.pg_bin.as_deref(), folder, source.major).await?;
+        known.insert(key, found.clone());
+        Ok(found)
+    }
+
+    async fn dump(&self, programs: &Programs, schema: &str) -> Result<Dump> {
+        self.mover.kept.dumps.make(programs, &self.mover.connector, &self.source, schema).await
+    }
+
+    /// Makes the publication and the slot, and has the slot's snapshot exported.
+    async fn publish(
+        &self,
+        exporter: &mut Exporter,
+        schema: &str,
+        relations: &Relations,
+    ) -> Result<String> {
+        let (name, source) = (&self.names.forward, &self.source);
+        self.begin(MoveStep::Publish).await?;
+        stream::publish(source, name, schema, relations).await?;
+        let snapshot = exporter.export(source, name).await?;
+        self.end(MoveStep::Publish).await?;
+        Ok(snapshot)
     }
 
     /// The source's own programs, where it runs on this machine and says so.
@@ -94,15 +128,29 @@ impl Run<'_> {
         Some(row.get::<_, String>(0).into())
     }
 
-    /// The schema with its primary keys, sealed, in one transaction: it is there as a whole or not at all.
-    async fn copy_schema(&self, schema: &str, relations: &Relations, dump: &Dump) -> Result<()> {
+    /// The schema with the rows of a snapshot and its primary keys, sealed, in one transaction: it is there as a whole or not at
+    /// all.
+    async fn copy_rows(
+        &self,
+        schema: &str,
+        relations: &Relations,
+        dump: &Dump,
+        exported: (Exporter, String),
+    ) -> Result<()> {
         const WHAT: &str = "cannot make the schema on the target";
 
-        self.begin(MoveStep::CopySchema).await?;
-        let (keys, _) = self.after_rows(schema, dump).await?;
         let work = &self.target.work;
+        let (keys, _) = self.after_rows(schema, dump).await?;
         let made = async {
-            work.batch(&format!("BEGIN; {}", dump.before), WHAT).await?;
+            self.begin(MoveStep::CopySchema).await?;
+            work.batch(&format!("BEGIN; {}", dump.before(self.target.major)), WHAT).await?;
+            // What a dump sets is meant for itself.
+            work.refresh().await?;
+            work.batch(&table_of_marks(schema), WHAT).await?;
+            self.end(MoveStep::CopySchema).await?;
+
+            self.begin(MoveStep::CopyRows).await?;
+            let rows = self.pour(schema, relations, exported).await?;
             work.batch(&keys, WHAT).await?;
             let sequences = sequences::read(work, schema, &relations.sequences, "").await?;
             let seal = format!(
@@ -111,13 +159,85 @@ impl Run<'_> {
                 sequences::seal(schema, &sequences),
                 seal::comment(schema, Some(&self.names.bare_comment())),
             );
-            work.batch(&seal, WHAT).await
+            work.batch(&seal, WHAT).await?;
+            Ok(rows)
         };
-        let made = made.await;
+        let made: Result<_> = made.await;
         work.roll_back().await;
         work.refresh().await?;
-        made?;
-        self.end(MoveStep::CopySchema).await
+        let bytes = self.size(&self.target, schema).await?;
+        self.journal.set_progress(&self.report, made?, bytes).await?;
+        self.end(MoveStep::CopyRows).await
+    }
+
+    /// Copies the rows of a snapshot, table by table, and says how many they are.
+    async fn pour(
+        &self,
+        schema: &str,
+        relations: &Relations,
+        (mut exporter, snapshot): (Exporter, String),
+    ) -> Result<u64> {
+        const TABLES: &str = "SELECT c.relname::text, pg_table_size(c.oid), array_agg(a.attname::text ORDER BY a.attnum) \
+            FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid \
+            WHERE c.relnamespace = to_regnamespace($1) AND c.relkind = 'r' \
+              AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' GROUP BY c.oid";
+
+        let reader = self.source.open_reader(&self.mover.connector).await?;
+        let begin = format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
+            literal(&snapshot)
+        );
+        reader.batch(&begin, "cannot take the snapshot of the slot").await?;
+        exporter.release(&self.names.forward).await?;
+        self.source.keep_exporter(exporter);
+        let rows = reader.rows(TABLES, &[&schema], "cannot read the shard's tables").await?;
+        let table = |row: &tokio_postgres::Row| (row.get::<_, String>(0), (row.get(1), row.get(2)));
+        let tables: BTreeMap<String, (i64, Vec<String>)> = rows.iter().map(table).collect();
+        let size = |size: &i64| u64::try_from(*size).unwrap_or(0);
+        let of_bytes = tables.values().map(|(bytes, _)| size(bytes)).sum();
+
+        let mut done = Poured::default();
+        let (mut told, mut told_journal) = (None::<Instant>, Instant::now());
+        let named = relations.with_rows().map(|table| table.name.as_str()).chain([MARK_TABLE]);
+        for name in named {
+            let (bytes, columns) = tables.get(name).ok_or_else(|| {
+                Error::refused(format!("the table {name} was dropped during the move"))
+                    .hint("abort the move, then begin it anew")
+            })?;
+            let table = super::relations::of(schema, name);
+            let progress = async |poured: Poured| {
+                // A row takes more on disk than on its way, or less; a table that is done is done.
+                let (rows, bytes) = (done.rows + poured.rows, poured.bytes.min(size(bytes)));
+                let bytes = done.bytes + bytes;
+                if told.is_none_or(|told| told.elapsed() > TELL) {
+                    self.event(MoveStep::CopyRows, MoveNews::Progress { rows, bytes, of_bytes });
+                    told = Some(Instant::now());
+                }
+                if told_journal.elapsed() > TELL_JOURNAL {
+                    self.journal.set_progress(&self.report, rows, bytes).await?;
+                    told_journal = Instant::now();
+                }
+                Ok(())
+            };
+            let work = &self.target.work;
+            let poured = pour(&reader, work, &table, columns, &self.mover.pace, progress).await?;
+            done.rows += poured.rows;
+            done.bytes += size(bytes);
+        }
+        let Poured { rows, bytes } = done;
+        self.event(MoveStep::CopyRows, MoveNews::Progress { rows, bytes, of_bytes });
+        reader.batch("COMMIT", "cannot end the snapshot").await?;
+        self.source.keep_reader(reader);
+        Ok(rows)
+    }
+
+    /// Has the copy take what is committed on the source after the snapshot.
+    async fn follow(&self) -> Result<()> {
+        self.begin(MoveStep::Follow).await?;
+        let (source, target, name) = (&self.source, &self.target, &self.names.forward);
+        let conninfo = self.conninfo(source, target).await?;
+        stream::subscribe(&conninfo, target, source, name, Takes::All).await?;
+        self.end(MoveStep::Follow).await
     }
 
     async fn build_indexes(&self, schema: &str, dump: &Dump) -> Result<()> {
@@ -131,7 +251,21 @@ impl Run<'_> {
         work.roll_back().await;
         work.refresh().await?;
         made?;
+        self.analyze(schema).await?;
         self.end(MoveStep::BuildIndexes).await
+    }
+
+    /// Large tables are not left to the planner's guesses until autovacuum comes by.
+    async fn analyze(&self, schema: &str) -> Result<()> {
+        const TABLES: &str = "SELECT relname::text FROM pg_class \
+            WHERE relnamespace = to_regnamespace($1) AND relkind = 'r' AND pg_relation_size(oid) >= $2";
+        const WHAT: &str = "cannot analyze the copy";
+
+        let large = self.target.work.rows(TABLES, &[&schema, &LARGE], WHAT).await?;
+        for table in large.iter().map(|row| super::relations::of(schema, row.get(0))) {
+            self.target.work.batch(&format!("ANALYZE {table}"), WHAT).await?;
+        }
+        Ok(())
     }
 
     /// What a dump makes after the rows, as SQL: the primary keys, without which rows cannot be applied, and the rest.
@@ -144,78 +278,6 @@ impl Run<'_> {
         Ok(dump.split(&keys))
     }
 
-    /// Subscribes, and waits until every table was copied and follows.
-    async fn copy_rows(&self, schema: &str, relations: &Relations) -> Result<()> {
-        self.begin(MoveStep::CopyRows).await?;
-        let name = &self.names.forward;
-        let (source, target) = (&self.source, &self.target);
-        let conninfo = self.conninfo(source, target).await?;
-        stream::subscribe(&conninfo, target, source, name, Begin::Copying).await?;
-        let tables = i64::try_from(relations.with_rows().count() + 1).unwrap_or(i64::MAX);
-        let of_bytes = self.size(source, schema).await?;
-        let began = Instant::now();
-        let mut counted: Option<Instant> = None;
-        let mut last = (0, Copied::default());
-        let (mut moved, mut told) = (began, began);
-        loop {
-            let (ready, copied) = stream::copied(target, name).await?;
-            let is_done = ready >= tables;
-            if is_done || counted.is_none_or(|counted| counted.elapsed() > COUNT_ROWS) {
-                let now = (ready, self.copied(schema).await?);
-                counted = Some(Instant::now());
-                if now != last {
-                    (last, moved) = (now, Instant::now());
-                }
-                let Copied { rows, bytes } = last.1;
-                self.event(MoveStep::CopyRows, MoveNews::Progress { rows, bytes, of_bytes });
-                if told.elapsed() > TELL_JOURNAL {
-                    self.journal.set_progress(&self.report, rows, bytes).await?;
-                    told = Instant::now();
-                }
-            }
-            if is_done {
-                break;
-            }
-            if copied > 0 {
-                // They follow from the next commit on, and where none comes the server waits a second for one.
-                stream::write_mark(source, schema, self.report.id.get()).await?;
-            }
-            if moved.elapsed() > STANDSTILL {
-                let trouble = stream::trouble(target, name).await;
-                return Err(Error::new(
-                    Kind::Timeout,
-                    format!(
-                        "the copy has stood still for {STANDSTILL:?} with {ready} of {tables} tables: {trouble}"
-                    ),
-                ));
-            }
-            // So seldom that it costs the copy a hundredth at most.
-            sleep((began.elapsed() / 100).clamp(LOOK_AGAIN.0, LOOK_AGAIN.1)).await;
-        }
-        let bytes = self.size(target, schema).await?;
-        self.journal.set_progress(&self.report, last.1.rows, bytes).await?;
-        self.end(MoveStep::CopyRows).await
-    }
-
-    /// What the target has of the rows so far.
-    async fn copied(&self, schema: &str) -> Result<Copied> {
-        const RUNNING: &str = "SELECT coalesce(sum(p.tuples_processed), 0)::bigint, coalesce(sum(p.bytes_processed), 0)::bigint \
-            FROM pg_stat_progress_copy p JOIN pg_class c ON c.oid = p.relid \
-            WHERE p.datname = current_database() AND c.relnamespace = to_regnamespace($1)";
-        const DONE: &str = "SELECT coalesce(sum(n_live_tup), 0)::bigint, coalesce(sum(pg_table_size(relid)), 0)::bigint \
-            FROM pg_stat_user_tables JOIN pg_subscription_rel ON srrelid = relid \
-            WHERE schemaname = $1 AND srsubstate NOT IN ('i', 'd')";
-        const WHAT: &str = "cannot look at the copy";
-
-        let running = self.target.watch.one(RUNNING, &[&schema], WHAT).await?;
-        let done = self.target.watch.one(DONE, &[&schema], WHAT).await?;
-        let sum = |column| {
-            let sum: i64 = running.get::<_, i64>(column) + done.get::<_, i64>(column);
-            u64::try_from(sum).unwrap_or(0)
-        };
-        Ok(Copied { rows: sum(0), bytes: sum(1) })
-    }
-
     /// The bytes of the tables and indexes of a schema.
     async fn size(&self, side: &super::side::Side, schema: &str) -> Result<u64> {
         const SIZE: &str = "SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class \
@@ -224,4 +286,12 @@ impl Run<'_> {
         let row = side.watch.one(SIZE, &[&schema], "cannot ask for the shard's size").await?;
         Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
     }
+}
+
+/// The SQL that makes the table of marks, which is no part of a dump.
+fn table_of_marks(schema: &str) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {schema}.{MARK_TABLE} (move bigint PRIMARY KEY, mark bigint NOT NULL, opens text); \
+         REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON {schema}.{MARK_TABLE} FROM howdah_app; "
+    )
 }

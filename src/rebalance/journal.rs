@@ -5,14 +5,14 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::Row;
 use tokio_postgres::types::PgLsn;
 
 use super::session::Session;
 use super::step::{MovePhase, MoveStep};
-use crate::catalog::CHANNEL;
+use crate::catalog::{CHANNEL, Signpost};
 use crate::config::Dsn;
 use crate::connect::{Connector, Role};
 use crate::error::Kind;
@@ -166,6 +166,7 @@ pub(super) struct Change<'a> {
 #[derive(Debug)]
 pub(super) struct Journal {
     session: Session,
+    pub(super) opened: Instant,
 }
 
 impl Journal {
@@ -188,7 +189,17 @@ impl Journal {
             return Err(Error::config("the catalog has no journal of moves")
                 .hint("run `howdah init` again: it upgrades what is older"));
         }
-        Ok(Self { session })
+        Ok(Self { session, opened: Instant::now() })
+    }
+
+    /// Whether the catalog has not been moved away.
+    pub(super) async fn is_in_place(&self) -> bool {
+        matches!(Signpost::read(self.session.client()).await, Ok(None))
+    }
+
+    /// Whoever comes next may have other moves to write of.
+    pub(super) fn forget_statements(&self) {
+        self.session.forget_statements();
     }
 
     /// How the other servers reach an instance, where that is not how applications do.

@@ -1,5 +1,6 @@
 //! The public face: moves shards, and ends, undoes or resumes moves.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,13 +11,16 @@ use tokio::time::sleep;
 
 use super::event::{MoveEvent, MoveNews};
 use super::journal::{Intent, Journal, MoveId, MoveReport};
+use super::kept::Kept;
 use super::names::{self, Names, schema_at};
+use super::pour::Pace;
 use super::preflight;
+use super::programs::Programs;
 use super::run::Run;
 use super::side::Side;
 use super::step::{MovePhase, MoveStep};
 use super::stream;
-use crate::catalog::{Catalog, InstanceState, Snapshot};
+use crate::catalog::{InstanceState, Snapshot};
 use crate::config::Config;
 use crate::connect::Connector;
 use crate::shard::{Home, InstanceName, ShardId};
@@ -37,7 +41,7 @@ const MAX_WAL: u64 = 8 << 30;
 /// should go, and running the same again goes on. Afterwards a stream back keeps the old copy up to date until the move is
 /// [finished](Self::finish), and until then it can be [undone](Self::roll_back), with all that was written since.
 ///
-/// It logs in as the configuration's `owner` and `mover`, and needs `pg_dump` of the source's version or newer.
+/// It logs in as the configuration's `owner` and `mover`, and needs `pg_dump` and `psql` of the source's version or newer.
 ///
 /// Dropping a future stops the work where it is; running the same again, or [`abort`](Self::abort), goes on from there.
 ///
@@ -58,6 +62,10 @@ pub struct Mover {
     pub(super) connector: Connector,
     pub(super) pg_bin: Option<PathBuf>,
     pub(super) max_wal: u64,
+    pub(super) pace: Pace,
+    pub(super) kept: Kept,
+    /// For instances of a major version.
+    pub(super) programs: Mutex<BTreeMap<(InstanceName, i32), Programs>>,
     reverse: bool,
     pub(super) lost: Option<InstanceName>,
     observer: Box<dyn Fn(&MoveEvent) + Send + Sync>,
@@ -93,6 +101,9 @@ impl Mover {
             connector: Connector::new(Arc::new(config.settings()?))?,
             pg_bin: std::env::var_os("HOWDAH_PG_BIN").map(PathBuf::from),
             max_wal: MAX_WAL,
+            pace: Pace::default(),
+            kept: Kept::default(),
+            programs: Mutex::default(),
             reverse: true,
             lost: None,
             observer: Box::new(|_| {}),
@@ -108,7 +119,7 @@ impl Mover {
         self
     }
 
-    /// The folder of `pg_dump`. Default: `HOWDAH_PG_BIN`, else that of a source on this machine, `PATH`, and the
+    /// The folder of `pg_dump` and `psql`. Default: `HOWDAH_PG_BIN`, else that of a source on this machine, `PATH`, and the
     /// distribution's folders.
     #[must_use]
     pub fn pg_bin(mut self, folder: impl Into<PathBuf>) -> Self {
@@ -120,6 +131,15 @@ impl Mover {
     #[must_use]
     pub fn max_wal(mut self, bytes: u64) -> Self {
         self.max_wal = bytes;
+        self
+    }
+
+    /// The bytes of rows that are copied in a second, by all moves of this mover together. Default: as fast as it goes.
+    ///
+    /// What is written meanwhile is not slowed down: it has to catch up.
+    #[must_use]
+    pub fn rate(mut self, bytes_per_second: u64) -> Self {
+        self.pace = Pace::limited_to(bytes_per_second);
         self
     }
 
@@ -138,6 +158,7 @@ impl Mover {
     /// [refused](Error::is_refused), with the shard where it was, where the copies differ. Otherwise what went wrong on the
     /// way; run it again, or [`abort`](Self::abort).
     pub async fn run(&self, shard: ShardId, to: &InstanceName) -> Result<MoveReport> {
+        let _at_work = self.kept.at_work();
         for _ in 0..ROUNDS {
             if let Some(moved) = Box::pin(self.run_once(shard, to)).await? {
                 return Ok(moved);
@@ -149,7 +170,7 @@ impl Mover {
 
     /// Nothing when others have changed what the move would have begun with.
     async fn run_once(&self, shard: ShardId, to: &InstanceName) -> Result<Option<MoveReport>> {
-        let journal = Journal::open(&self.connector).await?;
+        let journal = self.journal().await?;
         if let Some(open) = journal.open_move(shard).await? {
             let rests = open.phase == MovePhase::Reversible;
             if rests || open.is_ending() {
@@ -173,7 +194,7 @@ impl Mover {
                 .hint(format!("resume or {way_out} it: `howdah moves resume {}`", open.id)));
             }
         }
-        match Box::pin(self.begin(shard, to)).await? {
+        match Box::pin(self.begin(journal, shard, to)).await? {
             Some(begun) => {
                 let id = begun.report.id;
                 self.take_up(id, Wish::GoOn, Some(begun)).await.map(Some)
@@ -274,11 +295,20 @@ impl Mover {
     }
 
     pub(super) async fn snapshot(&self) -> Result<Snapshot> {
-        Catalog::new(self.connector.clone()).load().await
+        self.kept.snapshot(&self.connector).await
+    }
+
+    async fn journal(&self) -> Result<Journal> {
+        self.kept.journal(&self.connector).await
     }
 
     /// Everything up to the journal's entry. Nothing when, while we waited for the locks, the shard has moved.
-    async fn begin(&self, shard: ShardId, to: &InstanceName) -> Result<Option<Begun>> {
+    async fn begin(
+        &self,
+        mut journal: Journal,
+        shard: ShardId,
+        to: &InstanceName,
+    ) -> Result<Option<Begun>> {
         let snapshot = self.snapshot().await?;
         let home = snapshot.map.home(shard)?.clone();
         let target = snapshot.instances.get_key_value(to).ok_or_else(|| {
@@ -295,8 +325,8 @@ impl Mover {
         };
         observe(MoveStep::LockServers, MoveNews::Begun);
         let (source, target) = futures_util::try_join!(
-            Side::connect(&self.connector, &snapshot, home.instance()),
-            Side::connect(&self.connector, &snapshot, to)
+            self.kept.side(&self.connector, &snapshot, home.instance()),
+            self.kept.side(&self.connector, &snapshot, to)
         )?;
         source.lock(shard).await?;
         target.lock(shard).await?;
@@ -308,7 +338,6 @@ impl Mover {
         if !is_forgotten(&source, &target, &home).await? {
             preflight::check(&source, &target, &home).await?;
         }
-        let mut journal = Journal::open(&self.connector).await?;
         for (from, to) in [(&source, &target), (&target, &source)] {
             stream::conninfo(&self.connector, &journal, from, to).await?;
         }
@@ -343,6 +372,7 @@ impl Mover {
         wish: Wish,
         mut begun: Option<Begun>,
     ) -> Result<MoveReport> {
+        let _at_work = self.kept.at_work();
         let mut round = 1;
         let mut pause = PAUSE;
         loop {
@@ -363,12 +393,9 @@ impl Mover {
         if let Some(Begun { journal, snapshot, report, sides }) = begun {
             let run = self.take_over(&snapshot, journal, &report, false, sides).await?;
             let done = run.go_on().await;
-            if let Err(error) = &done {
-                run.journal.set_error(&run.report, error).await;
-            }
-            return done;
+            return ended(run, done).await;
         }
-        let journal = Journal::open(&self.connector).await?;
+        let journal = self.journal().await?;
         let report = journal.show(id).await?;
         let lost = self.lost.as_ref().filter(|_| matches!(wish, Wish::Finish | Wish::Abort));
         let back = match wish {
@@ -412,10 +439,7 @@ impl Mover {
             Wish::Finish => run.finish().await,
             Wish::Abort => run.abort().await,
         };
-        if let Err(error) = &done {
-            run.journal.set_error(&run.report, error).await;
-        }
-        done
+        ended(run, done).await
     }
 
     /// Locks both servers for a move that is in the journal, and takes it over.
@@ -427,8 +451,8 @@ impl Mover {
         back: bool,
     ) -> Result<Run<'a>> {
         let (source, target) = futures_util::try_join!(
-            Side::connect(&self.connector, snapshot, &report.source),
-            Side::connect(&self.connector, snapshot, &report.target)
+            self.kept.side(&self.connector, snapshot, &report.source),
+            self.kept.side(&self.connector, snapshot, &report.target)
         )?;
         source.lock(report.shard).await?;
         target.lock(report.shard).await?;
@@ -451,6 +475,15 @@ impl Mover {
     pub(super) fn observe(&self, event: &MoveEvent) {
         (self.observer)(event);
     }
+}
+
+/// Notes why a run ended early, or leaves what it had to the next.
+async fn ended(run: Run<'_>, done: Result<()>) -> Result<()> {
+    match &done {
+        Ok(()) => run.leave().await,
+        Err(error) => run.journal.set_error(&run.report, error).await,
+    }
+    done
 }
 
 /// The next step where a server that a move is to be ended with does not answer.

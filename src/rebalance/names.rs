@@ -41,6 +41,11 @@ impl Names {
     }
 }
 
+/// The name of a slot that lives as long as the session that made it.
+pub(super) fn temporary(slot: &str) -> String {
+    format!("{slot}_t")
+}
+
 /// Whether a schema's comment says that it is a copy, of whatever move.
 pub(super) fn is_of_copy(comment: &str) -> bool {
     comment.starts_with(COPY)

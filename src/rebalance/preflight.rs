@@ -120,13 +120,13 @@ pub(super) async fn check(source: &Side, target: &Side, home: &Home) -> Result<(
     if here != there {
         problems.push(format!("{} is encoded in {here}, {} in {there}", source.name, target.name));
     }
-    let used = source.work.rows(EXTENSIONS, &[&schema], CANNOT_LOOK).await?;
-    let used: Vec<String> = used.iter().map(|row| row.get(0)).collect();
-    let known = "SELECT extname::text FROM pg_extension";
-    let known = target.work.rows(known, &[], CANNOT_LOOK).await?;
-    for extension in used {
-        if !known.iter().any(|row| row.get::<_, &str>(0) == extension) {
-            problems.push(format!("{} lacks the extension {extension}", target.name));
+    let (here, there) = (extensions(source).await?, extensions(target).await?);
+    if here.iter().any(|extension| !there.contains(extension)) {
+        for row in source.work.rows(EXTENSIONS, &[&schema], CANNOT_LOOK).await? {
+            let used = row.get(0);
+            if !there.contains(&used) {
+                problems.push(format!("{} lacks the extension {used}", target.name));
+            }
         }
     }
     if problems.is_empty() {
@@ -134,6 +134,14 @@ pub(super) async fn check(source: &Side, target: &Side, home: &Home) -> Result<(
     }
     Err(Error::refused(format!("shard {shard} cannot be moved: {}", problems.join("; ")))
         .hint("nothing was touched"))
+}
+
+/// The extensions that a server has.
+async fn extensions(side: &Side) -> Result<Vec<String>> {
+    const ALL: &str = "SELECT extname::text FROM pg_extension";
+
+    let rows = side.work.rows(ALL, &[], CANNOT_LOOK).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// The prepared transactions that do not end by themselves, as those of clients at work do.

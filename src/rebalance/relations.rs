@@ -88,6 +88,11 @@ impl Relations {
 impl Table {
     /// The table's name with its schema.
     pub(super) fn of(&self, schema: &str) -> String {
-        format!("{schema}.{}", ident(&self.name))
+        of(schema, &self.name)
     }
+}
+
+/// A table's name with its schema.
+pub(super) fn of(schema: &str, table: &str) -> String {
+    format!("{schema}.{}", ident(table))
 }

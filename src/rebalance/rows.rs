@@ -26,6 +26,45 @@ pub(super) struct Rows<'a> {
     of: String,
     /// The key's columns as they are ordered, separated by commas.
     order: String,
+    /// What a row's hash is.
+    hash: &'a str,
+}
+
+/// The SQL of a row's hash, and the bytes that a table has, by the names of a schema's tables.
+pub(super) async fn hashes_of_rows(
+    session: &Session,
+    schema: &str,
+) -> Result<BTreeMap<String, (String, i64)>> {
+    // Types whose values have one form each, and the same hash on all versions. PostgreSQL keeps these hashes as they are: who has
+    // tables partitioned by hash relies on them.
+    const COLUMNS: &str = "SELECT c.relname::text, array_agg(a.attname::text ORDER BY a.attnum), \
+            array_agg(a.atttypid = ANY ('{int2,int4,int8,text,varchar,uuid,timestamp,timestamptz}'::regtype[]) ORDER BY a.attnum), \
+            array_agg(a.attcollation <> 0 ORDER BY a.attnum), pg_relation_size(c.oid) \
+        FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid \
+        WHERE c.relnamespace = to_regnamespace($1) AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped \
+        GROUP BY c.oid";
+
+    let rows = session.rows(COLUMNS, &[&schema], WHAT).await?;
+    let hash = |row: &tokio_postgres::Row| {
+        let (names, plain): (Vec<&str>, Vec<bool>) = (row.get(1), row.get(2));
+        let collated: Vec<bool> = row.get(3);
+        let (mut columns, mut others) = (Vec::new(), Vec::new());
+        for ((name, is_plain), is_collated) in names.into_iter().zip(plain).zip(collated) {
+            let column = format!("{ROW}.{}", ident(name));
+            match (is_plain, is_collated) {
+                (true, true) => columns.push(format!("{column} COLLATE \"C\"")),
+                (true, false) => columns.push(column),
+                (false, _) => others.push(column),
+            }
+        }
+        if !others.is_empty() {
+            // All others as they are written.
+            columns.push(format!("ROW({})::text COLLATE \"C\"", others.join(", ")));
+        }
+        let hash = format!("hash_record_extended(ROW({}), 0)", columns.join(", "));
+        (row.get(0), (hash, row.get(4)))
+    };
+    Ok(rows.iter().map(hash).collect())
 }
 
 /// What lies above one key, up to and with another; without either there is no end.
@@ -37,13 +76,14 @@ pub(super) struct Range {
 
 impl<'a> Rows<'a> {
     /// The servers may order text differently; then it is ordered by its bytes.
-    pub(super) fn new(table: &'a Table, schema: &str, by_bytes: bool) -> Self {
+    pub(super) fn new(table: &'a Table, hash: &'a str, schema: &str, by_bytes: bool) -> Self {
         let column = |column: &super::relations::KeyColumn| {
             let collate = if by_bytes && column.is_collated { " COLLATE \"C\"" } else { "" };
-            format!("{}{collate}", ident(&column.name))
+            // With its table: a bare name could be that of an output, which is text.
+            format!("{ROW}.{}{collate}", ident(&column.name))
         };
         let order: Vec<_> = table.key.iter().map(column).collect();
-        Self { table, of: table.of(schema), order: order.join(", ") }
+        Self { table, of: format!("{} {ROW}", table.of(schema)), order: order.join(", "), hash }
     }
 
     pub(super) fn table(&self) -> &Table {
@@ -72,7 +112,8 @@ impl<'a> Rows<'a> {
     /// How many rows a range has, and the sum of their hashes.
     pub(super) async fn sum(&self, session: &Session, range: &Range) -> Result<(u64, String)> {
         let sql = format!(
-            "SELECT count(*), coalesce(sum(hashtextextended({ROW}::text, 0)::numeric), 0) FROM {} {ROW} WHERE {}",
+            "SELECT count(*), coalesce(sum({}), 0) FROM {} WHERE {}",
+            self.hash,
             self.of,
             self.within(range)
         );
@@ -102,7 +143,7 @@ impl<'a> Rows<'a> {
         key: &Key,
     ) -> Result<Vec<String>> {
         let sql = format!(
-            "SELECT j.key, md5(j.value) FROM {} {ROW}, jsonb_each_text(to_jsonb({ROW})) j WHERE ({}) = {}",
+            "SELECT j.key, md5(j.value) FROM {}, jsonb_each_text(to_jsonb({ROW})) j WHERE ({}) = {}",
             self.of,
             self.columns(),
             self.tuple(key)
@@ -131,8 +172,9 @@ impl<'a> Rows<'a> {
 
     async fn hashes_where(&self, session: &Session, condition: &str) -> Result<Hashes> {
         let sql = format!(
-            "SELECT {}, hashtextextended({ROW}::text, 0) FROM {} {ROW} WHERE {condition}",
+            "SELECT {}, {} FROM {} WHERE {condition}",
             self.key_as_text(),
+            self.hash,
             self.of,
         );
         let rows = session.batch_rows(&sql, WHAT).await?;

@@ -55,6 +55,19 @@ impl<'a> Run<'a> {
         Self { mover, journal, report, back, names, source, target, fence_began }
     }
 
+    /// Leaves what it has worked with to the next one. After a failure nobody may want it: sessions that are closed hold no
+    /// locks, and nothing is on its way in them.
+    pub(super) async fn leave(self) {
+        let kept = &self.mover.kept;
+        for side in [self.source, self.target] {
+            if side.unlock().await.is_ok() {
+                kept.keep_side(side);
+            }
+        }
+        self.journal.forget_statements();
+        kept.keep_journal(self.journal);
+    }
+
     /// How the other server reaches this one.
     pub(super) async fn conninfo(&self, from: &Side, to: &Side) -> Result<String> {
         stream::conninfo(&self.mover.connector, &self.journal, from, to).await

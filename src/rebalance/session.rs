@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::{Mutex, PoisonError};
 
+use bytes::Buf;
 use tokio::task::AbortHandle;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Row, SimpleQueryMessage, SimpleQueryRow, Statement};
+use tokio_postgres::{
+    Client, CopyInSink, CopyOutStream, Row, SimpleQueryMessage, SimpleQueryRow, Statement,
+};
 
 use crate::Result;
 use crate::catalog::Place;
@@ -17,12 +20,14 @@ use crate::shard::InstanceName;
 /// Whatever the servers' defaults are: no limit ends a long copy, a mover that was stopped holds no transaction open
 /// for long, one whose machine or network is gone holds no lock for longer than a minute, names are printed with their
 /// schemas, and values in one form on all versions. A comparison takes one processor and leaves the others to the clients,
-/// and what was asked once is not planned again in the fence.
+/// what was asked once is not planned again in the fence, and joins are written in their order, which saves half of what planning
+/// them takes: each schema that comes or goes has all plans made anew.
 const SETTINGS: &str = "SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 6; \
     SET tcp_user_timeout = '45s'; SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0; \
     SET idle_in_transaction_session_timeout = '10s'; SET default_transaction_isolation = 'read committed'; \
     SET default_transaction_read_only = off; SET search_path = pg_catalog; SET row_security = off; SET jit = off; \
     SET max_parallel_workers_per_gather = 0; SET plan_cache_mode = force_generic_plan; \
+    SET join_collapse_limit = 1; SET from_collapse_limit = 1; \
     SET client_min_messages = warning; SET DateStyle = 'ISO, MDY'; SET IntervalStyle = 'postgres'; \
     SET TimeZone = 'UTC'; SET extra_float_digits = 1; SET bytea_output = 'hex'; SET check_function_bodies = off; ";
 
@@ -32,6 +37,9 @@ const NOTICE: &str = "SET client_connection_check_interval = '1s'";
 /// What is done is on disk when it is said to be done; who asked for more keeps that.
 const DURABLE: &str = "SELECT set_config('synchronous_commit', 'on', false) \
     WHERE current_setting('synchronous_commit') IN ('off', 'local')";
+
+/// How many statements a session keeps from one move to the next.
+const MOST_PREPARED: usize = 200;
 
 const CANNOT_SET_UP: &str = "cannot set up the session";
 
@@ -44,8 +52,7 @@ pub(super) struct Session {
     client: Client,
     driven: Option<AbortHandle>,
     at: String,
-    /// Each is asked once for its plan: in the fence, every message more keeps writers waiting. As many as the code has
-    /// texts, and a session ends with its move.
+    /// Each is asked once for its plan: in the fence, every message more keeps writers waiting.
     prepared: Mutex<BTreeMap<String, Statement>>,
 }
 
@@ -70,7 +77,7 @@ impl Session {
             connector.link(dsn, role).await.map_err(|error| error.at(name))?;
         let (driven, prepared) = (Some(driven), Mutex::default());
         let session = Self { client, driven, at: name.to_string(), prepared };
-        identity.greet(&session.client, SETTINGS).await?;
+        session.greet(identity).await?;
         session.set_up().await?;
         Ok(session)
     }
@@ -86,6 +93,11 @@ impl Session {
         session.batch(SETTINGS, CANNOT_SET_UP).await?;
         session.set_up().await?;
         Ok(session)
+    }
+
+    /// Makes sure that the server is the one.
+    pub(super) async fn greet(&self, identity: &Identity) -> Result<()> {
+        identity.greet(&self.client, SETTINGS).await.map(|_| ())
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -172,12 +184,33 @@ impl Session {
         Ok(statement)
     }
 
+    /// Rows, as the server sends them.
+    pub(super) async fn copy_out(&self, sql: &str) -> Result<CopyOutStream, tokio_postgres::Error> {
+        self.client.copy_out(sql).await
+    }
+
+    /// Takes rows, as the server wants them. Dropped before it was finished, it takes none.
+    pub(super) async fn copy_in<T: Buf + Send + 'static>(
+        &self,
+        sql: &str,
+    ) -> Result<CopyInSink<T>, tokio_postgres::Error> {
+        self.client.copy_in(sql).await
+    }
+
+    /// Forgets the statements of a move where they have become many: those that name the shard are of no use for another.
+    pub(super) fn forget_statements(&self) {
+        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        if prepared.len() > MOST_PREPARED {
+            prepared.clear();
+        }
+    }
+
     /// Ends a transaction of which nothing shall remain. A session that cannot is closed, which does the same.
     pub(super) async fn roll_back(&self) {
         let _ = self.client.batch_execute("ROLLBACK").await;
     }
 
-    fn failure(&self, error: tokio_postgres::Error, what: &impl Display) -> crate::Error {
+    pub(super) fn failure(&self, error: tokio_postgres::Error, what: &impl Display) -> crate::Error {
         statement_failure(error, what.to_string()).at(&self.at)
     }
 }

@@ -5,7 +5,7 @@ use super::run::{Run, next};
 use super::seal;
 use super::side::Side;
 use super::step::{MovePhase, MoveStep};
-use super::stream::{self, Begin};
+use super::stream::{self, Takes};
 use crate::shard::Epoch;
 use crate::{Error, Result};
 
@@ -30,7 +30,7 @@ impl Run<'_> {
 
         self.begin(MoveStep::StartReverse).await?;
         let (conninfo, name) = (self.conninfo(target, source).await?, &self.names.reverse);
-        stream::subscribe(&conninfo, source, target, name, Begin::Following).await?;
+        stream::subscribe(&conninfo, source, target, name, Takes::WhatIsWrittenThere).await?;
         self.end(MoveStep::StartReverse).await?;
         self.rest(MovePhase::Reversible).await
     }
@@ -88,14 +88,21 @@ impl Run<'_> {
         }
         // Nothing is noted: until it has ended, it can be resumed.
         self.event_begin(MoveStep::DropCopy);
-        self.drop_stream(source, target, &self.names.forward).await?;
-        self.drop_stream(target, source, &self.names.reverse).await?;
-        for epoch in [old, new] {
-            self.drop_schema_if_ours(target, epoch).await?;
-        }
+        self.drop_copy_of_ours().await?;
         unmark(source, &schema_at(self.report.shard, old, &source.name)).await?;
         self.event_end(MoveStep::DropCopy);
         self.rest(MovePhase::Aborted).await
+    }
+
+    /// Drops what was made of a copy that has not become the home, with the streams.
+    pub(super) async fn drop_copy_of_ours(&self) -> Result<()> {
+        let (source, target) = (&self.source, &self.target);
+        self.drop_stream(source, target, &self.names.forward).await?;
+        self.drop_stream(target, source, &self.names.reverse).await?;
+        for epoch in [self.report.epoch, next(self.report.epoch)?] {
+            self.drop_schema_if_ours(target, epoch).await?;
+        }
+        Ok(())
     }
 
     /// Drops a subscription, then what it has drawn from.

@@ -1,7 +1,12 @@
 //! One of the two servers of a move, with the sessions that a mover has there.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use super::exported::Exporter;
 use super::journal::ServerId;
 use super::names::schema_at;
+use super::programs::Programs;
 use super::session::Session;
 use crate::catalog::Snapshot;
 use crate::config::Dsn;
@@ -22,10 +27,15 @@ pub(super) struct Side {
     pub(super) watch: Session,
     /// Has the rights for slots and subscriptions.
     pub(super) mover: Session,
+    /// Reads the rows of a snapshot, which nothing else can be asked meanwhile.
+    reader: Mutex<Option<Session>>,
+    /// Makes slots with their snapshots.
+    exporter: Mutex<Option<Exporter>>,
     /// The major version of PostgreSQL.
     pub(super) major: i32,
     /// The server as it was when we came.
     pub(super) server: ServerId,
+    pub(super) opened: Instant,
 }
 
 /// Which server it is, and which history of it we see.
@@ -59,9 +69,62 @@ impl Side {
             work,
             watch,
             mover,
+            reader: Mutex::default(),
+            exporter: Mutex::default(),
             major: version.get::<_, i32>(0) / 10_000,
             server,
+            opened: Instant::now(),
         })
+    }
+
+    /// Uses it for another move, if it still leads to the instance that the catalog has.
+    pub(super) async fn take_up(mut self, snapshot: &Snapshot) -> Option<Self> {
+        let record = snapshot.instances.get(&self.name).filter(|record| record.dsn == self.dsn)?;
+        if [&self.work, &self.watch, &self.mover].into_iter().any(Session::is_lost) {
+            return None;
+        }
+        self.identity = snapshot.identity(&self.name, record);
+        self.work.greet(&self.identity).await.ok()?;
+        self.server = read_server(&self.work).await.ok()?;
+        Some(self)
+    }
+
+    /// Gives back all locks. What remains may be used for another move.
+    pub(super) async fn unlock(&self) -> Result<()> {
+        for session in [&self.work, &self.watch, &self.mover] {
+            session.forget_statements();
+        }
+        let unlock = "ROLLBACK; SELECT pg_advisory_unlock_all()";
+        self.work.batch(unlock, "cannot give the shard's lock back").await
+    }
+
+    /// A psql for slots with their snapshots.
+    pub(super) fn open_exporter(
+        &self,
+        programs: &Programs,
+        connector: &Connector,
+    ) -> Result<Exporter> {
+        let kept = self.exporter.lock().unwrap_or_else(PoisonError::into_inner).take();
+        kept.map_or_else(|| Exporter::open(programs, connector, self), Ok)
+    }
+
+    /// Keeps one that has done its work.
+    pub(super) fn keep_exporter(&self, exporter: Exporter) {
+        *self.exporter.lock().unwrap_or_else(PoisonError::into_inner) = Some(exporter);
+    }
+
+    /// A session of its own to read rows with: one that is given up is closed, however many rows are on their way.
+    pub(super) async fn open_reader(&self, connector: &Connector) -> Result<Session> {
+        let kept = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match kept {
+            Some(kept) => Ok(kept),
+            None => Session::open(connector, &self.dsn, &self.identity, Role::Owner).await,
+        }
+    }
+
+    /// Keeps one that has done its work.
+    pub(super) fn keep_reader(&self, reader: Session) {
+        *self.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(reader);
     }
 
     /// Takes the shard's lock, which ends with the session that it is held by. So whoever has it knows that what the holder

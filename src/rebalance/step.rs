@@ -31,15 +31,17 @@ pub enum MoveStep {
     /// Makes the table `howdah_move` in the source's schema. *After*: migrations keep away until the move has ended, also
     /// while no mover runs.
     MarkShard,
-    /// Makes the schema on the target, with primary keys, sealed: its sequences give nothing and its guards refuse every
-    /// write but replication's. *After*: a copy exists that nobody can take for the home.
-    CopySchema,
-    /// Makes the publication of all tables by name, and the slot, on the source. *After*: the source keeps all WAL that the
-    /// target lacks.
+    /// Makes the publication of all tables by name, and the slot, on the source, and holds the snapshot of the slot's position.
+    /// *After*: the source keeps all WAL that the snapshot lacks.
     Publish,
-    /// Makes the subscription on the target and waits for the initial copy of all tables. *After*: the target has every row,
-    /// and follows.
+    /// Begins the transaction on the target that makes the schema. *After*: there are tables for the rows, which nobody else sees.
+    CopySchema,
+    /// Copies the rows of the snapshot, makes the primary keys, and seals the copy: its sequences give nothing and its guards
+    /// refuse every write but replication's. *After*, by one commit: a copy exists that has every row of the snapshot, and that
+    /// nobody can take for the home.
     CopyRows,
+    /// Makes the subscription on the target, from the slot's position on. *After*: the copy follows.
+    Follow,
     /// Makes the other indexes, constraints and triggers on the target. *After*: both schemas are the same.
     BuildIndexes,
     /// Makes the publication and the slot of the reverse stream on the target. *After*: what is written there later will be
@@ -127,14 +129,15 @@ pub enum MovePhase {
 
 impl MoveStep {
     /// All steps, in their order.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::LockServers,
         Self::Preflight,
         Self::Journal,
         Self::MarkShard,
-        Self::CopySchema,
         Self::Publish,
+        Self::CopySchema,
         Self::CopyRows,
+        Self::Follow,
         Self::BuildIndexes,
         Self::PrepareReverse,
         Self::Verify,
@@ -168,9 +171,10 @@ impl MoveStep {
             Self::Preflight => "preflight",
             Self::Journal => "journal",
             Self::MarkShard => "mark shard",
-            Self::CopySchema => "copy schema",
             Self::Publish => "publish",
+            Self::CopySchema => "copy schema",
             Self::CopyRows => "copy rows",
+            Self::Follow => "follow",
             Self::BuildIndexes => "build indexes",
             Self::PrepareReverse => "prepare reverse",
             Self::Verify => "verify",
@@ -208,9 +212,10 @@ impl MoveStep {
         match self {
             Self::LockServers | Self::Preflight | Self::Journal => MovePhase::Preflight,
             Self::MarkShard
-            | Self::CopySchema
             | Self::Publish
+            | Self::CopySchema
             | Self::CopyRows
+            | Self::Follow
             | Self::BuildIndexes
             | Self::PrepareReverse => MovePhase::Copy,
             Self::Verify => MovePhase::Verify,

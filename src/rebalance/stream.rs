@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use tokio_postgres::types::PgLsn;
 
 use super::journal::Journal;
-use super::names::{MARK_TABLE, ident, literal};
+use super::names::{MARK_TABLE, ident, literal, temporary};
 use super::relations::Relations;
 use super::side::Side;
 use crate::connect::Connector;
@@ -23,13 +23,13 @@ const LOOK_AT_ONCE: Duration = Duration::from_millis(10);
 /// How long a slot may be in use by the walsender of a subscription that is gone.
 const RELEASE: Duration = Duration::from_secs(10);
 
-/// How a subscription begins.
+/// What a subscription takes of that which comes after its slot's position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Begin {
-    /// With a copy of all rows.
-    Copying,
-    /// With what comes after the slot's position, and nothing that was itself replicated.
-    Following,
+pub(super) enum Takes {
+    /// All of it.
+    All,
+    /// Nothing that was itself replicated.
+    WhatIsWrittenThere,
 }
 
 /// Makes the publication of all tables, by name, the marks' included.
@@ -52,13 +52,25 @@ pub(super) async fn publish(
 
 /// Makes the slot. It waits for every transaction that writes on that server to end.
 pub(super) async fn make_slot(from: &Side, name: &str) -> Result<()> {
-    const IS_THERE: &str = "SELECT FROM pg_replication_slots WHERE slot_name = $1";
     const MAKE: &str = "SELECT pg_create_logical_replication_slot($1, 'pgoutput')";
 
-    if from.mover.opt(IS_THERE, &[&name], "cannot look for the slot").await?.is_some() {
+    if has_slot(from, name).await? {
         return Ok(());
     }
     from.mover.one(MAKE, &[&name], "cannot make the replication slot").await.map(|_| ())
+}
+
+/// Makes a slot that begins where another one does.
+pub(super) async fn copy_slot(from: &Side, other: &str, name: &str) -> Result<()> {
+    const COPY: &str = "SELECT pg_copy_logical_replication_slot($1, $2, false)";
+
+    from.mover.one(COPY, &[&other, &name], "cannot make the replication slot").await.map(|_| ())
+}
+
+pub(super) async fn has_slot(from: &Side, name: &str) -> Result<bool> {
+    const IS_THERE: &str = "SELECT FROM pg_replication_slots WHERE slot_name = $1";
+
+    Ok(from.mover.opt(IS_THERE, &[&name], "cannot look for the slot").await?.is_some())
 }
 
 /// How a server reaches the other as a subscriber. PostgreSQL stores it, for superusers alone to see.
@@ -80,27 +92,26 @@ pub(super) async fn conninfo(
     connector.conninfo_for_servers(peer_dsn.as_ref().unwrap_or(&from.dsn), !row.get::<_, bool>(0))
 }
 
-/// Makes the subscription. `conninfo` is how the one server reaches the other.
+/// Makes the subscription, to what comes after the slot's position. `conninfo` is how the one server reaches the other.
 pub(super) async fn subscribe(
     conninfo: &str,
     to: &Side,
     from: &Side,
     name: &str,
-    begin: Begin,
+    takes: Takes,
 ) -> Result<()> {
     if oid(to, name).await?.is_some() {
         return Ok(());
     }
-    let copy_data = begin == Begin::Copying;
     // From 16 on the publisher leaves out what it has itself received from elsewhere; before, the slot's position must do.
-    let origin = if begin == Begin::Following && to.major >= 16 && from.major >= 16 {
+    let origin = if takes == Takes::WhatIsWrittenThere && to.major >= 16 && from.major >= 16 {
         ", origin = none"
     } else {
         ""
     };
     let sql = format!(
         "CREATE SUBSCRIPTION {name} CONNECTION {conninfo} PUBLICATION {name} \
-         WITH (create_slot = false, slot_name = {slot}, copy_data = {copy_data}, streaming = on{origin})",
+         WITH (create_slot = false, slot_name = {slot}, copy_data = false, streaming = on{origin})",
         name = ident(name),
         conninfo = literal(conninfo),
         slot = literal(name),
@@ -108,7 +119,7 @@ pub(super) async fn subscribe(
     to.mover.batch(&sql, format!("cannot subscribe to {}", from.name)).await
 }
 
-/// How many tables a subscription has, and how many of them are copied and follow.
+/// How many tables a subscription has, and how many of them follow.
 pub(super) async fn readiness(to: &Side, name: &str) -> Result<(i64, i64)> {
     const STATES: &str = "SELECT count(*), count(*) FILTER (WHERE r.srsubstate = 'r') \
         FROM pg_subscription s JOIN pg_subscription_rel r ON r.srsubid = s.oid \
@@ -118,26 +129,17 @@ pub(super) async fn readiness(to: &Side, name: &str) -> Result<(i64, i64)> {
     Ok((row.get(0), row.get(1)))
 }
 
-/// How many tables of a subscription follow, and how many are copied up to a point that the stream has still to pass.
-pub(super) async fn copied(to: &Side, name: &str) -> Result<(i64, i64)> {
-    const STATES: &str = "SELECT count(*) FILTER (WHERE r.srsubstate = 'r'), count(*) FILTER (WHERE r.srsubstate = 's') \
-        FROM pg_subscription s JOIN pg_subscription_rel r ON r.srsubid = s.oid \
-        WHERE s.subname = $1 AND s.subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())";
+/// Where to look when a stream stands still.
+async fn trouble(to: &Side) -> String {
+    const ERRORS: &str = "SELECT subname::text FROM pg_stat_subscription_stats \
+        WHERE apply_error_count > 0 AND starts_with(subname, 'howdah_') ORDER BY subid DESC LIMIT 1";
 
-    let row = to.watch.one(STATES, &[&name], "cannot look at the subscription").await?;
-    Ok((row.get(0), row.get(1)))
-}
-
-/// Why a stream may stand still, as far as its server says.
-pub(super) async fn trouble(to: &Side, name: &str) -> String {
-    const ERRORS: &str = "SELECT coalesce(sum(apply_error_count + sync_error_count), 0)::bigint \
-        FROM pg_stat_subscription_stats WHERE subname = $1";
-
-    match to.watch.one(ERRORS, &[&name], "").await.map(|row| row.get::<_, i64>(0)) {
-        Ok(0) => format!("see pg_stat_subscription on {}", to.name),
-        Ok(errors) => {
-            format!("the subscription had {errors} errors: the log of {} says which", to.name)
+    match to.watch.opt(ERRORS, &[], "").await {
+        Ok(Some(row)) => {
+            let name: String = row.get(0);
+            format!("the subscription {name} had errors: the log of {} says which", to.name)
         }
+        Ok(None) => format!("see pg_stat_subscription on {}", to.name),
         Err(error) => error.to_string(),
     }
 }
@@ -148,23 +150,19 @@ pub(super) async fn unsubscribe(to: &Side, name: &str) -> Result<()> {
         return Ok(());
     }
     let name = ident(name);
-    let sql = [
-        format!("ALTER SUBSCRIPTION {name} DISABLE"),
-        format!("ALTER SUBSCRIPTION {name} SET (slot_name = NONE)"),
-        format!("DROP SUBSCRIPTION {name}"),
-    ];
-    for statement in sql {
-        // Each by itself: dropping one with tables that were not ready refuses to run in a transaction.
-        to.mover.batch(&statement, "cannot drop the subscription").await?;
-    }
-    Ok(())
+    let sql = format!(
+        "ALTER SUBSCRIPTION {name} DISABLE; ALTER SUBSCRIPTION {name} SET (slot_name = NONE); \
+         DROP SUBSCRIPTION {name}"
+    );
+    to.mover.batch(&sql, "cannot drop the subscription").await
 }
 
-/// Drops a slot once nobody uses it, and with it those that the copy of single tables had.
+/// Drops a slot once nobody uses it, and waits for the end of the temporary one that it may have been made of.
 pub(super) async fn drop_slot(from: &Side, name: &str) -> Result<()> {
     const DROP: &str = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
         WHERE slot_name = $1 AND active_pid IS NULL";
-    const IN_USE: &str = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1";
+    const IN_USE: &str = "SELECT active_pid FROM pg_replication_slots WHERE slot_name IN ($1, $2) \
+        ORDER BY active_pid LIMIT 1";
     const END: &str = "SELECT pg_terminate_backend($1)";
     const WHAT: &str = "cannot drop the replication slot";
 
@@ -172,7 +170,7 @@ pub(super) async fn drop_slot(from: &Side, name: &str) -> Result<()> {
     loop {
         // Between the look and the drop somebody may have taken it.
         let dropped = from.mover.rows(DROP, &[&name], WHAT).await;
-        match from.mover.opt(IN_USE, &[&name], WHAT).await?.map(|row| row.get::<_, Option<i32>>(0))
+        match from.mover.opt(IN_USE, &[&name, &temporary(name)], WHAT).await?.map(|row| row.get::<_, Option<i32>>(0))
         {
             None => return Ok(()),
             Some(Some(pid)) if began.elapsed() > RELEASE / 2 => {
@@ -224,7 +222,9 @@ pub(super) async fn mark(
     patience: Duration,
 ) -> Result<(i64, Duration)> {
     let began = Instant::now();
-    let mark = write_mark(from, schema, id).await?;
+    let write =
+        format!("UPDATE {schema}.{MARK_TABLE} SET mark = mark + 1 WHERE move = $1 RETURNING mark");
+    let mark: i64 = from.watch.one(&write, &[&id], "cannot write the mark").await?.get(0);
     let read = format!("SELECT FROM {schema}.{MARK_TABLE} WHERE move = $1 AND mark >= $2");
     loop {
         let seen = to.watch.opt(&read, &[&id, &mark], "cannot look for the mark").await?;
@@ -236,20 +236,14 @@ pub(super) async fn mark(
             return Err(Error::new(
                 Kind::Timeout,
                 format!("{} is more than {patience:?} behind {}", to.name, from.name),
-            ));
+            )
+            .hint(trouble(to).await));
         }
         if waited > LOOK_AT_ONCE {
             // The longer it takes, the less a look more matters.
             sleep((waited / 20).min(LOOK_AGAIN)).await;
         }
     }
-}
-
-/// Writes the next mark at home.
-pub(super) async fn write_mark(from: &Side, schema: &str, id: i64) -> Result<i64> {
-    let write =
-        format!("UPDATE {schema}.{MARK_TABLE} SET mark = mark + 1 WHERE move = $1 RETURNING mark");
-    Ok(from.watch.one(&write, &[&id], "cannot write the mark").await?.get(0))
 }
 
 async fn oid(to: &Side, name: &str) -> Result<Option<u32>> {

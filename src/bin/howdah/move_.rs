@@ -1,7 +1,6 @@
 //! `howdah move`: shards to another instance, live.
 
 use clap::Args;
-use futures_util::stream::{self, StreamExt};
 use howdah::{Error, InstanceName, MoveEvent, MoveReport, Mover, ShardId};
 use tokio::signal::ctrl_c;
 
@@ -16,11 +15,12 @@ use crate::progress::Progress;
 interrupted and run again at any time: Ctrl-C puts everything back, or, once a shard has left, brings it to its rest. \
 The old copy is kept up to date, so that the move can be undone, until `howdah moves finish`.
 
-pg_dump of the source's version or newer is looked for on PATH and in HOWDAH_PG_BIN.
+pg_dump and psql of the source's version or newer are looked for on PATH and in HOWDAH_PG_BIN.
 
 Examples:
   howdah move 5 --to pg2
   howdah move 5 9 12 --to pg2 --parallel 2
+  howdah move 5 --to pg2 --rate 20
   howdah moves finish 5"
 )]
 pub(crate) struct Move {
@@ -33,6 +33,9 @@ pub(crate) struct Move {
     /// Shards at once
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     parallel: u16,
+    /// Copy rows no faster than this, in MB a second, all shards together
+    #[arg(long, value_name = "MB/S", value_parser = rate)]
+    rate: Option<u64>,
     /// Keep no way back: drop the old copy as soon as the shard has left
     #[arg(long)]
     no_reverse: bool,
@@ -47,15 +50,22 @@ pub(crate) async fn run(command: Move, context: &Context) -> Result<()> {
     let config = context.config()?;
     let progress = Progress::new(&context.output);
     let told = progress.clone();
-    let mover = Mover::new(&config)?
+    let mut mover = Mover::new(&config)?
         .reverse(!command.no_reverse)
         .on_event(move |event: &MoveEvent| told.tell(event));
-    let moving = async {
-        let each = shards.iter().map(|shard| async { (*shard, mover.run(*shard, &to).await) });
-        stream::iter(each).buffer_unordered(command.parallel.into()).collect::<Vec<_>>().await
-    };
+    if let Some(rate) = command.rate {
+        mover = mover.rate(rate);
+    }
+    let moving = mover.run_all(&shards, &to, command.parallel.into());
     let moved = or_stop(moving, &mover, &progress, context).await?;
     show(moved, context)
+}
+
+/// Megabytes, as bytes.
+fn rate(text: &str) -> Result<u64, String> {
+    let megabytes = text.parse::<f64>().ok().filter(|rate| rate.is_finite() && *rate > 0.0);
+    let bytes = megabytes.map(|megabytes| (megabytes * 1e6).ceil() as u64);
+    bytes.ok_or_else(|| format!("{text:?} is not a number of megabytes above 0"))
 }
 
 /// Waits for work on moves, or for Ctrl-C.

@@ -1,0 +1,105 @@
+//! The rows of a table on their way from one server to the other.
+
+use std::pin::pin;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{SinkExt, TryStreamExt};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::names::ident;
+use super::session::Session;
+use crate::error::Kind;
+use crate::{Error, Result};
+
+/// How many bytes are handed on at once: enough that handing on costs nothing, and few enough for any limit.
+const PORTION: usize = 64 << 10;
+/// How long rows may stand still before the copy is given up.
+const STANDSTILL: Duration = Duration::from_secs(60);
+
+/// How fast rows may go, all copies of a mover together.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    bytes_per_second: Option<u64>,
+    /// When what was let through until now is due.
+    next: Mutex<Option<Instant>>,
+}
+
+impl Pace {
+    pub(super) fn limited_to(bytes_per_second: u64) -> Self {
+        Self { bytes_per_second: Some(bytes_per_second.max(1)), next: Mutex::default() }
+    }
+
+    /// Waits until so many bytes more may go.
+    async fn allow(&self, bytes: usize) {
+        let Some(rate) = self.bytes_per_second else { return };
+        let due = {
+            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            let due = next.map_or(now, |next| next.max(now));
+            *next = Some(due + Duration::from_secs_f64(bytes as f64 / rate as f64));
+            due
+        };
+        sleep_until(due).await;
+    }
+}
+
+/// How much of a table has been handed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Poured {
+    pub(super) rows: u64,
+    pub(super) bytes: u64,
+}
+
+/// Copies the rows that `from` sees of a table into that of `to`, which was made in its transaction. Text, which every type and
+/// every version understands. `progress` is told after each portion.
+pub(super) async fn pour(
+    from: &Session,
+    to: &Session,
+    table: &str,
+    columns: &[String],
+    pace: &Pace,
+    mut progress: impl AsyncFnMut(Poured) -> Result<()>,
+) -> Result<Poured> {
+    let columns: Vec<_> = columns.iter().map(|column| ident(column)).collect();
+    let columns = columns.join(", ");
+    let what = format!("cannot copy the rows of {table}");
+    let failed = |session: &Session, error| session.failure(error, &what);
+    let stood_still = || Error::new(Kind::Timeout, format!("{what}: nothing came for {STANDSTILL:?}"));
+
+    let (out, into) = (
+        format!("COPY {table} ({columns}) TO STDOUT"),
+        format!("COPY {table} ({columns}) FROM STDIN (FREEZE)"),
+    );
+    let out = timeout(STANDSTILL, from.copy_out(&out)).await.map_err(|_| stood_still())?;
+    let mut rows = pin!(out.map_err(|error| failed(from, error))?);
+    let mut sink = pin!(to.copy_in::<Bytes>(&into).await.map_err(|error| failed(to, error))?);
+
+    let mut poured = Poured::default();
+    let mut is_over = false;
+    while !is_over {
+        let mut portion = BytesMut::with_capacity(PORTION);
+        let fill = async {
+            while portion.len() < PORTION {
+                // One message is one row.
+                let Some(row) = rows.try_next().await? else { return Ok(true) };
+                poured.rows += 1;
+                portion.extend_from_slice(&row);
+            }
+            Ok(false)
+        };
+        let filled = timeout(STANDSTILL, fill).await.map_err(|_| stood_still())?;
+        is_over = filled.map_err(|error| failed(from, error))?;
+        poured.bytes += portion.len() as u64;
+        pace.allow(portion.len()).await;
+        let sent = timeout(STANDSTILL, sink.send(portion.freeze())).await;
+        sent.map_err(|_| stood_still())?.map_err(|error| failed(to, error))?;
+        progress(poured).await?;
+    }
+    let taken = sink.finish().await.map_err(|error| failed(to, error))?;
+    if taken != poured.rows {
+        return Err(Error::system(format!("{what}: {} were read and {taken} taken", poured.rows)));
+    }
+    Ok(poured)
+}
