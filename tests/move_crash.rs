@@ -100,8 +100,10 @@ async fn a_move_that_died_before_the_shard_left_is_aborted_without_a_trace() -> 
     let to = InstanceName::new("pg1")?;
     for (step, after) in [
         (MoveStep::MarkShard, false),
+        (MoveStep::Publish, true),
         (MoveStep::CopySchema, true),
         (MoveStep::CopyRows, false),
+        (MoveStep::Follow, false),
         (MoveStep::PrepareReverse, true),
         (MoveStep::RenameTarget, true),
     ] {

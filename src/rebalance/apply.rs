@@ -22,32 +22,33 @@ impl Mover {
         to: &InstanceName,
         parallel: usize,
     ) -> Vec<Moved> {
-        let _at_work = self.kept.at_work();
-        self.expect(shards.iter().copied()).await;
-        let moving = shards.iter().map(|shard| async { (*shard, self.run(*shard, to).await) });
-        stream::iter(moving).buffer_unordered(parallel.max(1)).collect().await
-    }
-
-    /// These shards are to be moved soon, from where they are now.
-    async fn expect(&self, shards: impl Iterator<Item = ShardId>) {
-        // Where the catalog does not answer, the moves say so.
-        let Ok(snapshot) = self.snapshot().await else { return };
-        let homes = shards.filter_map(|shard| snapshot.map.home(shard).ok());
-        let wanted =
-            |home: &Home| Wanted { instance: home.instance().clone(), schema: home.schema() };
-        self.kept.dumps.expect(homes.map(wanted));
+        let moves = shards.iter().map(|shard| (*shard, to.clone()));
+        self.move_each(moves.collect(), parallel).await
     }
 
     /// Makes the moves of a plan, up to `parallel` at once, the largest first. Stopped half-way, planning again goes on
     /// from there.
     pub async fn carry_out(&self, plan: &RebalancePlan, parallel: usize) -> Vec<Moved> {
+        let moves = plan.moves.iter().map(|planned| (planned.shard, planned.to.clone()));
+        self.move_each(moves.collect(), parallel).await
+    }
+
+    async fn move_each(&self, moves: Vec<(ShardId, InstanceName)>, parallel: usize) -> Vec<Moved> {
         let _at_work = self.kept.at_work();
-        self.expect(plan.moves.iter().map(|planned| planned.shard)).await;
-        let moving = plan
-            .moves
-            .iter()
-            .map(|planned| async { (planned.shard, self.run(planned.shard, &planned.to).await) });
+        self.expect(&moves).await;
+        let moving =
+            moves.into_iter().map(|(shard, to)| async move { (shard, self.run(shard, &to).await) });
         stream::iter(moving).buffer_unordered(parallel.max(1)).collect().await
+    }
+
+    /// These shards are to be moved soon, from where they are now.
+    async fn expect(&self, moves: &[(ShardId, InstanceName)]) {
+        // Where the catalog does not answer, the moves say so.
+        let Ok(snapshot) = self.snapshot().await else { return };
+        let homes = moves.iter().filter_map(|(shard, _)| snapshot.map.home(*shard).ok());
+        let wanted =
+            |home: &Home| Wanted { instance: home.instance().clone(), schema: home.schema() };
+        self.kept.dumps.expect(homes.map(wanted));
     }
 
     /// Goes on with every move that was interrupted, one after the other.

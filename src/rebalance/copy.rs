@@ -51,8 +51,7 @@ impl Run<'_> {
             let dump = if found == bare {
                 self.dump(&programs, schema).await?
             } else {
-                let mut exporter =
-                    self.source.open_exporter(&programs, &self.mover.connector)?;
+                let mut exporter = self.source.open_exporter(&programs, &self.mover.connector)?;
                 let publish = self.publish(&mut exporter, schema, relations);
                 let (dump, snapshot) = try_join!(self.dump(&programs, schema), publish)?;
                 self.copy_rows(schema, relations, &dump, (exporter, snapshot)).await?;
@@ -191,41 +190,35 @@ impl Run<'_> {
         exporter.release(&self.names.forward).await?;
         self.source.keep_exporter(exporter);
         let rows = reader.rows(TABLES, &[&schema], "cannot read the shard's tables").await?;
-        let table = |row: &tokio_postgres::Row| (row.get::<_, String>(0), (row.get(1), row.get(2)));
-        let tables: BTreeMap<String, (i64, Vec<String>)> = rows.iter().map(table).collect();
-        let size = |size: &i64| u64::try_from(*size).unwrap_or(0);
-        let of_bytes = tables.values().map(|(bytes, _)| size(bytes)).sum();
+        let table = |row: &tokio_postgres::Row| {
+            let bytes = u64::try_from(row.get::<_, i64>(1)).unwrap_or(0);
+            (row.get::<_, String>(0), (bytes, row.get::<_, Vec<String>>(2)))
+        };
+        let tables: BTreeMap<_, _> = rows.iter().map(table).collect();
 
-        let mut done = Poured::default();
-        let (mut told, mut told_journal) = (None::<Instant>, Instant::now());
+        let mut progress = Progress {
+            run: self,
+            of_bytes: tables.values().map(|(bytes, _)| *bytes).sum(),
+            done: Poured::default(),
+            bytes: 0,
+            told: None,
+            told_journal: Instant::now(),
+        };
         let named = relations.with_rows().map(|table| table.name.as_str()).chain([MARK_TABLE]);
         for name in named {
             let (bytes, columns) = tables.get(name).ok_or_else(|| {
                 Error::refused(format!("the table {name} was dropped during the move"))
                     .hint("abort the move, then begin it anew")
             })?;
-            let table = super::relations::of(schema, name);
-            let progress = async |poured: Poured| {
-                // A row takes more on disk than on its way, or less; a table that is done is done.
-                let (rows, bytes) = (done.rows + poured.rows, poured.bytes.min(size(bytes)));
-                let bytes = done.bytes + bytes;
-                if told.is_none_or(|told| told.elapsed() > TELL) {
-                    self.event(MoveStep::CopyRows, MoveNews::Progress { rows, bytes, of_bytes });
-                    told = Some(Instant::now());
-                }
-                if told_journal.elapsed() > TELL_JOURNAL {
-                    self.journal.set_progress(&self.report, rows, bytes).await?;
-                    told_journal = Instant::now();
-                }
-                Ok(())
-            };
-            let work = &self.target.work;
-            let poured = pour(&reader, work, &table, columns, &self.mover.pace, progress).await?;
-            done.rows += poured.rows;
-            done.bytes += size(bytes);
+            progress.bytes = *bytes;
+            let (table, pace) = (super::relations::of(schema, name), &self.mover.pace);
+            let poured =
+                pour(&reader, &self.target.work, &table, columns, pace, &mut progress).await?;
+            progress.done.rows += poured.rows;
+            progress.done.bytes += bytes;
         }
-        let Poured { rows, bytes } = done;
-        self.event(MoveStep::CopyRows, MoveNews::Progress { rows, bytes, of_bytes });
+        progress.tell_now(Poured::default());
+        let rows = progress.done.rows;
         reader.batch("COMMIT", "cannot end the snapshot").await?;
         self.source.keep_reader(reader);
         Ok(rows)
@@ -285,6 +278,47 @@ impl Run<'_> {
 
         let row = side.watch.one(SIZE, &[&schema], "cannot ask for the shard's size").await?;
         Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
+    }
+}
+
+/// How far the copy of a shard's rows is, and who is told.
+pub(super) struct Progress<'a> {
+    run: &'a Run<'a>,
+    /// What all tables take on disk.
+    of_bytes: u64,
+    /// The rows of the tables that are done, and what these take on disk.
+    done: Poured,
+    /// What the table that is copied now takes there.
+    bytes: u64,
+    told: Option<Instant>,
+    told_journal: Instant,
+}
+
+impl Progress<'_> {
+    /// So much of the table is on its way.
+    pub(super) async fn tell(&mut self, poured: Poured) -> Result<()> {
+        if self.told.is_none_or(|told| told.elapsed() > TELL) {
+            self.tell_now(poured);
+            self.told = Some(Instant::now());
+        }
+        if self.told_journal.elapsed() > TELL_JOURNAL {
+            let Poured { rows, bytes } = self.with(poured);
+            self.run.journal.set_progress(&self.run.report, rows, bytes).await?;
+            self.told_journal = Instant::now();
+        }
+        Ok(())
+    }
+
+    fn tell_now(&self, poured: Poured) {
+        let Poured { rows, bytes } = self.with(poured);
+        let news = MoveNews::Progress { rows, bytes, of_bytes: self.of_bytes };
+        self.run.event(MoveStep::CopyRows, news);
+    }
+
+    /// A row takes more on disk than on its way, or less; a table that is done is done.
+    fn with(&self, poured: Poured) -> Poured {
+        let bytes = self.done.bytes + poured.bytes.min(self.bytes);
+        Poured { rows: self.done.rows + poured.rows, bytes }
     }
 }
 

@@ -131,12 +131,7 @@ impl Dumps {
     }
 
     /// Makes what is wanted and expected of a server.
-    async fn answer(
-        &self,
-        programs: &Programs,
-        connector: &Connector,
-        from: &Side,
-    ) -> Result<()> {
+    async fn answer(&self, programs: &Programs, connector: &Connector, from: &Side) -> Result<()> {
         let (waiting, ahead): (Vec<_>, Vec<_>) = {
             let mut asked = self.asked();
             asked.waiting.retain(|(_, tell)| !tell.is_closed());
@@ -399,7 +394,8 @@ mod tests {
 
     #[test]
     fn a_schema_alone_gets_everything() {
-        let alone = TEXT.replace("Schema: b", "Schema: a").replace("SCHEMA b", "SCHEMA a");
+        let alone = TEXT.replace("Name: b;", "Name: a;").replace("Schema: b", "Schema: a");
+        let alone = alone.replace("SCHEMA b", "SCHEMA a");
         let dump = &cut(&alone, &["a".into()])["a"];
         let (_, all) = dump.split(&[]);
         assert_eq!(dump.before.matches("CREATE").count() + all.matches("CREATE").count(), 5);

@@ -528,3 +528,31 @@ impl fmt::Debug for Mover {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::RebalancePlan;
+    use super::*;
+
+    /// Compiles only if they can be spawned on any runtime.
+    #[allow(dead_code)]
+    fn all_can_be_spawned(
+        mover: &Mover,
+        [shard, shards]: [&[ShardId]; 2],
+        to: &InstanceName,
+        id: MoveId,
+        plan: &RebalancePlan,
+    ) {
+        fn can_be_spawned(_: impl Send) {}
+
+        can_be_spawned(mover.run(shard[0], to));
+        can_be_spawned(mover.run_all(shards, to, 2));
+        can_be_spawned(mover.carry_out(plan, 2));
+        can_be_spawned(mover.resume(id));
+        can_be_spawned(mover.resume_all());
+        can_be_spawned(mover.roll_back(id));
+        can_be_spawned(mover.finish(id));
+        can_be_spawned(mover.abort(id));
+        can_be_spawned(mover.verify(shard[0]));
+    }
+}

@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, TryStreamExt};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::copy::Progress;
 use super::names::ident;
 use super::session::Session;
 use crate::error::Kind;
@@ -53,20 +54,21 @@ pub(super) struct Poured {
 }
 
 /// Copies the rows that `from` sees of a table into that of `to`, which was made in its transaction. Text, which every type and
-/// every version understands. `progress` is told after each portion.
+/// every version understands. `progress` is told of each portion.
 pub(super) async fn pour(
     from: &Session,
     to: &Session,
     table: &str,
     columns: &[String],
     pace: &Pace,
-    mut progress: impl AsyncFnMut(Poured) -> Result<()>,
+    progress: &mut Progress<'_>,
 ) -> Result<Poured> {
     let columns: Vec<_> = columns.iter().map(|column| ident(column)).collect();
     let columns = columns.join(", ");
     let what = format!("cannot copy the rows of {table}");
     let failed = |session: &Session, error| session.failure(error, &what);
-    let stood_still = || Error::new(Kind::Timeout, format!("{what}: nothing came for {STANDSTILL:?}"));
+    let stood_still =
+        || Error::new(Kind::Timeout, format!("{what}: nothing came for {STANDSTILL:?}"));
 
     let (out, into) = (
         format!("COPY {table} ({columns}) TO STDOUT"),
@@ -95,7 +97,7 @@ pub(super) async fn pour(
         pace.allow(portion.len()).await;
         let sent = timeout(STANDSTILL, sink.send(portion.freeze())).await;
         sent.map_err(|_| stood_still())?.map_err(|error| failed(to, error))?;
-        progress(poured).await?;
+        progress.tell(poured).await?;
     }
     let taken = sink.finish().await.map_err(|error| failed(to, error))?;
     if taken != poured.rows {

@@ -55,9 +55,9 @@ const ROLE: &str = "\
         WHERE NOT has_database_privilege(current_database(), 'CREATE') \
     UNION ALL SELECT 'role ' || current_user || ' is no member of ' || $1::text || ', as whom rows are read and replicated' \
         WHERE NOT pg_has_role(current_user, $1::text, 'USAGE') \
-    UNION ALL SELECT format('role %1$s has %2$s = %3$s, which would end a long copy: ALTER ROLE %1$s IN DATABASE %4$I SET %2$s = 0', \
+    UNION ALL SELECT format('role %1$s has %2$s = %3$s, which would end what follows a copy: ALTER ROLE %1$s IN DATABASE %4$I SET %2$s = 0', \
             current_user, name, reset_val, current_database()) \
-        FROM pg_settings WHERE name IN ('statement_timeout', 'transaction_timeout') AND reset_val <> '0'";
+        FROM pg_settings WHERE name = 'transaction_timeout' AND reset_val <> '0'";
 
 const OWNER: &str = "SELECT current_user::text";
 

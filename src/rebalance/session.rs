@@ -34,9 +34,10 @@ const SETTINGS: &str = "SET tcp_keepalives_idle = 15; SET tcp_keepalives_interva
 /// What is done for a mover that is gone ends within a second, and its locks with it. Not every platform can tell.
 const NOTICE: &str = "SET client_connection_check_interval = '1s'";
 
-/// What is done is on disk when it is said to be done; who asked for more keeps that.
+/// What is done is on disk when it is said to be done; who asked for more keeps that. And from 17 on there is one more limit.
 const DURABLE: &str = "SELECT set_config('synchronous_commit', 'on', false) \
-    WHERE current_setting('synchronous_commit') IN ('off', 'local')";
+    WHERE current_setting('synchronous_commit') IN ('off', 'local'); \
+    SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout' AND setting <> '0'";
 
 /// How many statements a session keeps from one move to the next.
 const MOST_PREPARED: usize = 200;
@@ -210,7 +211,11 @@ impl Session {
         let _ = self.client.batch_execute("ROLLBACK").await;
     }
 
-    pub(super) fn failure(&self, error: tokio_postgres::Error, what: &impl Display) -> crate::Error {
+    pub(super) fn failure(
+        &self,
+        error: tokio_postgres::Error,
+        what: &impl Display,
+    ) -> crate::Error {
         statement_failure(error, what.to_string()).at(&self.at)
     }
 }

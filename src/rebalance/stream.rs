@@ -170,7 +170,11 @@ pub(super) async fn drop_slot(from: &Side, name: &str) -> Result<()> {
     loop {
         // Between the look and the drop somebody may have taken it.
         let dropped = from.mover.rows(DROP, &[&name], WHAT).await;
-        match from.mover.opt(IN_USE, &[&name, &temporary(name)], WHAT).await?.map(|row| row.get::<_, Option<i32>>(0))
+        match from
+            .mover
+            .opt(IN_USE, &[&name, &temporary(name)], WHAT)
+            .await?
+            .map(|row| row.get::<_, Option<i32>>(0))
         {
             None => return Ok(()),
             Some(Some(pid)) if began.elapsed() > RELEASE / 2 => {
