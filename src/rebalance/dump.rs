@@ -275,31 +275,35 @@ const ENTRY: &str = "-- TOC entry ";
 /// The OID of pg_constraint, which is the same everywhere.
 const CONSTRAINT: &str = "(class 2606 OID ";
 
+/// A thing in a dump.
+struct Entry<'a> {
+    schema: &'a str,
+    /// What it is, in the words of pg_dump.
+    kind: &'a str,
+    text: &'a str,
+}
+
 /// Cuts a dump where the comments of pg_dump say that something else begins, and gives each schema what is its.
 fn cut(text: &str, schemas: &[String]) -> BTreeMap<String, Dump> {
-    let mut dumps: BTreeMap<String, Dump> =
-        schemas.iter().map(|schema| (schema.clone(), Dump::default())).collect();
-    let (preamble, entries) = entries(text);
-    for dump in dumps.values_mut() {
-        dump.before.push_str(preamble);
-    }
+    let (preamble, entries) = entries(text, schemas);
+    let new =
+        |schema: &String| (schema.clone(), Dump { before: preamble.to_owned(), after: Vec::new() });
+    let mut dumps: BTreeMap<String, Dump> = schemas.iter().map(new).collect();
     let mut is_after = false;
     // What new tables are like is told where it changes, and that may be in another schema's part.
     let mut settings = String::new();
-    let mut told: BTreeMap<String, usize> = BTreeMap::new();
-    for entry in entries {
-        let (entry, changes) = without_settings_at_the_end(entry);
-        let (kind, schema) = kind_and_schema(entry);
+    let mut told: BTreeMap<&str, usize> = BTreeMap::new();
+    for Entry { schema, kind, text } in entries {
+        let (text, changes) = without_settings_at_the_end(text);
         is_after |= AFTER_ROWS.contains(&kind);
-        let is_wanted = |name: &str| schema.is_none_or(|schema| schema == name);
-        for (name, dump) in dumps.iter_mut().filter(|(name, _)| is_wanted(name)) {
+        if let Some(dump) = dumps.get_mut(schema) {
             if is_after && !RIGHTS.contains(&kind) {
-                dump.after.push(Part { constraint: constraint(entry), sql: entry.to_owned() });
+                dump.after.push(Part { constraint: constraint(text), sql: text.to_owned() });
             } else {
-                let told = told.entry(name.clone()).or_default();
+                let told = told.entry(schema).or_default();
                 dump.before.push_str(&settings[*told..]);
                 *told = settings.len();
-                dump.before.push_str(entry);
+                dump.before.push_str(text);
             }
         }
         settings.push_str(&changes);
@@ -307,19 +311,38 @@ fn cut(text: &str, schemas: &[String]) -> BTreeMap<String, Dump> {
     dumps
 }
 
-/// A dump up to its first entry, and its entries.
-fn entries(text: &str) -> (&str, Vec<&str>) {
-    let begins = text.match_indices(ENTRY).map(|(at, _)| at);
-    let mut begins: Vec<_> = begins.filter(|at| is_entry(&text[..*at], &text[*at..])).collect();
-    let preamble = &text[..begins.first().copied().unwrap_or(text.len())];
-    begins.push(text.len());
-    (preamble, begins.windows(2).map(|ends| &text[ends[0]..ends[1]]).collect())
+/// A dump up to its first entry, and its entries. Each belongs to one of the schemas: what seems to begin and says otherwise
+/// is a part of something, such as the body of a function.
+fn entries<'a>(text: &'a str, schemas: &[String]) -> (&'a str, Vec<Entry<'a>>) {
+    let marks = text.match_indices(ENTRY).map(|(at, _)| at);
+    let begins = marks.filter(|at| text[..*at].ends_with("\n--\n"));
+    let described = begins.filter_map(|at| Some((at, kind_and_schema(&text[at..])?)));
+    let described: Vec<_> = described
+        .filter(|(_, (_, schema))| schemas.iter().any(|wanted| wanted == schema))
+        .collect();
+    let ends = described.iter().skip(1).map(|(at, _)| *at).chain([text.len()]);
+    let entries = described.iter().zip(ends).map(|((at, (kind, schema)), end)| Entry {
+        schema,
+        kind,
+        text: &text[*at..end],
+    });
+    let preamble = described.first().map_or(text.len(), |(at, _)| *at);
+    (&text[..preamble], entries.collect())
 }
 
-/// Whether an entry begins between two texts, or only something that says so, such as the body of a function.
-fn is_entry(before: &str, text: &str) -> bool {
+/// What begins here, and the schema that it belongs to.
+fn kind_and_schema(text: &str) -> Option<(&str, &str)> {
     let mut lines = text.lines().skip(1).skip_while(|line| line.starts_with("-- Dependencies: "));
-    before.ends_with("\n--\n") && lines.next().is_some_and(|line| line.starts_with("-- Name: "))
+    let (line, _) = lines.next()?.strip_prefix("-- Name: ")?.rsplit_once("; Owner: ")?;
+    let (line, schema) = line.rsplit_once("; Schema: ")?;
+    let (name, kind) = line.rsplit_once("; Type: ")?;
+    let schema = match (schema, kind) {
+        ("-", "SCHEMA") => name,
+        // A comment on one, or the rights to it.
+        ("-", _) => name.strip_prefix("SCHEMA ")?,
+        (schema, _) => schema,
+    };
+    Some((kind, schema))
 }
 
 /// An entry, and the settings behind it that are meant for what follows.
@@ -335,24 +358,6 @@ fn without_settings_at_the_end(entry: &str) -> (&str, String) {
 fn constraint(entry: &str) -> Option<u32> {
     let (_, oid) = entry.lines().next()?.split_once(CONSTRAINT)?;
     oid.strip_suffix(')')?.parse().ok()
-}
-
-/// The type of an entry, and the schema that it belongs to, if it belongs to one.
-fn kind_and_schema(entry: &str) -> (&str, Option<&str>) {
-    let described = || {
-        let line = entry.lines().find(|line| line.starts_with("-- Name: "))?;
-        let (line, _) = line.rsplit_once("; Owner: ")?;
-        let (line, schema) = line.rsplit_once("; Schema: ")?;
-        let (name, kind) = line.rsplit_once("; Type: ")?;
-        let name = name.strip_prefix("-- Name: ")?;
-        let schema = match (schema, kind) {
-            ("-", "SCHEMA") => Some(name),
-            ("-", _) => name.strip_prefix("SCHEMA "),
-            (schema, _) => Some(schema),
-        };
-        Some((kind, schema))
-    };
-    described().unwrap_or(("", None))
 }
 
 #[cfg(test)]

@@ -105,3 +105,45 @@ pub(super) async fn pour(
     }
     Ok(poured)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pace_is_kept_by_all_together() {
+        let pace = Pace::limited_to(1_000);
+        let began = Instant::now();
+        let one = async {
+            for _ in 0..5 {
+                pace.allow(500).await;
+            }
+        };
+        tokio::join!(one, async {
+            for _ in 0..5 {
+                pace.allow(500).await;
+            }
+        });
+        // The last of ten portions begins when nine are through.
+        let took = began.elapsed();
+        assert!((4_500..4_600).contains(&took.as_millis()), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_not_used_is_not_saved_up() {
+        let pace = Pace::limited_to(1_000);
+        pace.allow(1).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let began = Instant::now();
+        pace.allow(2_000).await;
+        pace.allow(1).await;
+        assert!(began.elapsed() >= Duration::from_secs(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_limit_nothing_waits() {
+        let (pace, began) = (Pace::default(), Instant::now());
+        pace.allow(usize::MAX).await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+}

@@ -34,7 +34,7 @@ pub(crate) struct Move {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     parallel: u16,
     /// Copy rows no faster than this, in MB a second, all shards together
-    #[arg(long, value_name = "MB/S", value_parser = rate)]
+    #[arg(long, value_name = "MB/S", value_parser = megabytes)]
     rate: Option<u64>,
     /// Keep no way back: drop the old copy as soon as the shard has left
     #[arg(long)]
@@ -50,19 +50,25 @@ pub(crate) async fn run(command: Move, context: &Context) -> Result<()> {
     let config = context.config()?;
     let progress = Progress::new(&context.output);
     let told = progress.clone();
-    let mut mover = Mover::new(&config)?
+    let mover = Mover::new(&config)?
         .reverse(!command.no_reverse)
         .on_event(move |event: &MoveEvent| told.tell(event));
-    if let Some(rate) = command.rate {
-        mover = mover.rate(rate);
-    }
+    let mover = at_rate(mover, command.rate);
     let moving = mover.run_all(&shards, &to, command.parallel.into());
     let moved = or_stop(moving, &mover, &progress, context).await?;
     show(moved, context)
 }
 
+/// A mover that copies no faster than that.
+pub(crate) fn at_rate(mover: Mover, rate: Option<u64>) -> Mover {
+    match rate {
+        Some(rate) => mover.rate(rate),
+        None => mover,
+    }
+}
+
 /// Megabytes, as bytes.
-fn rate(text: &str) -> Result<u64, String> {
+pub(crate) fn megabytes(text: &str) -> Result<u64, String> {
     let megabytes = text.parse::<f64>().ok().filter(|rate| rate.is_finite() && *rate > 0.0);
     let bytes = megabytes.map(|megabytes| (megabytes * 1e6).ceil() as u64);
     bytes.ok_or_else(|| format!("{text:?} is not a number of megabytes above 0"))

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::Context;
 use crate::failure::{Failure, Result, some_shards_failed};
-use crate::move_::{or_stop, show};
+use crate::move_::{at_rate, megabytes, or_stop, show};
 use crate::output::{Output, Tone};
 use crate::progress::Progress;
 
@@ -53,6 +53,9 @@ pub(crate) struct Moving {
     /// Shards at once
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     parallel: u16,
+    /// Copy rows no faster than this, in MB a second, all shards together
+    #[arg(long, value_name = "MB/S", value_parser = megabytes)]
+    rate: Option<u64>,
     /// Keep the old copies up to date, so that each move can be undone, until `howdah moves finish`
     #[arg(long)]
     reverse: bool,
@@ -122,6 +125,7 @@ impl Moving {
         let mover = Mover::new(&context.config()?)?
             .reverse(self.reverse)
             .on_event(move |event: &MoveEvent| told.tell(event));
+        let mover = at_rate(mover, self.rate);
         let moving = async {
             for (shard, resumed) in mover.resume_all().await? {
                 if let Err(error) = resumed {
