@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::try_join;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_postgres::types::PgLsn;
 
 use super::hosts::Hosts;
 use super::journal::Change;
@@ -204,10 +205,12 @@ impl Cutover<'_> {
         let fenced = timeout(FENCE, self.fence(relations, findings, &prepared, lock)).await;
         let too_slow = || Error::new(Kind::Timeout, format!("the fence took more than {FENCE:?}"));
         let (sequences, mark) = fenced.map_err(|_| too_slow())??;
-        self.rename_target(&prepared.functions, &sequences).await?;
+        let [_, new] = self.schemas();
+        let opens = sequences::open(&new, &sequences);
+        let position = self.rename_target(&prepared.functions, &opens).await?;
         try_join!(
-            self.prepare_unsealing(relations, "1s"),
-            self.before_closing(target_hosts, mark)
+            self.prepare_unsealing(relations, &opens, "1s"),
+            self.before_closing(target_hosts, mark, position)
         )?;
         self.close_source(&prepared).await
     }
@@ -266,27 +269,36 @@ impl Cutover<'_> {
         let sequences = sequences::read(&from.work, &old, &relations.sequences, &first).await?;
         run.event_end(MoveStep::FenceSequences);
 
-        run.event_begin(MoveStep::GuardSource);
-        let guard =
-            format!("{}{}", sequences::seal(&old, &sequences), seal::guard(&old, relations));
-        from.work.batch(&guard, "cannot guard the shard's tables and sequences").await?;
-        run.event_end(MoveStep::GuardSource);
-
-        run.event_begin(MoveStep::Recheck);
-        self.recheck(relations).await?;
-        run.event_end(MoveStep::Recheck);
-
-        run.event_begin(MoveStep::Drain);
-        let (mark, _) = stream::mark(from, to, &old, run.report.id.get(), FENCE).await?;
-        let pair = Pair { home: from, copy: to, schema: &old, id: run.report.id.get() };
-        if let Some(difference) = pair.compare_hot(findings).await? {
-            return Err(Error::refused(format!("the copies differ: {difference}")));
-        }
-        run.event_end(MoveStep::Drain);
+        // What guards the source counts when it is closed, and until then one may fail as well as the other.
+        let guard = async {
+            run.event_begin(MoveStep::GuardSource);
+            let guard =
+                format!("{}{}", sequences::seal(&old, &sequences), seal::guard(&old, relations));
+            from.work.batch(&guard, "cannot guard the shard's tables and sequences").await?;
+            run.event_end(MoveStep::GuardSource);
+            Ok(())
+        };
+        let recheck = async {
+            run.event_begin(MoveStep::Recheck);
+            self.recheck(relations).await?;
+            run.event_end(MoveStep::Recheck);
+            Ok(())
+        };
+        let drain = async {
+            run.event_begin(MoveStep::Drain);
+            let (mark, _) = stream::mark(from, to, &old, run.report.id.get(), FENCE).await?;
+            let pair = Pair { home: from, copy: to, schema: &old, id: run.report.id.get() };
+            if let Some(difference) = pair.compare_hot(findings).await? {
+                return Err(Error::refused(format!("the copies differ: {difference}")));
+            }
+            run.event_end(MoveStep::Drain);
+            Ok(mark)
+        };
+        let ((), (), mark) = try_join!(guard, recheck, drain)?;
         Ok((sequences, mark))
     }
 
-    /// What is locked is what was verified, published and subscribed.
+    /// What is locked is what was verified, published and subscribed. Asked in sessions that nothing else waits for then.
     async fn recheck(&self, relations: &Relations) -> Result<()> {
         const PUBLISHED: &str = "SELECT tablename::text FROM pg_publication_tables \
             WHERE pubname = $1 AND schemaname = $2 AND tablename <> $3 ORDER BY tablename";
@@ -295,8 +307,8 @@ impl Cutover<'_> {
         let params: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
             [&self.stream, &old, &MARK_TABLE];
         let (now, published, (subscribed, ready)) = try_join!(
-            Relations::read(&self.from.work, &old),
-            self.from.watch.rows(PUBLISHED, &params, "cannot read the publication"),
+            Relations::read(&self.from.mover, &old),
+            self.from.mover.rows(PUBLISHED, &params, "cannot read the publication"),
             stream::readiness(self.to, self.stream),
         )?;
         let names: Vec<&str> = relations.with_rows().map(|table| table.name.as_str()).collect();
@@ -336,31 +348,40 @@ impl Cutover<'_> {
     }
 
     /// What must be known while everything can still be undone.
-    async fn before_closing(&self, target_hosts: &mut Hosts<'_>, mark: i64) -> Result<()> {
-        const POSITION: &str = "SELECT pg_current_wal_insert_lsn()";
-
+    async fn before_closing(
+        &self,
+        target_hosts: &mut Hosts<'_>,
+        mark: i64,
+        position: PgLsn,
+    ) -> Result<()> {
         let run = self.run;
         let [old, new] = self.schemas();
-        if self.reverse {
-            // It also shows that the catalog answers, without which the shard would have no home for long.
-            run.event_begin(MoveStep::NotePosition);
-            let row = self.to.watch.one(POSITION, &[], "cannot ask for the position").await?;
-            run.journal.set_position(&run.report, row.get(0)).await?;
-            run.event_end(MoveStep::NotePosition);
-        }
-        run.event_begin(MoveStep::AwaitTargetHosts);
-        let tell = |waits: &str| run.tell(MoveStep::AwaitTargetHosts, waits);
-        let id = run.report.id.get();
-        target_hosts.have_all([&old, &new], (id, mark), TARGET_HOSTS, tell).await?;
-        run.event_end(MoveStep::AwaitTargetHosts);
+        let note = async {
+            if self.reverse {
+                // It also shows that the catalog answers, without which the shard would have no home for long.
+                run.event_begin(MoveStep::NotePosition);
+                run.journal.set_position(&run.report, position).await?;
+                run.event_end(MoveStep::NotePosition);
+            }
+            Ok(())
+        };
+        let hosts = async {
+            run.event_begin(MoveStep::AwaitTargetHosts);
+            let tell = |waits: &str| run.tell(MoveStep::AwaitTargetHosts, waits);
+            let id = run.report.id.get();
+            target_hosts.have_all([&old, &new], (id, mark), TARGET_HOSTS, tell).await?;
+            run.event_end(MoveStep::AwaitTargetHosts);
 
-        run.event_begin(MoveStep::RecheckTimelines);
-        let (from, to) = try_join!(self.from.server_now(), self.to.server_now())?;
-        if from != self.from.server || to != self.to.server {
-            return Err(run.void());
-        }
-        run.event_end(MoveStep::RecheckTimelines);
-        Ok(())
+            // The last thing that is looked at, since the hosts may take a while.
+            run.event_begin(MoveStep::RecheckTimelines);
+            let (from, to) = try_join!(self.from.server_now(), self.to.server_now())?;
+            if from != self.from.server || to != self.to.server {
+                return Err(run.void());
+            }
+            run.event_end(MoveStep::RecheckTimelines);
+            Ok(())
+        };
+        try_join!(note, hosts).map(|_| ())
     }
 
     async fn close_source(&self, prepared: &Prepared) -> Result<Closed> {

@@ -3,35 +3,37 @@
 //! Between the two a session that has got hold of the copy by OID is refused, as it was all along. Were it obeyed, and the
 //! cutover given up, what it wrote would be lost.
 
+use tokio_postgres::types::PgLsn;
+
 use super::cutover::{Cutover, UNSEALED_HOSTS};
 use super::hosts::Hosts;
 use super::names::{MARK_TABLE, literal};
 use super::relations::Relations;
 use super::seal;
-use super::sequences::{self, Sequence};
 use super::step::MoveStep;
-use crate::Result;
+use crate::{Error, Result};
+
+const CANNOT_UNSEAL: &str = "cannot unseal the target";
 
 impl Cutover<'_> {
-    /// Gives the copy its new name, in a transaction that has begun. It stays sealed, and what its sequences are opened with is
-    /// written into it: nothing else knows that once the home's are ended.
-    pub(super) async fn rename_target(
-        &self,
-        functions: &[String],
-        sequences: &[Sequence],
-    ) -> Result<()> {
+    /// Gives the copy its new name, in a transaction that has begun. It stays sealed, and the SQL that opens its sequences is
+    /// written into it: nothing else knows that once the home's are ended. Returns a position in the WAL after all that.
+    pub(super) async fn rename_target(&self, functions: &[String], opens: &str) -> Result<PgLsn> {
         let [old, new] = self.schemas();
         self.run.event_begin(MoveStep::RenameTarget);
         let rename = format!(
             "SET LOCAL lock_timeout = '1s'; \
-             UPDATE {old}.{MARK_TABLE} SET opens = {} WHERE move = {}; {}COMMIT",
-            literal(&sequences::open(&new, sequences)),
+             UPDATE {old}.{MARK_TABLE} SET opens = {} WHERE move = {}; {}COMMIT; \
+             SELECT pg_current_wal_insert_lsn()",
+            literal(opens),
             self.run.report.id.get(),
             seal::rename(&old, &new, functions),
         );
-        self.to.work.batch(&rename, "cannot rename the target").await?;
+        let rows = self.to.work.batch_rows(&rename, "cannot rename the target").await?;
+        let position = rows.last().and_then(|row| row.get(0)?.parse().ok());
         self.run.event_end(MoveStep::RenameTarget);
-        Ok(())
+        position
+            .ok_or_else(|| Error::system("the target did not tell its position").at(&self.to.name))
     }
 
     /// Does all that unseals the target, but for the commit: whatever may fail or take time is behind us when the home is
@@ -39,23 +41,17 @@ impl Cutover<'_> {
     pub(super) async fn prepare_unsealing(
         &self,
         relations: &Relations,
+        opens: &str,
         lock_timeout: &str,
     ) -> Result<()> {
-        const WHAT: &str = "cannot unseal the target";
-
         let [_, new] = self.schemas();
-        let opens =
-            format!("SELECT opens FROM {new}.{MARK_TABLE} WHERE move = $1 AND opens IS NOT NULL");
-        let begin = format!(
+        let unseal = format!(
             "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0; \
-             SET LOCAL lock_timeout = '{lock_timeout}'"
+             SET LOCAL lock_timeout = '{lock_timeout}'; {}{opens}{}",
+            seal::unguard(&new, relations),
+            seal::comment(&new, None)
         );
-        let work = &self.to.work;
-        work.batch(&begin, WHAT).await?;
-        let opens: String = work.one(&opens, &[&self.run.report.id.get()], WHAT).await?.get(0);
-        let unseal =
-            format!("{}{opens}{}", seal::unguard(&new, relations), seal::comment(&new, None));
-        work.batch(&unseal, WHAT).await
+        self.to.work.batch(&unseal, CANNOT_UNSEAL).await
     }
 
     /// The same for a target that an earlier run has left sealed.
@@ -65,14 +61,18 @@ impl Cutover<'_> {
             return Ok(());
         }
         let relations = Relations::read(&self.to.work, &new).await?;
-        self.prepare_unsealing(&relations, "30s").await
+        let opens =
+            format!("SELECT opens FROM {new}.{MARK_TABLE} WHERE move = $1 AND opens IS NOT NULL");
+        let id = self.run.report.id.get();
+        let opens: String = self.to.work.one(&opens, &[&id], CANNOT_UNSEAL).await?.get(0);
+        self.prepare_unsealing(&relations, &opens, "30s").await
     }
 
     /// Unseals the target, once no host of the old home takes writes.
     pub(super) async fn unseal_target(&self) -> Result<()> {
         self.run.event_begin(MoveStep::UnsealTarget);
         // Where there was nothing left to do, there is no transaction.
-        self.to.work.batch("COMMIT", "cannot unseal the target").await?;
+        self.to.work.batch("COMMIT", CANNOT_UNSEAL).await?;
         self.run.event_end(MoveStep::UnsealTarget);
         Ok(())
     }

@@ -59,7 +59,8 @@ pub enum MoveStep {
     /// Locks every sequence and reads how far it is. *After*: no id is drawn either; who tries waits.
     FenceSequences,
     /// Ends the sequences at their last values and puts guards on all tables. *After*, once committed: a write or a draw that
-    /// reaches them without naming the schema anew is refused.
+    /// reaches them without naming the schema anew is refused. (It goes on while the next two do: nothing of it counts before the
+    /// source is closed.)
     GuardSource,
     /// Compares once more what is locked, published, subscribed and verified, and the servers' timelines. *After*: the fence
     /// holds all that was verified, and nothing came since.
@@ -70,8 +71,8 @@ pub enum MoveStep {
     /// On the target, in one synchronous commit: the schema is renamed, and the values and limits of the source's sequences are
     /// written into it. *After*: the target has all that it takes to serve, under a name that nobody knows, and still sealed.
     RenameTarget,
-    /// Notes the target's position in the WAL in the journal. *After*: it is known, come what may, where the reverse stream
-    /// begins.
+    /// Notes the target's position in the WAL in the journal, while the target's hosts are waited for. *After*: it is known, come
+    /// what may, where the reverse stream begins.
     NotePosition,
     /// Waits until each configured host of the target has the schema by its new name, with all rows. *After*: whichever of them
     /// is promoted can serve.

@@ -125,7 +125,7 @@ pub(super) async fn readiness(to: &Side, name: &str) -> Result<(i64, i64)> {
         FROM pg_subscription s JOIN pg_subscription_rel r ON r.srsubid = s.oid \
         WHERE s.subname = $1 AND s.subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())";
 
-    let row = to.watch.one(STATES, &[&name], "cannot look at the subscription").await?;
+    let row = to.mover.one(STATES, &[&name], "cannot look at the subscription").await?;
     Ok((row.get(0), row.get(1)))
 }
 
