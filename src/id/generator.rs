@@ -11,6 +11,9 @@ use crate::{Error, Result};
 /// How far a generator runs ahead of the clock before it makes its callers wait.
 const MAX_LEAD_MS: u64 = 1000;
 
+/// Seconds since 1970 of which the milliseconds are less than 64 bits.
+const MAX_SECONDS: u64 = u64::MAX / 1000 - 1;
+
 /// Makes the ids of one shard in this process, at the price of reading the clock.
 ///
 /// **Only for the one owner of a shard's ids**: a bulk load into a shard that nobody else writes to, a test, a
@@ -132,8 +135,27 @@ impl Rule {
     /// [`Id::MAX`] when the layout has ended.
     #[inline]
     fn first_at(&self, now: SystemTime) -> u64 {
+        // What is out of the ordinary is told by branches that are foreseen: the id has to wait for each instruction between the
+        // reading of the clock and itself.
+        let since_epoch = match now.duration_since(UNIX_EPOCH) {
+            Ok(unix) if unix.as_secs() <= MAX_SECONDS => {
+                let unix_ms = unix.as_secs() * 1000 + u64::from(unix.subsec_millis());
+                unix_ms.wrapping_sub(self.epoch_ms)
+            }
+            _ => u64::MAX,
+        };
+        if since_epoch >> (63 - u32::from(self.low_bits)) != 0 {
+            return self.first_out_of_range(now);
+        }
+        since_epoch << self.low_bits | u64::from(self.shard_in_place)
+    }
+
+    /// The same before the layout's first moment and after its last.
+    #[cold]
+    fn first_out_of_range(&self, now: SystemTime) -> u64 {
         let unix = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let unix_ms = unix.as_secs().saturating_mul(1000) + u64::from(unix.subsec_millis());
+        let unix_ms =
+            unix.as_secs().saturating_mul(1000).saturating_add(unix.subsec_millis().into());
         let end_ms = (Id::MAX.bits() >> self.low_bits) + 1;
         let since_epoch = unix_ms.saturating_sub(self.epoch_ms).min(end_ms);
         since_epoch << self.low_bits | u64::from(self.shard_in_place)
