@@ -17,7 +17,6 @@ use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use arena::Arena;
-use futures_util::stream::{self, StreamExt, TryStreamExt};
 use howdah::{Mover, ShardId};
 use howdah_benches::{Bench, Result, Sample, Unit, full_or_quick};
 use peers::Peer;
@@ -137,9 +136,9 @@ async fn copy_32_small(bench: &mut Bench, arena: &Arena, shards: &[ShardId]) -> 
         let ours = async || {
             let to = arena.elsewhere(shards[0]).await?;
             let began = Instant::now();
-            let moves = shards.iter().map(|shard| mover.run(*shard, &to));
+            let moved = mover.run_all(shards, &to, PARALLEL).await;
             let moves: Vec<_> =
-                stream::iter(moves).buffer_unordered(PARALLEL).try_collect().await?;
+                moved.into_iter().map(|(_, moved)| moved).collect::<howdah::Result<_>>()?;
             let sample = Sample::new(began.elapsed().as_secs_f64());
             let copies = moves.iter().filter_map(|moved| moved.copy).collect();
             Ok(sample.times("copy", copies).figure("parallel", PARALLEL as f64))

@@ -25,6 +25,10 @@ UNION ALL
 SELECT CASE relkind WHEN 'm' THEN 'materialized view ' ELSE 'foreign table ' END || relname || ' cannot be replicated'
 FROM relation WHERE relkind IN ('m', 'f')
 UNION ALL
+SELECT 'table ' || relname || ' has forced row level security, and ' || current_user || ' cannot read past it: BYPASSRLS'
+FROM relation WHERE relforcerowsecurity
+  AND NOT EXISTS (SELECT FROM pg_roles WHERE rolname = current_user AND (rolsuper OR rolbypassrls))
+UNION ALL
 SELECT 'table ' || relname || ' has a replica identity other than its primary key' FROM relation
 WHERE relkind = 'r' AND relreplident <> 'd'
 UNION ALL

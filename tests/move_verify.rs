@@ -43,11 +43,21 @@ fn spoiled(test: &Arc<TestCluster>, step: MoveStep, sql: &'static str) -> Result
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn planted_differences_stop_the_cutover_and_are_named() -> Result<()> {
     let test = Arc::new(cluster_with_tables()?.start().await?);
-    let add = Statement::new("INSERT INTO {shard}.users (id) VALUES (101), (102), (103)");
+    let add =
+        Statement::new("INSERT INTO {shard}.users (id, n) VALUES (101, 1), (102, 2), (103, -1)");
     test.cluster().await?.shard(shard())?.execute(&add, &[]).await?;
     let load = Load::start(&test, 3).await?;
     let to = InstanceName::new("pg1")?;
     for (sql, named) in [
+        // What one row lacks another has; and two numbers whose halves, one into the other, are the same.
+        (
+            "UPDATE shard_0001_e1.users SET n = 3 - n WHERE id IN (101, 102)",
+            &["users: row id 101 differs in n", "users: row id 102 differs in n"][..],
+        ),
+        (
+            "UPDATE shard_0001_e1.users SET n = 4294967295 WHERE id = 103",
+            &["users: row id 103 differs in n"],
+        ),
         (
             "UPDATE shard_0001_e1.users SET n = n + 1000 WHERE id = 103;
              DELETE FROM shard_0001_e1.users WHERE id = 102;
@@ -58,7 +68,7 @@ async fn planted_differences_stop_the_cutover_and_are_named() -> Result<()> {
                 "users: row id 102 is missing in the copy",
                 "users: row id 104 is only in the copy",
                 "tags: row tag it's, photo 1 is only in the copy",
-            ][..],
+            ],
         ),
         (
             "DROP INDEX shard_0001_e1.photos_by_user;

@@ -71,7 +71,6 @@ max_wal_senders = 32
 max_replication_slots = 32
 max_slot_wal_keep_size = '8GB'
 max_logical_replication_workers = 16
-max_sync_workers_per_subscription = 4
 max_worker_processes = 32
 max_prepared_transactions = 100
 hot_standby = on

@@ -14,7 +14,7 @@ use super::dump::Dump;
 use super::event::MoveNews;
 use super::exported::Exporter;
 use super::names::{MARK_TABLE, literal};
-use super::pour::{Poured, pour};
+use super::pour::{Poured, Watch, pour};
 use super::programs::Programs;
 use super::relations::Relations;
 use super::run::Run;
@@ -26,6 +26,8 @@ use crate::{Error, Result};
 /// How often whoever looks on is told how far the rows are, and how often the journal is.
 const TELL: Duration = Duration::from_millis(100);
 const TELL_JOURNAL: Duration = Duration::from_secs(1);
+/// Either server has nothing to do while rows are held up by the other, or by their pace.
+const PATIENT: &str = "SET LOCAL idle_in_transaction_session_timeout = 0";
 /// From which size on a table is analyzed before it is used: what the planner assumes of smaller ones does.
 const LARGE: i64 = 8 << 20;
 
@@ -42,8 +44,8 @@ impl Run<'_> {
             // Nothing has kept what the copy lacks.
             self.drop_copy_of_ours().await?;
             found = None;
-        } else if has_slot && !is_ours {
-            // Nobody knows its snapshot any more.
+        } else if !is_ours {
+            // Nobody knows its snapshot any more. And a psql of a mover that is gone may still be waiting for its own.
             stream::drop_slot(&self.source, &self.names.forward).await?;
         }
         if found != whole {
@@ -144,8 +146,8 @@ impl Run<'_> {
             self.begin(MoveStep::CopySchema).await?;
             work.batch(&format!("BEGIN; {}", dump.before(self.target.major)), WHAT).await?;
             // What a dump sets is meant for itself.
-            work.refresh().await?;
-            work.batch(&table_of_marks(schema), WHAT).await?;
+            work.reset().await?;
+            work.batch(&format!("{}{PATIENT}", table_of_marks(schema)), WHAT).await?;
             self.end(MoveStep::CopySchema).await?;
 
             self.begin(MoveStep::CopyRows).await?;
@@ -163,9 +165,11 @@ impl Run<'_> {
         };
         let made: Result<_> = made.await;
         work.roll_back().await;
-        work.refresh().await?;
+        let refreshed = work.refresh().await;
+        let rows = made?;
+        refreshed?;
         let bytes = self.size(&self.target, schema).await?;
-        self.journal.set_progress(&self.report, made?, bytes).await?;
+        self.journal.set_progress(&self.report, rows, bytes).await?;
         self.end(MoveStep::CopyRows).await
     }
 
@@ -176,14 +180,14 @@ impl Run<'_> {
         relations: &Relations,
         (mut exporter, snapshot): (Exporter, String),
     ) -> Result<u64> {
-        const TABLES: &str = "SELECT c.relname::text, pg_table_size(c.oid), array_agg(a.attname::text ORDER BY a.attnum) \
+        const TABLES: &str = "SELECT c.relname::text, pg_table_size(c.oid), array_agg(a.attname::text ORDER BY a.attnum), getdatabaseencoding()::text \
             FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid \
             WHERE c.relnamespace = to_regnamespace($1) AND c.relkind = 'r' \
               AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' GROUP BY c.oid";
 
         let reader = self.source.open_reader(&self.mover.connector).await?;
         let begin = format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; {PATIENT}",
             literal(&snapshot)
         );
         reader.batch(&begin, "cannot take the snapshot of the slot").await?;
@@ -195,6 +199,7 @@ impl Run<'_> {
             (row.get::<_, String>(0), (bytes, row.get::<_, Vec<String>>(2)))
         };
         let tables: BTreeMap<_, _> = rows.iter().map(table).collect();
+        let encoding = rows.first().map_or("UTF8", |row| row.get(3));
 
         let mut progress = Progress {
             run: self,
@@ -212,8 +217,9 @@ impl Run<'_> {
             })?;
             progress.bytes = *bytes;
             let (table, pace) = (super::relations::of(schema, name), &self.mover.pace);
+            let form = (columns.as_slice(), encoding);
             let poured =
-                pour(&reader, &self.target.work, &table, columns, pace, &mut progress).await?;
+                pour(&reader, &self.target.work, &table, form, pace, &mut progress).await?;
             progress.done.rows += poured.rows;
             progress.done.bytes += bytes;
         }
@@ -282,7 +288,7 @@ impl Run<'_> {
 }
 
 /// How far the copy of a shard's rows is, and who is told.
-pub(super) struct Progress<'a> {
+struct Progress<'a> {
     run: &'a Run<'a>,
     /// What all tables take on disk.
     of_bytes: u64,
@@ -294,21 +300,25 @@ pub(super) struct Progress<'a> {
     told_journal: Instant,
 }
 
-impl Progress<'_> {
-    /// So much of the table is on its way.
-    pub(super) async fn tell(&mut self, poured: Poured) -> Result<()> {
+impl Watch for Progress<'_> {
+    async fn tell(&mut self, poured: Poured) -> Result<()> {
         if self.told.is_none_or(|told| told.elapsed() > TELL) {
             self.tell_now(poured);
             self.told = Some(Instant::now());
         }
         if self.told_journal.elapsed() > TELL_JOURNAL {
             let Poured { rows, bytes } = self.with(poured);
-            self.run.journal.set_progress(&self.run.report, rows, bytes).await?;
-            self.told_journal = Instant::now();
+            match self.run.journal.set_progress(&self.run.report, rows, bytes).await {
+                // The copy does not need the catalog; what comes after it does.
+                Err(error) if !error.is_unavailable() => return Err(error),
+                _ => self.told_journal = Instant::now(),
+            }
         }
         Ok(())
     }
+}
 
+impl Progress<'_> {
     fn tell_now(&self, poured: Poured) {
         let Poured { rows, bytes } = self.with(poured);
         let news = MoveNews::Progress { rows, bytes, of_bytes: self.of_bytes };
@@ -322,10 +332,10 @@ impl Progress<'_> {
     }
 }
 
-/// The SQL that makes the table of marks, which is no part of a dump.
+/// The SQL that makes the table of marks, which is no part of a dump. The servers' hosts are asked for marks as applications ask.
 fn table_of_marks(schema: &str) -> String {
     format!(
         "CREATE TABLE IF NOT EXISTS {schema}.{MARK_TABLE} (move bigint PRIMARY KEY, mark bigint NOT NULL, opens text); \
-         REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON {schema}.{MARK_TABLE} FROM howdah_app; "
+         REVOKE ALL ON {schema}.{MARK_TABLE} FROM howdah_app; GRANT SELECT ON {schema}.{MARK_TABLE} TO howdah_app; "
     )
 }

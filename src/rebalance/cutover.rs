@@ -175,7 +175,8 @@ impl Cutover<'_> {
         let began = Instant::now();
         loop {
             let id = self.run.report.id.get();
-            let (_, lag) = stream::mark(self.from, self.to, &old, id, CATCH_UP).await?;
+            let (_, lag) =
+                stream::mark(self.from, self.to, self.stream, (&old, id), CATCH_UP).await?;
             self.run.lag(MoveStep::FenceTables, lag);
             // Where writers do not rest it varies, and the fence lasts that much longer: a good moment is worth two seconds.
             if lag <= (began.elapsed() / 32).clamp(CLOSE_BEHIND.0, CLOSE_BEHIND.1) {
@@ -261,12 +262,17 @@ impl Cutover<'_> {
             FENCE.as_millis()
         );
         let tables = format!("{limits}{}", relations.lock(&old, "EXCLUSIVE"));
-        from.work.batch(&tables, "cannot fence the shard's tables").await?;
-        run.event_end(MoveStep::FenceTables);
-
-        run.event_begin(MoveStep::FenceSequences);
-        let first = sequences::lock(&old, &prepared.sequences);
-        let sequences = sequences::read(&from.work, &old, &relations.sequences, &first).await?;
+        let lock_tables = async {
+            from.work.batch(&tables, "cannot fence the shard's tables").await?;
+            run.event_end(MoveStep::FenceTables);
+            run.event_begin(MoveStep::FenceSequences);
+            Ok(())
+        };
+        // Sent right behind, in the same session: the server does one after the other, and nobody waits for us in between.
+        let lock_sequences = sequences::lock(&old, &prepared.sequences);
+        let lock_sequences =
+            sequences::read(&from.work, &old, &relations.sequences, &lock_sequences);
+        let ((), sequences) = try_join!(lock_tables, lock_sequences)?;
         run.event_end(MoveStep::FenceSequences);
 
         // What guards the source counts when it is closed, and until then one may fail as well as the other.
@@ -286,8 +292,9 @@ impl Cutover<'_> {
         };
         let drain = async {
             run.event_begin(MoveStep::Drain);
-            let (mark, _) = stream::mark(from, to, &old, run.report.id.get(), FENCE).await?;
-            let pair = Pair { home: from, copy: to, schema: &old, id: run.report.id.get() };
+            let id = run.report.id.get();
+            let (mark, _) = stream::mark(from, to, self.stream, (&old, id), FENCE).await?;
+            let pair = Pair { home: from, copy: to, stream: self.stream, schema: &old, id };
             if let Some(difference) = pair.compare_hot(findings).await? {
                 return Err(Error::refused(format!("the copies differ: {difference}")));
             }
@@ -372,7 +379,7 @@ impl Cutover<'_> {
             target_hosts.have_all([&old, &new], (id, mark), TARGET_HOSTS, tell).await?;
             run.event_end(MoveStep::AwaitTargetHosts);
 
-            // The last thing that is looked at, since the hosts may take a while.
+            // Behind the hosts, since they may take a while.
             run.event_begin(MoveStep::RecheckTimelines);
             let (from, to) = try_join!(self.from.server_now(), self.to.server_now())?;
             if from != self.from.server || to != self.to.server {

@@ -33,8 +33,6 @@ const AFTER_ROWS: [&str; 11] = [
     "STATISTICS",
     "TRIGGER",
 ];
-/// What it writes at the end, and tables may have before they have rows.
-const RIGHTS: [&str; 2] = ["ACL", "DEFAULT ACL"];
 
 /// How many dumps are made ahead at once.
 const MOST_AHEAD: usize = 64;
@@ -111,7 +109,7 @@ impl Dumps {
                     if let Some(dump) = self.made_ahead(from, &wanted).await? {
                         return Ok(dump);
                     }
-                    self.answer(programs, connector, from).await?;
+                    self.answer(programs, connector, from).await;
                     told.await
                 }
             };
@@ -131,7 +129,7 @@ impl Dumps {
     }
 
     /// Makes what is wanted and expected of a server.
-    async fn answer(&self, programs: &Programs, connector: &Connector, from: &Side) -> Result<()> {
+    async fn answer(&self, programs: &Programs, connector: &Connector, from: &Side) {
         let (waiting, ahead): (Vec<_>, Vec<_>) = {
             let mut asked = self.asked();
             asked.waiting.retain(|(_, tell)| !tell.is_closed());
@@ -142,13 +140,20 @@ impl Dumps {
             asked.expected.retain(|wanted| !ahead.contains(wanted));
             (waiting, ahead)
         };
+        let expected: Vec<String> = ahead.iter().map(|wanted| wanted.schema.clone()).collect();
+        // Whichever of them has gone, nobody waits for it.
+        let ledgers = ledgers(from, &expected).await;
+        let ahead = if ledgers.is_ok() { ahead } else { Vec::new() };
+        let mut ledgers = ledgers.unwrap_or_default();
         let schemas: Vec<String> = waiting
             .iter()
             .map(|(wanted, _)| wanted)
             .chain(&ahead)
             .map(|wanted| wanted.schema.clone())
             .collect();
-        let mut ledgers = ledgers(from, &schemas).await?;
+        if schemas.is_empty() {
+            return;
+        }
         // Where one of several could not be dumped, those that are waited for are tried one by one.
         let together = run(programs, connector, from, &schemas).await;
         let mut made = together.unwrap_or_default();
@@ -167,7 +172,6 @@ impl Dumps {
                 asked.ahead.insert(wanted, (ledger, dump));
             }
         }
-        Ok(())
     }
 
     fn asked(&self) -> MutexGuard<'_, Asked> {
@@ -297,7 +301,7 @@ fn cut(text: &str, schemas: &[String]) -> BTreeMap<String, Dump> {
         let (text, changes) = without_settings_at_the_end(text);
         is_after |= AFTER_ROWS.contains(&kind);
         if let Some(dump) = dumps.get_mut(schema) {
-            if is_after && !RIGHTS.contains(&kind) {
+            if is_after {
                 dump.after.push(Part { constraint: constraint(text), sql: text.to_owned() });
             } else {
                 let told = told.entry(schema).or_default();
@@ -388,13 +392,12 @@ mod tests {
             let set = dump.before.find("SET default_table_access_method = heap;").unwrap();
             assert!(set < dump.before.find("CREATE TABLE").unwrap());
         }
-        assert!(b.before.contains("GRANT USAGE ON SCHEMA b"));
         let (keys, rest) = a.split(&[16391]);
         assert!(keys.contains("PRIMARY KEY") && !rest.contains("PRIMARY"));
         let (keys, rest) = b.split(&[16391]);
         assert!(!keys.contains("CREATE"));
         assert!(rest.contains("CREATE INDEX i") && rest.contains("COMMENT ON INDEX"));
-        assert!(!rest.contains("GRANT"));
+        assert!(rest.contains("GRANT USAGE ON SCHEMA b"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::programs::Programs;
 use super::side::Side;
 use super::stream;
 use crate::connect::{Connector, Role};
+use crate::error::Kind;
 use crate::{Error, Result};
 
 /// What limits others must not end this, nor change what a snapshot is.
@@ -54,7 +55,10 @@ impl Exporter {
             "CREATE_REPLICATION_SLOT {} TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT;\n",
             ident(&name)
         );
-        let failed = || Error::system("cannot make the replication slot with psql").at(&side.name);
+        let failed = || {
+            let what = "psql lost the server, or could not log in for replication";
+            Error::new(Kind::Unavailable, what).at(&side.name)
+        };
         let mut answer = String::new();
         let asked = async {
             self.to.write_all(make.as_bytes()).await?;
@@ -64,7 +68,11 @@ impl Exporter {
         asked.await.map_err(|error| failed().because(error))?;
         // Slot, position, snapshot, plugin.
         let Some(snapshot) = answer.split('|').nth(2).map(str::to_owned) else {
-            return Err(failed().because(self.said().await));
+            let said = self.said().await;
+            let refused = said.starts_with("ERROR:");
+            let what = "cannot make the replication slot";
+            let error = if refused { Error::system(what).at(&side.name) } else { failed() };
+            return Err(error.because(said));
         };
         stream::copy_slot(side, &name, slot).await?;
         Ok(snapshot)
@@ -77,7 +85,8 @@ impl Exporter {
             self.to.write_all(drop.as_bytes()).await?;
             self.to.flush().await
         };
-        written.await.map_err(|error| Error::system("cannot write to psql").because(error))
+        let ended = |error| Error::new(Kind::Unavailable, "psql has ended").because(error);
+        written.await.map_err(ended)
     }
 
     /// What it said before it ended.
@@ -87,7 +96,8 @@ impl Exporter {
             // What was said until then is said.
             let _ = stderr.read_to_string(&mut said).await;
         }
-        let line = said.lines().find(|line| line.contains("ERROR:") || line.contains("error:"));
-        line.unwrap_or("it ended without a word").to_owned()
+        let is_telling =
+            |line: &&str| ["ERROR:", "FATAL:", "error:"].iter().any(|word| line.contains(word));
+        said.lines().find(is_telling).unwrap_or("it ended without a word").to_owned()
     }
 }

@@ -13,7 +13,7 @@ use crate::catalog::{Catalog, Snapshot};
 use crate::connect::Connector;
 use crate::shard::InstanceName;
 
-/// How long after it was opened something may be taken up again: who logs in anew finds the server that is the primary then.
+/// How long after it was opened something is still taken up again: who logs in anew finds the server that is the primary then.
 const YOUNG: Duration = Duration::from_secs(60);
 
 /// The sessions of a mover that nobody needs just now.

@@ -8,8 +8,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, TryStreamExt};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::copy::Progress;
-use super::names::ident;
+use super::names::{ident, literal};
 use super::session::Session;
 use crate::error::Kind;
 use crate::{Error, Result};
@@ -53,27 +52,35 @@ pub(super) struct Poured {
     pub(super) bytes: u64,
 }
 
+/// Who is told how much of a table is on its way.
+pub(super) trait Watch: Send {
+    fn tell(&mut self, poured: Poured) -> impl Future<Output = Result<()>> + Send;
+}
+
 /// Copies the rows that `from` sees of a table into that of `to`, which was made in its transaction. Text, which every type and
-/// every version understands. `progress` is told of each portion.
+/// every version understands, in the servers' own encoding, which is the same. When they are read, `from` lets go of the table.
 pub(super) async fn pour(
     from: &Session,
     to: &Session,
     table: &str,
-    columns: &[String],
+    (columns, encoding): (&[String], &str),
     pace: &Pace,
-    progress: &mut Progress<'_>,
+    watch: &mut impl Watch,
 ) -> Result<Poured> {
     let columns: Vec<_> = columns.iter().map(|column| ident(column)).collect();
-    let columns = columns.join(", ");
+    let (columns, encoding) = (columns.join(", "), literal(encoding));
     let what = format!("cannot copy the rows of {table}");
     let failed = |session: &Session, error| session.failure(error, &what);
     let stood_still =
         || Error::new(Kind::Timeout, format!("{what}: nothing came for {STANDSTILL:?}"));
 
     let (out, into) = (
-        format!("COPY {table} ({columns}) TO STDOUT"),
-        format!("COPY {table} ({columns}) FROM STDIN (FREEZE)"),
+        format!("COPY {table} ({columns}) TO STDOUT (ENCODING {encoding})"),
+        format!("COPY {table} ({columns}) FROM STDIN (FREEZE, ENCODING {encoding})"),
     );
+    // A transaction keeps the locks of all that it has read. Without this, whoever wants one of these tables for himself would wait
+    // for the last of them.
+    from.batch("SAVEPOINT table_begun", &what).await?;
     let out = timeout(STANDSTILL, from.copy_out(&out)).await.map_err(|_| stood_still())?;
     let mut rows = pin!(out.map_err(|error| failed(from, error))?);
     let mut sink = pin!(to.copy_in::<Bytes>(&into).await.map_err(|error| failed(to, error))?);
@@ -97,8 +104,9 @@ pub(super) async fn pour(
         pace.allow(portion.len()).await;
         let sent = timeout(STANDSTILL, sink.send(portion.freeze())).await;
         sent.map_err(|_| stood_still())?.map_err(|error| failed(to, error))?;
-        progress.tell(poured).await?;
+        watch.tell(poured).await?;
     }
+    from.batch("ROLLBACK TO table_begun", &what).await?;
     let taken = sink.finish().await.map_err(|error| failed(to, error))?;
     if taken != poured.rows {
         return Err(Error::system(format!("{what}: {} were read and {taken} taken", poured.rows)));

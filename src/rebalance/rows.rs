@@ -38,33 +38,52 @@ pub(super) async fn hashes_of_rows(
     // Types whose values have one form each, and the same hash on all versions. PostgreSQL keeps these hashes as they are: who has
     // tables partitioned by hash relies on them.
     const COLUMNS: &str = "SELECT c.relname::text, array_agg(a.attname::text ORDER BY a.attnum), \
-            array_agg(a.atttypid = ANY ('{int2,int4,int8,text,varchar,uuid,timestamp,timestamptz}'::regtype[]) ORDER BY a.attnum), \
-            array_agg(a.attcollation <> 0 ORDER BY a.attnum), pg_relation_size(c.oid) \
+            array_agg(CASE WHEN a.atttypid = 'int8'::regtype THEN 'long' \
+                           WHEN a.atttypid = ANY ('{int2,int4,uuid}'::regtype[]) THEN 'short' \
+                           WHEN a.atttypid = ANY ('{text,varchar}'::regtype[]) THEN 'text' \
+                           ELSE '' END ORDER BY a.attnum), \
+            array_agg(a.attnum = ANY (i.indkey) IS TRUE ORDER BY a.attnum), pg_table_size(c.oid) \
         FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid \
+        LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary \
         WHERE c.relnamespace = to_regnamespace($1) AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped \
         GROUP BY c.oid";
 
     let rows = session.rows(COLUMNS, &[&schema], WHAT).await?;
     let hash = |row: &tokio_postgres::Row| {
-        let (names, plain): (Vec<&str>, Vec<bool>) = (row.get(1), row.get(2));
-        let collated: Vec<bool> = row.get(3);
-        let (mut columns, mut others) = (Vec::new(), Vec::new());
-        for ((name, is_plain), is_collated) in names.into_iter().zip(plain).zip(collated) {
-            let column = format!("{ROW}.{}", ident(name));
-            match (is_plain, is_collated) {
-                (true, true) => columns.push(format!("{column} COLLATE \"C\"")),
-                (true, false) => columns.push(column),
-                (false, _) => others.push(column),
-            }
-        }
-        if !others.is_empty() {
-            // All others as they are written.
-            columns.push(format!("ROW({})::text COLLATE \"C\"", others.join(", ")));
-        }
-        let hash = format!("hash_record_extended(ROW({}), 0)", columns.join(", "));
+        let (names, kinds): (Vec<&str>, Vec<&str>) = (row.get(1), row.get(2));
+        let is_key: Vec<bool> = row.get(3);
+        let columns = || names.iter().zip(&kinds).map(|(name, kind)| (*name, *kind));
+        let key = columns().zip(&is_key).filter(|(_, is_key)| **is_key).map(|(column, _)| column);
+        // The hash of a row is a sum over its columns, and so is that of a table over its rows. With the key as its seed no value
+        // counts as much in one row as in another: one that is in the wrong row is not made up for by the other way round.
+        let hash = format!(
+            "hash_record_extended(ROW({}), hash_record_extended(ROW({}), 0))",
+            as_hashed(columns()),
+            as_hashed(key)
+        );
         (row.get(0), (hash, row.get(4)))
     };
     Ok(rows.iter().map(hash).collect())
+}
+
+/// Columns as what their hashes tell apart.
+fn as_hashed<'a>(columns: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let (mut hashed, mut others) = (Vec::new(), Vec::new());
+    for (name, kind) in columns {
+        let column = format!("{ROW}.{}", ident(name));
+        match kind {
+            "short" => hashed.push(column),
+            "text" => hashed.push(format!("{column} COLLATE \"C\"")),
+            // Its own hash is one of 32 bits, into which both halves are folded.
+            "long" => hashed.push(format!("{column}, {column} >> 32")),
+            _ => others.push(column),
+        }
+    }
+    if !others.is_empty() {
+        // All others as they are written.
+        hashed.push(format!("ROW({})::text COLLATE \"C\"", others.join(", ")));
+    }
+    hashed.join(", ")
 }
 
 /// What lies above one key, up to and with another; without either there is no end.

@@ -216,7 +216,9 @@ impl<'a> Run<'a> {
     ) -> Result<Findings> {
         self.journal.set_verified(&self.report, false).await?;
         self.check_stream(home).await?;
-        let pair = Pair { home, copy, schema, id: self.report.id.get() };
+        let is_forward = home.name == self.source.name;
+        let stream = if is_forward { &self.names.forward } else { &self.names.reverse };
+        let pair = Pair { home, copy, stream, schema, id: self.report.id.get() };
         let progress = |rows| {
             self.event(MoveStep::Verify, MoveNews::Progress { rows, bytes: 0, of_bytes: 0 });
         };

@@ -112,8 +112,13 @@ impl Session {
 
     /// Puts our settings back after somebody else's SQL, such as a dump's.
     pub(super) async fn refresh(&self) -> Result<()> {
-        self.batch(&format!("RESET ALL; {SETTINGS}"), CANNOT_SET_UP).await?;
+        self.reset().await?;
         self.set_up().await
+    }
+
+    /// The same within a transaction, where nothing may be tried in vain.
+    pub(super) async fn reset(&self) -> Result<()> {
+        self.batch(&format!("RESET ALL; {SETTINGS}"), CANNOT_SET_UP).await
     }
 
     /// What cannot be said in one message with the other settings.

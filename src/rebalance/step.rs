@@ -62,8 +62,8 @@ pub enum MoveStep {
     /// reaches them without naming the schema anew is refused. (It goes on while the next two do: nothing of it counts before the
     /// source is closed.)
     GuardSource,
-    /// Compares once more what is locked, published, subscribed and verified, and the servers' timelines. *After*: the fence
-    /// holds all that was verified, and nothing came since.
+    /// Compares once more what is locked, published, subscribed and verified. *After*: the fence holds all that was verified, and
+    /// nothing came since.
     Recheck,
     /// Waits until the target has applied everything, told by a mark that another session writes to `howdah_move`.
     /// *After*: both copies are equal.

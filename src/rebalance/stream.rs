@@ -130,13 +130,12 @@ pub(super) async fn readiness(to: &Side, name: &str) -> Result<(i64, i64)> {
 }
 
 /// Where to look when a stream stands still.
-async fn trouble(to: &Side) -> String {
-    const ERRORS: &str = "SELECT subname::text FROM pg_stat_subscription_stats \
-        WHERE apply_error_count > 0 AND starts_with(subname, 'howdah_') ORDER BY subid DESC LIMIT 1";
+async fn trouble(to: &Side, name: &str) -> String {
+    const ERRORS: &str = "SELECT FROM pg_stat_subscription_stats \
+        WHERE apply_error_count > 0 AND subname = $1";
 
-    match to.watch.opt(ERRORS, &[], "").await {
-        Ok(Some(row)) => {
-            let name: String = row.get(0);
+    match to.watch.opt(ERRORS, &[&name], "").await {
+        Ok(Some(_)) => {
             format!("the subscription {name} had errors: the log of {} says which", to.name)
         }
         Ok(None) => format!("see pg_stat_subscription on {}", to.name),
@@ -206,13 +205,14 @@ pub(super) async fn advance(from: &Side, name: &str, position: PgLsn) -> Result<
     from.mover.batch("CHECKPOINT", "cannot write the slot to disk").await
 }
 
-/// How many bytes of WAL a slot holds back, and whether they are still all there: the server gives a slot up that would hold
+/// How many bytes of WAL a slot holds back, or the temporary one that it is made of, and whether they are still all there: the server gives a slot up that would hold
 /// back more than `max_slot_wal_keep_size`.
 pub(super) async fn held_back(from: &Side, name: &str) -> Result<Option<(i64, bool)>> {
     const HELD: &str = "SELECT coalesce(pg_current_wal_lsn() - restart_lsn, 0)::bigint, \
-        coalesce(wal_status <> 'lost', true) FROM pg_replication_slots WHERE slot_name = $1";
+        coalesce(wal_status <> 'lost', true) FROM pg_replication_slots WHERE slot_name IN ($1, $2) \
+        ORDER BY restart_lsn LIMIT 1";
 
-    let row = from.watch.opt(HELD, &[&name], "cannot look at the slot").await?;
+    let row = from.watch.opt(HELD, &[&name, &temporary(name)], "cannot look at the slot").await?;
     Ok(row.map(|row| (row.get(0), row.get(1))))
 }
 
@@ -221,8 +221,8 @@ pub(super) async fn held_back(from: &Side, name: &str) -> Result<Option<(i64, bo
 pub(super) async fn mark(
     from: &Side,
     to: &Side,
-    schema: &str,
-    id: i64,
+    stream: &str,
+    (schema, id): (&str, i64),
     patience: Duration,
 ) -> Result<(i64, Duration)> {
     let began = Instant::now();
@@ -241,7 +241,7 @@ pub(super) async fn mark(
                 Kind::Timeout,
                 format!("{} is more than {patience:?} behind {}", to.name, from.name),
             )
-            .hint(trouble(to).await));
+            .hint(trouble(to, stream).await));
         }
         if waited > LOOK_AT_ONCE {
             // The longer it takes, the less a look more matters.

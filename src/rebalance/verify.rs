@@ -36,6 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub(super) struct Pair<'a> {
     pub(super) home: &'a Side,
     pub(super) copy: &'a Side,
+    /// What the copy follows by.
+    pub(super) stream: &'a str,
     /// The schema's name, on both.
     pub(super) schema: &'a str,
     /// The move's number, which the marks carry.
@@ -244,7 +246,9 @@ impl Pair<'_> {
     }
 
     async fn catch_up(&self) -> Result<()> {
-        match stream::mark(self.home, self.copy, self.schema, self.id, PATIENCE).await {
+        match stream::mark(self.home, self.copy, self.stream, (self.schema, self.id), PATIENCE)
+            .await
+        {
             Ok(_) => Ok(()),
             Err(error) if error.is_timeout() => {
                 Err(error.hint("does the stream run? see pg_stat_subscription there"))
