@@ -58,7 +58,7 @@ impl Kept {
     pub(super) async fn snapshot(&self, connector: &Connector) -> Result<Snapshot> {
         let kept = self.shelf().catalogs.pop();
         let mut catalog = kept.unwrap_or_else(|| Catalog::new(connector.clone()));
-        let snapshot = catalog.load().await?;
+        let snapshot = Box::pin(catalog.load()).await?;
         self.keep(|shelf| shelf.catalogs.push(catalog));
         Ok(snapshot)
     }
@@ -72,7 +72,8 @@ impl Kept {
         {
             return Ok(journal);
         }
-        Journal::open(connector).await
+        // Boxed because it is rare, and large.
+        Box::pin(Journal::open(connector)).await
     }
 
     pub(super) fn keep_journal(&self, journal: Journal) {
@@ -97,7 +98,7 @@ impl Kept {
         {
             return Ok(side);
         }
-        Side::connect(connector, snapshot, name).await
+        Box::pin(Side::connect(connector, snapshot, name)).await
     }
 
     pub(super) fn keep_side(&self, side: Side) {

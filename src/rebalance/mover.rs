@@ -248,7 +248,7 @@ impl Mover {
     ///
     /// When the catalog cannot be read.
     pub async fn list(&self) -> Result<Vec<MoveReport>> {
-        Journal::look(&self.connector).await?.list().await
+        Box::pin(Journal::look(&self.connector)).await?.list().await
     }
 
     /// One move.
@@ -257,7 +257,7 @@ impl Mover {
     ///
     /// When there is none of this name, or the catalog cannot be read.
     pub async fn show(&self, id: MoveId) -> Result<MoveReport> {
-        Journal::look(&self.connector).await?.show(id).await
+        Box::pin(Journal::look(&self.connector)).await?.show(id).await
     }
 
     /// The open move of a shard.
@@ -266,7 +266,7 @@ impl Mover {
     ///
     /// When the catalog cannot be read.
     pub async fn open_move(&self, shard: ShardId) -> Result<Option<MoveReport>> {
-        Journal::look(&self.connector).await?.open_move(shard).await
+        Box::pin(Journal::look(&self.connector)).await?.open_move(shard).await
     }
 
     /// Compares both copies of a shard while a stream back runs, and stores what was found with the move.
@@ -308,7 +308,7 @@ impl Mover {
         mut journal: Journal,
         shard: ShardId,
         to: &InstanceName,
-    ) -> Result<Option<Begun>> {
+    ) -> Result<Option<Box<Begun>>> {
         let snapshot = self.snapshot().await?;
         let home = snapshot.map.home(shard)?.clone();
         let target = snapshot.instances.get_key_value(to).ok_or_else(|| {
@@ -362,7 +362,7 @@ impl Mover {
         let Some(id) = entered else { return Ok(None) };
         observe(MoveStep::Journal, MoveNews::Done);
         let report = journal.show(id).await?;
-        Ok(Some(Begun { journal, snapshot, report, sides: [source, target] }))
+        Ok(Some(Box::new(Begun { journal, snapshot, report, sides: [source, target] })))
     }
 
     /// Does with a move what is wished, again where a connection was lost on the way.
@@ -370,7 +370,7 @@ impl Mover {
         &self,
         id: MoveId,
         wish: Wish,
-        mut begun: Option<Begun>,
+        mut begun: Option<Box<Begun>>,
     ) -> Result<MoveReport> {
         let _at_work = self.kept.at_work();
         let mut round = 1;
@@ -389,8 +389,9 @@ impl Mover {
         }
     }
 
-    async fn take_up_once(&self, id: MoveId, wish: Wish, begun: Option<Begun>) -> Result<()> {
-        if let Some(Begun { journal, snapshot, report, sides }) = begun {
+    async fn take_up_once(&self, id: MoveId, wish: Wish, begun: Option<Box<Begun>>) -> Result<()> {
+        if let Some(begun) = begun {
+            let Begun { journal, snapshot, report, sides } = *begun;
             let run = self.take_over(&snapshot, journal, &report, false, sides).await?;
             let done = run.go_on().await;
             return ended(run, done).await;
@@ -432,7 +433,7 @@ impl Mover {
             return self.end_without(lost, wish, &journal, &report).await;
         }
         let snapshot = self.snapshot().await?;
-        let run = self.lock(&snapshot, journal, &report, back).await;
+        let run = Box::pin(self.lock(&snapshot, journal, &report, back)).await;
         let run = run.map_err(|error| or_without(error, wish, &report))?;
         let done = match wish {
             Wish::GoOn | Wish::GoBack => run.go_on().await,
@@ -535,7 +536,7 @@ mod tests {
     use super::*;
 
     /// Compiles only if they can be spawned on any runtime.
-    #[allow(dead_code)]
+    #[allow(dead_code, reason = "it only has to compile")]
     fn all_can_be_spawned(
         mover: &Mover,
         [shard, shards]: [&[ShardId]; 2],

@@ -34,7 +34,7 @@ pub(crate) struct Move {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     parallel: u16,
     /// Copy rows no faster than this, in MB a second, all shards together
-    #[arg(long, value_name = "MB/S", value_parser = megabytes)]
+    #[arg(long, value_name = "MB/S", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
     /// Keep no way back: drop the old copy as soon as the shard has left
     #[arg(long)]
@@ -59,19 +59,12 @@ pub(crate) async fn run(command: Move, context: &Context) -> Result<()> {
     show(moved, context)
 }
 
-/// A mover that copies no faster than that.
+/// A mover that copies no faster than that, in megabytes a second.
 pub(crate) fn at_rate(mover: Mover, rate: Option<u64>) -> Mover {
     match rate {
-        Some(rate) => mover.rate(rate),
+        Some(rate) => mover.rate(rate.saturating_mul(1_000_000)),
         None => mover,
     }
-}
-
-/// Megabytes, as bytes.
-pub(crate) fn megabytes(text: &str) -> Result<u64, String> {
-    let megabytes = text.parse::<f64>().ok().filter(|rate| rate.is_finite() && *rate > 0.0);
-    let bytes = megabytes.map(|megabytes| (megabytes * 1e6).ceil() as u64);
-    bytes.ok_or_else(|| format!("{text:?} is not a number of megabytes above 0"))
 }
 
 /// Waits for work on moves, or for Ctrl-C.

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::Context;
 use crate::failure::{Failure, Result, some_shards_failed};
-use crate::move_::{at_rate, megabytes, or_stop, show};
+use crate::move_::{at_rate, or_stop, show};
 use crate::output::{Output, Tone};
 use crate::progress::Progress;
 
@@ -54,7 +54,7 @@ pub(crate) struct Moving {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     parallel: u16,
     /// Copy rows no faster than this, in MB a second, all shards together
-    #[arg(long, value_name = "MB/S", value_parser = megabytes)]
+    #[arg(long, value_name = "MB/S", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
     /// Keep the old copies up to date, so that each move can be undone, until `howdah moves finish`
     #[arg(long)]
