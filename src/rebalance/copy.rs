@@ -38,15 +38,13 @@ impl Run<'_> {
         self.mark_shard(schema).await?;
         let (whole, bare) = (Some(self.names.comment.clone()), Some(self.names.bare_comment()));
         let mut found = self.target.comment(schema).await?;
-        let is_ours = found == whole || found == bare;
-        let has_slot = stream::has_slot(&self.source, &self.names.forward).await?;
-        if is_ours && !has_slot {
+        if found != whole && found != bare {
+            // Nobody knows the snapshot of its slot any more. And a psql of a mover that is gone may still be waiting for its own.
+            stream::drop_slot(&self.source, &self.names.forward).await?;
+        } else if !stream::has_slot(&self.source, &self.names.forward).await? {
             // Nothing has kept what the copy lacks.
             self.drop_copy_of_ours().await?;
             found = None;
-        } else if !is_ours {
-            // Nobody knows its snapshot any more. And a psql of a mover that is gone may still be waiting for its own.
-            stream::drop_slot(&self.source, &self.names.forward).await?;
         }
         if found != whole {
             let programs = self.programs().await?;

@@ -38,7 +38,7 @@ const AFTER_ROWS: [&str; 11] = [
 const MOST_AHEAD: usize = 64;
 
 /// A dump of one schema without rows.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Dump {
     /// Everything that tables need before they have rows.
     before: String,
@@ -46,7 +46,7 @@ pub(super) struct Dump {
 }
 
 /// One part of what comes after the rows.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 struct Part {
     /// The OID of the constraint that it makes, if it makes one.
     constraint: Option<u32>,
