@@ -44,11 +44,16 @@ tests: servers
 	cargo test --quiet --doc $(TESTED)
 
 # The tests bring a version of PostgreSQL that is missing by themselves; what keeps them from it is said here, once.
-servers:
+servers: $(TARGET)/CACHEDIR.TAG
 	@tools/cargo-tool cargo-nextest $(TOOLS)/bin
 	@tools/postgres 15 $(TARGET)/postgres/15
 	@tools/postgres 18 $(TARGET)/postgres/18
 	@tools/pgbouncer $(TARGET)/pgbouncer
+
+# By this file, which cargo leaves in a folder of its own making, tests know the build folder.
+$(TARGET)/CACHEDIR.TAG:
+	@mkdir -p $(@D)
+	@echo "Signature: 8a477f597d28d172789f06886806bc55" > $@
 
 # The tests whose faults are drawn from a seed: `test` takes a few of them, `torture` takes all.
 FAULTS := clock_chaos move_crash move_cut move_kill move_model transfer_kills

@@ -195,3 +195,63 @@ async fn a_clone_does_not_keep_a_transaction_open() -> Result<()> {
     assert_eq!(shard.execute(&ADD, &[&"note"]).await?, 1);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_transaction_without_a_statement_is_nothing_to_the_server() -> Result<()> {
+    let (test, _, _) = shard_with_notes().await?;
+    let cluster = Cluster::connect(test.config().max_size(1).pipelines(0)).await?;
+    let shard = cluster.shard(ShardId::new(0)?)?;
+    shard.execute(&ADD, &[&"before"]).await?;
+    let open = async || -> i64 {
+        const OPEN: &str = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
+        test.admin("pg1").await.unwrap().query_one(OPEN, &[]).await.unwrap().get(0)
+    };
+    for commits in [true, false] {
+        let tx = shard.begin().await?;
+        assert_eq!(open().await, 0);
+        if commits {
+            tx.commit().await?
+        } else {
+            tx.rollback().await?
+        }
+        // What comes next on the connection is no part of it.
+        shard.execute(&ADD, &[&format!("after {commits}")]).await?;
+        assert_eq!(count(&shard, &format!("after {commits}")).await?, 1);
+    }
+    let tx = shard.begin().await?;
+    tx.query(&COUNT, &[&"before"]).await?;
+    assert_eq!(open().await, 1);
+    tx.commit().await
+}
+
+#[tokio::test]
+async fn after_its_first_statement_has_failed_a_transaction_takes_no_other() -> Result<()> {
+    let (_test, _, shard) = shard_with_notes().await?;
+    shard.execute(&ADD, &[&"taken"]).await?;
+    let tx = shard.begin().await?;
+    let error = tx.execute(&ADD, &[&"taken"]).await.unwrap_err();
+    assert!(error.is_unique_violation(), "{error}");
+    let error = tx.execute(&ADD, &[&"next"]).await.unwrap_err();
+    assert!(error.is_unique_violation(), "{error}");
+    assert!(error.to_string().contains("an earlier statement had failed"), "{error}");
+    assert!(tx.commit().await.is_err());
+    assert_eq!(count(&shard, "next").await?, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn statements_asked_for_at_once_are_all_in_the_transaction() -> Result<()> {
+    let (_test, _, shard) = shard_with_notes().await?;
+    for round in 0..20 {
+        let tx = shard.begin().await?;
+        let names: Vec<_> = (0..5).map(|i| format!("{round} {i}")).collect();
+        let add = names.iter().map(async |name| tx.execute(&ADD, &[name]).await);
+        futures_util::future::try_join_all(add).await?;
+        tx.rollback().await?;
+        for name in &names {
+            assert_eq!(count(&shard, name).await?, 0);
+        }
+    }
+    Ok(())
+}

@@ -49,6 +49,44 @@ async fn a_thousand_reads_at_once_get_their_own_answers() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_that_travel_together_with_one_that_fails_get_their_answers() -> Result<()> {
+    // Reads that the server does as one have its clock's time of one transaction.
+    const DIVIDE: Statement =
+        Statement::new("SELECT 12 / $1::int4, now()::text FROM {shard}.notes");
+
+    let test = test(1).await?;
+    let cluster = Cluster::connect(one_of_each(&test)).await?;
+    let shard = shard(&cluster, 0)?;
+    shard.execute(&ADD, &[&1_i32]).await?;
+    let mut moments = std::collections::BTreeSet::new();
+    for round in 0..10_i32 {
+        let reads: Vec<_> = (0..100_i32)
+            .map(|read| {
+                // One in 25 fails, and in the first rounds none.
+                let by = if round > 2 && read % 25 == 7 { 0 } else { 1 + read % 12 };
+                let shard = shard.clone();
+                tokio::spawn(async move { (by, shard.query_one(&DIVIDE, &[&by]).await) })
+            })
+            .collect();
+        for read in reads {
+            match read.await.unwrap() {
+                (0, answer) => {
+                    let error = answer.unwrap_err();
+                    assert_eq!(error.code().map(|code| code.code()), Some("22012"), "{error}");
+                }
+                (by, answer) => {
+                    let row = answer?;
+                    assert_eq!(row.get::<_, i32>(0), 12 / by);
+                    moments.insert(row.get::<_, String>(1));
+                }
+            }
+        }
+    }
+    assert!(moments.len() < 500, "each of {} was done alone", moments.len());
+    Ok(())
+}
+
 #[tokio::test]
 async fn the_owner_of_a_transaction_reads_meanwhile() -> Result<()> {
     let test = test(1).await?;

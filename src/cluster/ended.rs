@@ -46,8 +46,7 @@ impl Ended {
     /// Why it cannot be committed, although nobody said so: PostgreSQL would answer COMMIT with a rollback.
     pub(super) fn obstacle(&self) -> Option<Error> {
         if self.visit.lent.is_abandoned() {
-            let dropped = Error::new(Kind::Input, "a statement was dropped before it was answered");
-            return Some(dropped.with_outcome(Outcome::Failed));
+            return Some(dropped());
         }
         if let Some((error, _)) = &self.failure {
             return Some(error.clone().hint("an earlier statement had failed"));
@@ -90,4 +89,10 @@ impl Ended {
             && deadline.before_sending(pin!(visit.lent.end("ROLLBACK"))).await.is_ok();
         Undone { error, visit: sound.then(|| Box::new(visit)) }
     }
+}
+
+/// Nobody knows what became of a statement.
+pub(super) fn dropped() -> Error {
+    Error::new(Kind::Input, "a statement was dropped before it was answered")
+        .with_outcome(Outcome::Failed)
 }

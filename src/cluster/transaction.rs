@@ -4,14 +4,14 @@ use std::fmt;
 use std::ops::Deref;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use postgres_types::ToSql;
 use tokio::sync::RwLock;
 use tokio_postgres::Row;
 
 use super::deadline::Deadline;
-use super::ended::{Ended, Undone};
+use super::ended::{Ended, Undone, dropped};
 use super::options::TransactionOptions;
 use super::retry::Visit;
 use super::rows;
@@ -53,8 +53,11 @@ pub struct Tx {
 
 /// What all handles of a transaction on one instance share.
 struct Open {
-    /// Read by statements, written by the end of the transaction: none can slip behind the other.
+    /// Read by statements, written by the first of them and by the end of the transaction: none can slip ahead of the one or
+    /// behind the other.
     visit: RwLock<Option<Visit>>,
+    /// The first statement was answered, and with it the commands that begin the transaction.
+    begun: AtomicBool,
     /// The guard is gone: nobody will commit.
     ended: AtomicBool,
     /// A statement was sent that may have written or locked.
@@ -70,18 +73,23 @@ impl Transaction {
         options: &TransactionOptions,
         deadline: Deadline,
     ) -> Result<Self> {
-        Self::begin_by(visit, &options.begin(), deadline).await
+        Self::begin_by(visit, &[&options.begin()], deadline).await
     }
 
     /// Begins by commands of the caller's.
-    pub(super) async fn begin_by(visit: Visit, sql: &str, deadline: Deadline) -> Result<Self> {
+    pub(super) async fn begin_by(
+        visit: Visit,
+        commands: &[&str],
+        deadline: Deadline,
+    ) -> Result<Self> {
         // Dropped in the middle, the connection is not lent again.
-        let begun = deadline.before_sending(pin!(visit.lent.begin_by(sql))).await;
+        let begun = deadline.before_sending(pin!(visit.lent.begin_with_next(commands))).await;
         begun
             .map_err(|error| error.at(visit.home.instance()).with_outcome(Outcome::NotExecuted))?;
         let home = visit.home.clone();
         let open = Arc::new(Open {
             visit: RwLock::new(Some(visit)),
+            begun: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             wrote: AtomicBool::new(false),
             failure: Mutex::default(),
@@ -141,7 +149,7 @@ impl Transaction {
     pub(super) async fn end(self) -> Option<Ended> {
         let open = &self.0.open;
         let visit = open.visit.write().await.take()?;
-        let failure = open.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let failure = open.failure().take();
         let wrote = open.wrote.load(Ordering::Acquire);
         Some(Ended::new(visit, failure, wrote, self.0.deadline))
     }
@@ -214,24 +222,53 @@ impl Tx {
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<(Vec<Row>, u64)> {
         let open = &self.open;
-        let visit = open.visit.read().await;
+        let (first, next);
+        let visit = if open.has_begun() {
+            next = open.visit.read().await;
+            &*next
+        } else {
+            first = open.visit.write().await;
+            &*first
+        };
         let Some(visit) = visit.as_ref().filter(|_| !open.ended.load(Ordering::Acquire)) else {
             return Err(over());
         };
+        if !open.has_begun() {
+            // Without an answer to the first one, it may be that there is no transaction.
+            if let Some((error, _)) = &*open.failure() {
+                return Err(error.clone().hint("an earlier statement had failed"));
+            }
+            if visit.lent.is_abandoned() {
+                return Err(dropped());
+            }
+        }
         if !statement.is_single_read() {
             open.wrote.store(true, Ordering::Release);
         }
         let sent = pin!(visit.send_to(&self.home, statement, params));
-        self.deadline.after_sending(sent).await.map_err(|error| {
+        let answer = self.deadline.after_sending(sent).await;
+        open.begun.fetch_or(answer.is_ok(), Ordering::AcqRel);
+        answer.map_err(|error| {
             let mut error = error.at(visit.home.instance());
             if error.outcome() == Outcome::Unknown {
-                // Whatever it did, it is never committed.
-                error = error.with_outcome(Outcome::Failed);
+                // Whatever it did, it is never committed; and if it was the first, nothing else was done either.
+                let begun = open.has_begun();
+                error =
+                    error.with_outcome(if begun { Outcome::Failed } else { Outcome::NotExecuted });
             }
-            let mut failure = open.failure.lock().unwrap_or_else(PoisonError::into_inner);
-            failure.get_or_insert_with(|| (error.clone(), self.home.clone()));
+            open.failure().get_or_insert_with(|| (error.clone(), self.home.clone()));
             error
         })
+    }
+}
+
+impl Open {
+    fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Acquire)
+    }
+
+    fn failure(&self) -> MutexGuard<'_, Option<(Error, Home)>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -81,6 +81,11 @@ impl Dsn {
         matches!(self.config.get_hosts().first(), Some(Host::Tcp(name)) if name.parse::<IpAddr>().is_err())
     }
 
+    /// Whether its first host is a Unix socket.
+    pub(crate) fn is_socket(&self) -> bool {
+        matches!(self.config.get_hosts().first(), Some(Host::Unix(_)))
+    }
+
     /// Whether it has this option.
     pub(crate) fn says(&self, option: &str) -> bool {
         Parts::of(&self.text).is_ok_and(|parts| parts.options().any(|named| named == option))

@@ -12,6 +12,7 @@ mod seek;
 pub(crate) mod sqlstate;
 mod standing;
 mod tls;
+mod wire;
 
 use std::future::{pending, poll_fn};
 use std::sync::Arc;
@@ -35,6 +36,8 @@ pub(crate) use position::{Lsn, Timeline};
 use seek::{Attempt, no_primary, seek};
 pub(crate) use standing::Standing;
 use tls::Tls;
+pub(crate) use wire::Wire;
+use wire::Wired;
 
 use crate::config::{Dsn, Settings};
 use crate::error::Kind;
@@ -134,9 +137,9 @@ impl Connector {
         for host in targets {
             let limit = self.settings.pool.connect_timeout;
             let listening = async {
-                let mut driver = self.driver_config(&host)?;
+                let (mut driver, wired) = self.driver(&host, false)?;
                 driver.target_session_attrs(TargetSessionAttrs::ReadWrite);
-                let connecting = driver.connect(self.tls.clone());
+                let connecting = driver.connect(wired);
                 connecting.await.map_err(|error| connect_failure(error, &host))
             };
             match in_time(&host, limit, Box::pin(listening)).await {
@@ -150,12 +153,16 @@ impl Connector {
     }
 
     /// Asks the server to stop what a client is doing; whether it did is not known. The future stands alone.
-    pub(crate) fn cancel(&self, client: &Client) -> impl Future<Output = ()> + Send + 'static {
-        let (token, tls) = (client.cancel_token(), self.tls.clone());
+    pub(crate) fn cancel(
+        &self,
+        client: &Client,
+        wire: &Wire,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let (token, wired) = (client.cancel_token(), Wired::as_before(wire, &self.tls));
         let limit = self.settings.pool.connect_timeout;
         async move {
             // Nobody waits for this: where it fails, statement_timeout ends the statement.
-            let _ = timeout(limit, token.cancel_query(tls)).await;
+            let _ = timeout(limit, token.cancel_query(wired)).await;
         }
     }
 
@@ -176,33 +183,36 @@ impl Connector {
     /// Logs in to a single host, primary or not. A name that is `alone` in its instance's address may lead to all servers of
     /// that: then to the one that takes writes.
     async fn log_in(&self, target: &Dsn, limit: Duration, alone: bool) -> Result<Link> {
-        let driver = self.driver(target, alone)?;
+        let (driver, wired) = self.driver(target, alone)?;
+        let wire = wired.wire();
         // Boxed because with TLS it is large.
         let connecting = Box::pin(async {
-            let connected = driver.connect(self.tls.clone()).await;
+            let connected = driver.connect(wired).await;
             connected.map_err(|error| connect_failure(error, target))
         });
         let (client, connection) = in_time(target, limit, connecting).await?;
         // It ends with the client; what goes wrong there is the answer to the client's next request.
         let driven = tokio::spawn(async move { drop(connection.await) }).abort_handle();
-        Ok(Link { client, driven })
+        Ok(Link { client, wire, driven })
     }
 
     /// Logs in to one host for a connection that lives as long as its client.
     async fn client(&self, target: &Dsn, limit: Duration, alone: bool) -> Result<Client> {
-        let manager = PostgresConnectionManager::new(self.driver(target, alone)?, self.tls.clone());
+        let (driver, wired) = self.driver(target, alone)?;
+        let manager = PostgresConnectionManager::new(driver, wired);
         let connecting = Box::pin(async {
             manager.connect().await.map_err(|error| connect_failure(error, target))
         });
         in_time(target, limit, connecting).await
     }
 
-    fn driver(&self, target: &Dsn, alone: bool) -> Result<tokio_postgres::Config> {
+    fn driver(&self, target: &Dsn, alone: bool) -> Result<(tokio_postgres::Config, Wired)> {
         let mut driver = self.driver_config(target)?;
         if alone && target.is_name() {
             driver.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
-        Ok(driver)
+        let wired = Wired::new(&mut driver, &self.tls, !target.is_socket());
+        Ok((driver, wired))
     }
 
     fn driver_config(&self, target: &Dsn) -> Result<tokio_postgres::Config> {
@@ -239,6 +249,7 @@ impl Connector {
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) client: Client,
+    pub(crate) wire: Arc<Wire>,
     pub(crate) driven: AbortHandle,
 }
 

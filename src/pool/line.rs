@@ -42,6 +42,7 @@ impl Line {
         // From here on its session is not like those that are lent, also if nobody waits for the answer.
         lent.spend();
         lent.client().batch_execute(GREETING).await.ok()?;
+        lent.share_syncs();
         let line = Arc::new(Self {
             lent,
             depth,

@@ -18,7 +18,7 @@ use super::lookups::Lookups;
 use super::slots::Slot;
 use super::source::{CHECK_TIMEOUT, Source};
 use super::statements::{Prepared, Statements};
-use crate::connect::{Generation, is_read_only, is_stale_plan, statement_failure};
+use crate::connect::{Generation, Wire, is_read_only, is_stale_plan, statement_failure};
 use crate::error::Kind;
 use crate::random;
 use crate::shard::Home;
@@ -30,6 +30,7 @@ pub(crate) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 pub(crate) struct Session {
     client: Client,
+    wire: Arc<Wire>,
     source: Arc<Source>,
     statements: Statements,
     /// Requests sent and not answered to the end. What is left when the session comes back was abandoned.
@@ -53,6 +54,7 @@ pub(crate) struct Session {
 impl Session {
     pub(super) fn new(
         client: Client,
+        wire: Arc<Wire>,
         source: Arc<Source>,
         slot: Slot,
         era: u64,
@@ -64,6 +66,7 @@ impl Session {
         let lifetime = settings.max_lifetime.mul_f64(1.0 - random::fraction() / 5.0);
         Self {
             client,
+            wire,
             statements: Statements::new(settings.statement_cache, source.counters.clone()),
             in_flight: AtomicUsize::new(0),
             in_transaction: AtomicBool::new(false),
@@ -91,6 +94,11 @@ impl Session {
             || self.is_abandoned()
             || self.is_in_transaction()
             || self.spent.load(Ordering::Relaxed)
+    }
+
+    /// From now on reads that are sent together are answered together. Everything else must have been done before.
+    pub(super) fn share_syncs(&self) {
+        self.wire.share();
     }
 
     /// Marks the session as one that must not be lent again.
@@ -152,7 +160,7 @@ impl Session {
     /// Asks the server to stop what nobody waits for any more. Only for a session that will not be lent again: the
     /// request could otherwise hit the next one's statement.
     pub(super) fn cancel_in_background(&self) {
-        self.source.runtime().spawn(self.source.connector().cancel(&self.client));
+        self.source.runtime().spawn(self.source.connector().cancel(&self.client, &self.wire));
     }
 
     /// The runtime of the connection, for what has to be done after whoever used it has gone.
@@ -162,26 +170,35 @@ impl Session {
 
     /// Opens a transaction. Until [`Session::end`] the session is unfit to be lent again.
     pub(crate) async fn begin(&self) -> Result<()> {
-        self.begin_by("BEGIN").await
+        self.begin_as(&["BEGIN"], false).await
     }
 
-    /// Opens a transaction by commands of the caller's.
-    pub(crate) async fn begin_by(&self, command: &str) -> Result<()> {
+    /// Opens a transaction by commands of the caller's, which go to the server together with its first statement. Where
+    /// that fails, there may be no transaction: nothing else must be sent then but its end.
+    pub(crate) async fn begin_with_next(&self, commands: &[&str]) -> Result<()> {
+        self.begin_as(commands, true).await
+    }
+
+    async fn begin_as(&self, commands: &[&str], with_next: bool) -> Result<()> {
         self.in_transaction.store(true, Ordering::Relaxed);
         *self.begun() = Some(Instant::now());
-        let what = "cannot begin a transaction";
-        match self.limit.of_a_transaction() {
-            None => self.command(command, what).await,
-            Some(limit) => {
-                let begin = format!("{command}; SET LOCAL statement_timeout = {limit}");
-                self.command(&begin, what).await
-            }
+        let limit = self.limit.of_a_transaction();
+        let limit = limit.map(|limit| format!("SET LOCAL statement_timeout = {limit}"));
+        let commands: Vec<_> = commands.iter().copied().chain(limit.as_deref()).collect();
+        // Where statements are not prepared by name, more than the statement itself is sent for it.
+        let with_next = with_next && self.source.connector().settings().pool.prepared;
+        if with_next && self.wire.go_with_next(&commands) {
+            return Ok(());
         }
+        self.command(&commands.join("; "), "cannot begin a transaction").await
     }
 
     /// Ends the transaction by `COMMIT`, `ROLLBACK` or `PREPARE TRANSACTION`.
     pub(crate) async fn end(&self, command: &str) -> Result<()> {
-        self.command(command, "cannot end the transaction").await?;
+        // Nothing was done in it, so the server has never heard of it.
+        if !self.wire.take_back() {
+            self.command(command, "cannot end the transaction").await?;
+        }
         self.in_transaction.store(false, Ordering::Relaxed);
         if let Some(begun) = self.begun().take() {
             self.source.counters.ended_a_transaction(begun.elapsed());

@@ -12,7 +12,7 @@ use super::session::Session;
 use super::slots::Slots;
 use super::stats::Counters;
 use crate::Result;
-use crate::connect::{Connector, Hosts};
+use crate::connect::{Connector, Hosts, Wire};
 use crate::error::Phase;
 use crate::observe;
 use crate::shard::InstanceName;
@@ -153,13 +153,13 @@ impl Source {
         let made = observe::during_connect(self.instance(), Box::pin(self.connect())).await;
         self.counters.connected(made.is_ok());
         observe::connect(self.instance(), began.elapsed(), &made);
-        let client = made?;
+        let (client, wire) = made?;
         self.lendable.fetch_add(1, Ordering::AcqRel);
         self.breaker.succeeded();
-        Ok(Session::new(client, self.clone(), slot, era, proven))
+        Ok(Session::new(client, wire, self.clone(), slot, era, proven))
     }
 
-    async fn connect(&self) -> Result<tokio_postgres::Client> {
+    async fn connect(&self) -> Result<(tokio_postgres::Client, Arc<Wire>)> {
         let connected = match self.replica {
             None => self.hosts.connect(&self.greeting).await,
             Some(host) => self.hosts.connect_to_replica(host, &self.greeting).await,

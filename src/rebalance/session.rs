@@ -74,7 +74,7 @@ impl Session {
         role: Role,
     ) -> Result<Self> {
         let name: &InstanceName = &identity.instance;
-        let Link { client, driven } =
+        let Link { client, driven, .. } =
             connector.link(dsn, role).await.map_err(|error| error.at(name))?;
         let (driven, prepared) = (Some(driven), Mutex::default());
         let session = Self { client, driven, at: name.to_string(), prepared };

@@ -18,8 +18,8 @@ use crate::{Error, Outcome, Result};
 
 /// What each part is told when it begins. PostgreSQL finds deadlocks on one server; those that go over several end here,
 /// as a conflict. And where a client vanishes without a word, its locks are not held for ever.
-const LIMITS: &str =
-    "SET LOCAL lock_timeout = '2s'; SET LOCAL idle_in_transaction_session_timeout = '60s'";
+const LIMITS: [&str; 2] =
+    ["SET LOCAL lock_timeout = '2s'", "SET LOCAL idle_in_transaction_session_timeout = '60s'"];
 
 /// The handle with which to work in a transaction over shards, from [`Cluster::transaction`].
 ///
@@ -140,8 +140,9 @@ impl ClusterTx {
         }
         let visit = pin!(cluster.visit_within(shard.id(), shard.limits()));
         let visit = deadline.before_sending(visit).await?;
-        let begin = format!("{}; {LIMITS}", options.begin());
-        let part = Transaction::begin_by(visit, &begin, deadline).await?;
+        let [locks, idle] = LIMITS;
+        let begin = options.begin();
+        let part = Transaction::begin_by(visit, &[&begin, locks, idle], deadline).await?;
         let tx = part.tx();
         parts.push(part);
         Ok(tx)

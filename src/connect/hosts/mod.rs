@@ -20,7 +20,7 @@ use tokio_postgres::Client;
 
 use super::seek::{Attempt, no_primary, seek};
 use super::standing::{Reign, Standing};
-use super::{Connector, Generation, Identity, Link, in_time};
+use super::{Connector, Generation, Identity, Link, Wire, in_time};
 use crate::config::Dsn;
 use crate::error::Kind;
 use crate::observe;
@@ -149,7 +149,7 @@ impl Hosts {
     /// # Errors
     ///
     /// When there is none, with what each host had to say. Nothing was executed.
-    pub(crate) async fn connect(&self, greeting: &str) -> Result<Client> {
+    pub(crate) async fn connect(&self, greeting: &str) -> Result<(Client, Arc<Wire>)> {
         self.watch();
         let seen = &*self.seen;
         let favourite = seen.throne().host.unwrap_or(0);
@@ -164,7 +164,7 @@ impl Hosts {
         };
         let (host, reign, link) = found.map_err(|failures| no_primary(&seen.dsn, failures))?;
         seen.throne().crown(&seen.hosts, host, reign, &seen.identity)?.push(link.driven);
-        Ok(link.client)
+        Ok((link.client, link.wire))
     }
 
     /// Closes all connections to the primary.

@@ -1,11 +1,13 @@
 //! The replicas, for those who read there.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::timeout;
 use tokio_postgres::Client;
 
+use super::super::Wire;
 use super::super::position::{Lsn, Timeline};
 use super::sight::Sight;
 use super::watch::{PATIENCE, SHORTEST};
@@ -19,11 +21,15 @@ impl Hosts {
     /// # Errors
     ///
     /// When it cannot be reached, or is none any more. Nothing was executed.
-    pub(crate) async fn connect_to_replica(&self, host: usize, greeting: &str) -> Result<Client> {
+    pub(crate) async fn connect_to_replica(
+        &self,
+        host: usize,
+        greeting: &str,
+    ) -> Result<(Client, Arc<Wire>)> {
         let limit = self.seen.connect_timeout();
         let (link, standing) = self.seen.greet(host, greeting, limit).await?;
         match standing {
-            Standing::Replica { .. } => Ok(link.client),
+            Standing::Replica { .. } => Ok((link.client, link.wire)),
             Standing::Primary { .. } => {
                 let text = format!("{} is no replica any more", self.target(host));
                 Err(Error::new(Kind::Unavailable, text))
