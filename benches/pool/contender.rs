@@ -102,6 +102,7 @@ impl Arena {
         length: Duration,
     ) -> Result<Sample> {
         let worked = processor_time();
+        let served = self.server_time(C::NAME).await?;
         let started = Instant::now();
         let mut running = JoinSet::new();
         for task in 0..tasks {
@@ -130,10 +131,13 @@ impl Arena {
         }
         let rate = times.len() as f64 / started.elapsed().as_secs_f64();
         let worked = processor_time().saturating_sub(worked);
-        let worked = worked.as_secs_f64() * 1e6 / times.len() as f64;
+        let served = self.server_time(C::NAME).await?.saturating_sub(served);
+        let each = |time: Duration| time.as_secs_f64() * 1e6 / times.len() as f64;
+        let (worked, served) = (each(worked), each(served));
         let latencies = Latencies::new(times);
         let sample = Sample::new(rate)
             .figure("cpu_us", worked)
+            .figure("server_cpu_us", served)
             .figure("p50_us", latencies.us(500))
             .figure("p99_us", latencies.us(990))
             .figure("p99.9_us", latencies.us(999))
@@ -147,11 +151,9 @@ impl Arena {
     /// The memory in bytes that the server's processes for a contender's connections have for themselves, where the
     /// system tells.
     async fn server_memory(&self, contender: &str) -> Result<Option<f64>> {
-        const PROCESSES: &str = "SELECT pid FROM pg_stat_activity WHERE application_name = $1";
-
         let mut kilobytes = 0;
-        for row in self.admin.query(PROCESSES, &[&contender]).await? {
-            let path = format!("/proc/{}/smaps_rollup", row.get::<_, i32>(0));
+        for process in self.server_processes(contender).await? {
+            let path = format!("/proc/{process}/smaps_rollup");
             let Ok(text) = std::fs::read_to_string(path) else { return Ok(None) };
             let private = text.lines().filter_map(|line| line.strip_prefix("Private_"));
             let numbers =
@@ -160,16 +162,32 @@ impl Arena {
         }
         Ok(Some(kilobytes as f64 * 1024.0))
     }
+
+    /// The time for which processors have worked for them.
+    async fn server_time(&self, contender: &str) -> Result<Duration> {
+        let processes = self.server_processes(contender).await?;
+        let times = processes.iter().map(|process| worked(&format!("/proc/{process}")));
+        Ok(times.map(Option::unwrap_or_default).sum())
+    }
+
+    async fn server_processes(&self, contender: &str) -> Result<Vec<i32>> {
+        const PROCESSES: &str = "SELECT pid FROM pg_stat_activity WHERE application_name = $1";
+
+        let rows = self.admin.query(PROCESSES, &[&contender]).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
 }
 
 /// The time for which processors have worked for this process, where the system tells.
 fn processor_time() -> Duration {
     let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let nanoseconds = threads.filter_map(|thread| {
-        let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
-        text.split(' ').next()?.parse::<u64>().ok()
-    });
-    Duration::from_nanos(nanoseconds.sum())
+    threads.filter_map(|thread| worked(thread.path().to_str()?)).sum()
+}
+
+/// The same for one thread or process of one thread.
+fn worked(folder: &str) -> Option<Duration> {
+    let text = std::fs::read_to_string(format!("{folder}/schedstat")).ok()?;
+    Some(Duration::from_nanos(text.split(' ').next()?.parse().ok()?))
 }
 
 /// SplitMix64: the same rows in the same order for everybody.

@@ -2,9 +2,11 @@
 //!
 //! bb8 alone lets a task that returns a connection take it again past those who wait for one.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use tokio::time::timeout_at;
 
 use super::slots::{Slot, Slots};
 use crate::error::{Kind, Phase};
@@ -25,10 +27,10 @@ struct Width {
     paused: bool,
 }
 
-/// Those who wait, by the order in which they came.
+/// Those who wait, in the order in which they came, each by a number.
 #[derive(Debug, Default)]
 struct Queue {
-    since: BTreeMap<u64, Instant>,
+    since: VecDeque<(u64, Instant)>,
     next: u64,
 }
 
@@ -52,12 +54,17 @@ impl Gate {
     /// # Errors
     ///
     /// When as many wait already as the queue may hold, or the wait takes longer than the patience.
-    pub(super) async fn enter(&self, patience: Duration) -> Result<Slot> {
+    pub(super) async fn enter(&self, asked: Instant, patience: Duration) -> Result<Slot> {
         if let Some(slot) = self.try_enter() {
             return Ok(slot);
         }
-        let _place = Place::take(self)?;
-        tokio::time::timeout(patience, self.slots.take()).await.map_err(|_| self.waited(patience))
+        let _place = Place::take(self, asked)?;
+        // A patience too long to be told has no end.
+        let waited = match asked.checked_add(patience) {
+            Some(end) => timeout_at(end.into(), self.slots.take()).await,
+            None => Ok(self.slots.take().await),
+        };
+        waited.map_err(|_| self.waited(patience))
     }
 
     fn waited(&self, patience: Duration) -> Error {
@@ -115,7 +122,7 @@ impl Gate {
     /// How many wait, and for how long the first of them has.
     pub(super) fn waiting(&self) -> (usize, Duration) {
         let queue = lock(&self.queue);
-        let longest = queue.since.first_key_value().map(|(_, since)| since.elapsed());
+        let longest = queue.since.front().map(|(_, since)| since.elapsed());
         (queue.since.len(), longest.unwrap_or_default())
     }
 }
@@ -132,7 +139,7 @@ struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    fn take(gate: &'a Gate) -> Result<Self> {
+    fn take(gate: &'a Gate, since: Instant) -> Result<Self> {
         let mut queue = lock(&gate.queue);
         let waiting = queue.since.len();
         if waiting >= gate.queue_length {
@@ -143,7 +150,7 @@ impl<'a> Place<'a> {
         }
         let number = queue.next;
         queue.next += 1;
-        queue.since.insert(number, Instant::now());
+        queue.since.push_back((number, since));
         drop(queue);
         Ok(Self { gate, number })
     }
@@ -151,7 +158,11 @@ impl<'a> Place<'a> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        lock(&self.gate.queue).since.remove(&self.number);
+        let since = &mut lock(&self.gate.queue).since;
+        // Nearly always the first.
+        if let Ok(place) = since.binary_search_by_key(&self.number, |(number, _)| *number) {
+            since.remove(place);
+        }
     }
 }
 
@@ -161,15 +172,19 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(5);
 
+    async fn enter(gate: &Gate) -> Result<Slot> {
+        gate.enter(Instant::now(), PATIENCE).await
+    }
+
     #[tokio::test(start_paused = true)]
     async fn first_come_is_first_served_and_a_returning_task_queues_again() {
         let gate = Arc::new(Gate::new(1, 10));
-        let held = gate.enter(PATIENCE).await.unwrap();
+        let held = enter(&gate).await.unwrap();
         let (order, mut seen) = tokio::sync::mpsc::unbounded_channel();
         for task in 0..5 {
             let (gate, order) = (gate.clone(), order.clone());
             tokio::spawn(async move {
-                let slot = gate.enter(PATIENCE).await.unwrap();
+                let slot = enter(&gate).await.unwrap();
                 order.send(task).unwrap();
                 drop(slot);
             });
@@ -177,7 +192,7 @@ mod tests {
         }
         assert_eq!(gate.waiting().0, 5);
         drop(held);
-        let again = gate.enter(PATIENCE).await.unwrap();
+        let again = enter(&gate).await.unwrap();
         order.send(99).unwrap();
         drop((again, order));
         let mut served = vec![];
@@ -191,13 +206,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_wait_too_long_is_a_timeout_and_a_queue_too_long_is_refused_at_once() {
         let gate = Arc::new(Gate::new(1, 1));
-        let _held = gate.enter(PATIENCE).await.unwrap();
+        let _held = enter(&gate).await.unwrap();
         let waiter = tokio::spawn({
             let gate = gate.clone();
-            async move { gate.enter(PATIENCE).await.map(drop) }
+            async move { enter(&gate).await.map(drop) }
         });
         tokio::task::yield_now().await;
-        let full = gate.enter(PATIENCE).await.unwrap_err();
+        let full = enter(&gate).await.unwrap_err();
         assert!(full.is_unavailable() && !full.is_timeout(), "{full}");
         let late = waiter.await.unwrap().unwrap_err();
         assert!(late.is_timeout() && late.phase() == Some(Phase::Queue), "{late}");
@@ -206,21 +221,21 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_waiter_that_gives_up_leaves_its_place() {
         let gate = Gate::new(1, 1);
-        let held = gate.enter(PATIENCE).await.unwrap();
+        let held = enter(&gate).await.unwrap();
         for _ in 0..3 {
-            let wait = tokio::time::timeout(Duration::from_millis(1), gate.enter(PATIENCE));
+            let wait = tokio::time::timeout(Duration::from_millis(1), enter(&gate));
             assert!(wait.await.is_err(), "there was a place in the queue each time");
         }
         drop(held);
-        drop(gate.enter(PATIENCE).await.unwrap());
+        drop(enter(&gate).await.unwrap());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_paused_gate_empties_and_says_why_it_is_shut() {
         let gate = Gate::new(2, 10);
-        let held = gate.enter(PATIENCE).await.unwrap();
+        let held = enter(&gate).await.unwrap();
         gate.pause();
-        let shut = gate.enter(PATIENCE).await.unwrap_err();
+        let shut = enter(&gate).await.unwrap_err();
         assert!(shut.is_timeout() && shut.to_string().contains("paused"), "{shut}");
         gate.resize(3);
         assert!(gate.try_enter().is_none());

@@ -164,7 +164,7 @@ impl Pool {
     /// As [`Pool::lend`], with limits of the call's own.
     pub(crate) async fn lend_within(&self, limits: Limits) -> Result<Lent> {
         let asked = Instant::now();
-        let waiting = self.wait(limits.queue.unwrap_or(self.queue_timeout));
+        let waiting = self.wait(asked, limits.queue.unwrap_or(self.queue_timeout));
         let lent = observe::during_checkout(self.instance(), waiting).await;
         let waited = asked.elapsed();
         self.source.counters.checked_out(waited, lent.is_ok());
@@ -195,12 +195,12 @@ impl Pool {
         answer.ok()
     }
 
-    async fn wait(&self, patience: Duration) -> Result<Lent> {
+    async fn wait(&self, asked: Instant, patience: Duration) -> Result<Lent> {
         let slot = match self.gate.try_enter() {
             Some(slot) => slot,
             // Boxed so that calls which need not wait are small.
             None => {
-                let queueing = Box::pin(self.queue(patience));
+                let queueing = Box::pin(self.queue(asked, patience));
                 observe::during_wait(self.instance(), queueing).await?
             }
         };
@@ -208,8 +208,8 @@ impl Pool {
     }
 
     /// Waits for a slot. Idle pipelines give theirs up for it.
-    async fn queue(&self, patience: Duration) -> Result<Slot> {
-        let mut entering = pin!(self.gate.enter(patience));
+    async fn queue(&self, asked: Instant, patience: Duration) -> Result<Slot> {
+        let mut entering = pin!(self.gate.enter(asked, patience));
         // In the queue first: from here on no pipeline gets a slot past us, and where none is open none will be.
         if let Poll::Ready(entered) = poll!(entering.as_mut()) {
             return entered;

@@ -113,6 +113,11 @@ impl Session {
         now >= self.expires
     }
 
+    /// Whether it had reached it when it came back.
+    pub(super) fn has_aged(&self) -> bool {
+        self.is_old(self.last_used)
+    }
+
     pub(super) fn era(&self) -> u64 {
         self.era
     }

@@ -230,6 +230,6 @@ impl bb8::ManageConnection for Manager {
     }
 
     fn has_broken(&self, session: &mut Box<Session>) -> bool {
-        session.is_unsound() || session.is_old(Instant::now()) || self.0.is_unwanted(session)
+        session.is_unsound() || session.has_aged() || self.0.is_unwanted(session)
     }
 }

@@ -2,9 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::Run;
-
-const HEAD: usize = 5;
+use super::{HEAD, Run, whole};
 
 /// "Idle", as every request ends.
 const READY: &[u8] = b"Z\0\0\0\x05I";
@@ -43,13 +41,27 @@ impl Answers {
         mut out: Option<&mut Vec<u8>>,
     ) {
         while !bytes.is_empty() {
-            if self.left > 0 {
+            // A frame that is there as a whole, as nearly all are.
+            if self.left == 0
+                && self.head_len == 0
+                && let Some((frame, rest)) = whole(bytes)
+            {
+                bytes = rest;
+                self.begin(frame[0], runs);
+                if let Some(out) = out.as_mut().filter(|_| !self.is_hidden) {
+                    out.extend_from_slice(frame);
+                }
+                self.end(runs, out.as_deref_mut());
+            } else if self.left > 0 {
                 let (body, rest) = bytes.split_at(self.left.min(bytes.len()));
                 if let Some(out) = out.as_mut().filter(|_| !self.is_hidden) {
                     out.extend_from_slice(body);
                 }
                 self.left -= body.len();
                 bytes = rest;
+                if self.left == 0 {
+                    self.end(runs, out.as_deref_mut());
+                }
             } else {
                 let (head, rest) = bytes.split_at((HEAD - self.head_len).min(bytes.len()));
                 self.head[self.head_len..][..head.len()].copy_from_slice(head);
@@ -61,22 +73,22 @@ impl Answers {
                 if self.head_len < HEAD {
                     return;
                 }
-                self.begin(runs);
+                let [tag, length @ ..] = self.head;
+                self.left = (u32::from_be_bytes(length) as usize).saturating_sub(4);
+                self.begin(tag, runs);
                 if let Some(out) = out.as_mut().filter(|_| !self.is_hidden) {
                     out.extend_from_slice(&self.head[self.shown..]);
                 }
                 (self.head_len, self.shown) = (0, 0);
-            }
-            if self.left == 0 {
-                self.end(runs, out.as_deref_mut());
+                if self.left == 0 {
+                    self.end(runs, out.as_deref_mut());
+                }
             }
         }
     }
 
-    fn begin(&mut self, runs: &mut VecDeque<Run>) {
-        let [tag, length @ ..] = self.head;
+    fn begin(&mut self, tag: u8, runs: &mut VecDeque<Run>) {
         self.tag = tag;
-        self.left = (u32::from_be_bytes(length) as usize).saturating_sub(4);
         // Parsed, bound, executed: of the commands that the driver knows nothing of.
         self.is_hidden = match runs.front_mut() {
             Some(run) if run.lead > 0 => match tag {

@@ -116,3 +116,12 @@ impl Run {
     /// As the driver sent it.
     const PLAIN: Self = Self { lead: 0, requests: 1 };
 }
+
+/// The tag of a frame and its length, which counts itself and not the tag.
+const HEAD: usize = 5;
+
+/// The first frame and what follows it, if it is there as a whole.
+fn whole(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (&[_, ref length @ ..], _) = bytes.split_first_chunk::<HEAD>()?;
+    bytes.split_at_checked(1 + u32::from_be_bytes(*length) as usize)
+}

@@ -2,16 +2,13 @@
 
 use std::collections::VecDeque;
 
-use super::{Run, Wire};
+use super::{HEAD, Run, Wire, whole};
 
 /// While some requests are under way, others gather; so many go all the same. More would save little, and would have the
 /// first of them wait for longer.
 const ENOUGH: usize = 8;
 /// How many share a Sync at most.
 const MOST: u32 = 64;
-
-/// A frame's tag and its length, which counts itself.
-const HEAD: usize = 5;
 
 /// Follows what is sent.
 #[derive(Debug, Clone, Copy, Default)]
@@ -58,6 +55,16 @@ impl Requests {
 
     /// Takes one piece of a frame.
     fn step(&mut self, bytes: &[u8], sent: &mut impl FnMut(Run)) -> usize {
+        // A frame that is there as a whole, as nearly all are.
+        if self.has_started
+            && self.left == 0
+            && self.head_len == 0
+            && let Some((frame, _)) = whole(bytes)
+        {
+            self.tag = frame[0];
+            self.end(sent);
+            return frame.len();
+        }
         if self.left > 0 {
             let taken = self.left.min(bytes.len());
             self.left -= taken;
@@ -164,18 +171,14 @@ impl<'a> Request<'a> {
     fn first_of(bytes: &'a [u8]) -> Option<Self> {
         let (mut at, mut tags) = (0, [0; 3]);
         for i in 0.. {
-            let head = bytes.get(at..at + HEAD)?;
-            let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
-            at += 1 + length as usize;
-            if at > bytes.len() {
-                return None;
-            }
+            let (frame, _) = whole(&bytes[at..])?;
+            at += frame.len();
             match tags.get_mut(i) {
-                Some(tag) => *tag = head[0],
+                Some(tag) => *tag = frame[0],
                 None => tags[2] = 0,
             }
             // Nothing comes behind a farewell.
-            if matches!(head[0], b'S' | b'Q' | b'X') {
+            if matches!(frame[0], b'S' | b'Q' | b'X') {
                 break;
             }
         }
