@@ -70,7 +70,7 @@ async fn process(bench: &mut Bench, threads: usize) -> Result<()> {
         draw(threads, |n| {
             shards[n % SHARDS]
                 .next_id(SystemTime::now())
-                .map_or(0, |id| id.get().unsigned_abs().into())
+                .map_or(0, |id| id.get().cast_unsigned().into())
         })
     };
     let unit = Unit::Time("ns/id");

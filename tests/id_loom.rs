@@ -16,7 +16,8 @@ fn draw_in_threads<const DRAWS: usize, const THREADS: usize>(clocks: [[u64; DRAW
     loom::model(move || {
         let ids = Arc::new(Greatest::after(4));
         let draw = |ids: &Greatest, clocks: [u64; DRAWS]| {
-            let drawn = clocks.map(|clock| ids.draw(clock, u64::MAX, |last| last + 1).unwrap());
+            let next = |last: u64, clock: u64| Ok::<_, ()>(clock.max(last + 1));
+            let drawn = clocks.map(|clock| ids.draw(|last| next(last, clock)).unwrap());
             assert!(drawn.is_sorted_by(|a, b| a < b), "a thread's own increase: {drawn:?}");
             drawn
         };
@@ -53,8 +54,9 @@ fn a_refused_draw_changes_nothing() {
     loom::model(|| {
         let ids = Arc::new(Greatest::after(4));
         let other = Arc::clone(&ids);
-        let thread = thread::spawn(move || other.draw(0, 5, |last| last + 1));
-        let outcomes = [ids.draw(0, 5, |last| last + 1), thread.join().unwrap()];
+        let only_5 = |last| if last < 5 { Ok(last + 1) } else { Err(last + 1) };
+        let thread = thread::spawn(move || other.draw(only_5));
+        let outcomes = [ids.draw(only_5), thread.join().unwrap()];
         assert!(matches!(outcomes, [Ok(5), Err(6)] | [Err(6), Ok(5)]), "{outcomes:?}");
         assert_eq!(ids.last(), 5);
     });

@@ -97,12 +97,9 @@ impl Generator {
     /// When the generator is a second ahead of that time, or the layout has ended; no id is lost by it.
     #[inline]
     pub fn next_id(&self, now: SystemTime) -> Result<Id, NoId> {
-        let clock = self.rule.first_at(now);
-        let limit = (clock + (MAX_LEAD_MS << self.rule.low_bits)).min(Id::MAX.bits());
-        match self.last.draw(clock, limit, |last| self.rule.following(last)) {
-            Ok(id) => Ok(Id::from_masked(id)),
-            Err(due) => Err(self.rule.refusal(due, clock)),
-        }
+        let rule = &self.rule;
+        let clock_ms = rule.ms_since_epoch(now);
+        self.last.draw(|last| rule.next(last, clock_ms)).map(Id::from_masked)
     }
 
     /// The greatest id made so far, to be kept for [`Generator::resume`]; before the first, the one to start after.
@@ -131,34 +128,52 @@ impl Rule {
         }
     }
 
-    /// The shard's first id at a time: of the layout's first moment while that has not come, and past
-    /// [`Id::MAX`] when the layout has ended.
+    /// The layout's time: that of its first moment while that has not come, and one past its last when that is over.
     #[inline]
-    fn first_at(&self, now: SystemTime) -> u64 {
-        // What is out of the ordinary is told by branches that are foreseen: the id has to wait for each instruction between the
-        // reading of the clock and itself.
+    fn ms_since_epoch(&self, now: SystemTime) -> u64 {
+        // What is out of the ordinary is told by branches that are foreseen, and what can be worked out without the clock is:
+        // the id has to wait for each instruction between the reading of the clock and itself.
         let since_epoch = match now.duration_since(UNIX_EPOCH) {
             Ok(unix) if unix.as_secs() <= MAX_SECONDS => {
-                let unix_ms = unix.as_secs() * 1000 + u64::from(unix.subsec_millis());
-                unix_ms.wrapping_sub(self.epoch_ms)
+                let seconds = (unix.as_secs() * 1000).wrapping_sub(self.epoch_ms);
+                seconds.wrapping_add(u64::from(unix.subsec_millis()))
             }
             _ => u64::MAX,
         };
-        if since_epoch >> (63 - u32::from(self.low_bits)) != 0 {
-            return self.first_out_of_range(now);
-        }
-        since_epoch << self.low_bits | u64::from(self.shard_in_place)
+        if since_epoch >= self.end_ms() { self.ms_out_of_range(now) } else { since_epoch }
     }
 
     /// The same before the layout's first moment and after its last.
     #[cold]
-    fn first_out_of_range(&self, now: SystemTime) -> u64 {
+    fn ms_out_of_range(&self, now: SystemTime) -> u64 {
         let unix = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let unix_ms =
             unix.as_secs().saturating_mul(1000).saturating_add(unix.subsec_millis().into());
-        let end_ms = (Id::MAX.bits() >> self.low_bits) + 1;
-        let since_epoch = unix_ms.saturating_sub(self.epoch_ms).min(end_ms);
-        since_epoch << self.low_bits | u64::from(self.shard_in_place)
+        unix_ms.saturating_sub(self.epoch_ms).min(self.end_ms())
+    }
+
+    /// How many milliseconds the layout has.
+    #[inline]
+    fn end_ms(&self) -> u64 {
+        1 << (63 - u32::from(self.low_bits))
+    }
+
+    /// The first id of the clock's millisecond, or what follows the last where that is of the same or a later one.
+    #[inline]
+    fn next(&self, last: u64, clock_ms: u64) -> Result<u64, NoId> {
+        let due = if clock_ms > last >> self.low_bits {
+            clock_ms << self.low_bits | u64::from(self.shard_in_place)
+        } else {
+            let due = self.following(last);
+            // It may be given when all ids before it are a second ahead at most.
+            let begun = u64::from(due & u64::from(self.sequence_mask) != 0);
+            let ahead = (due >> self.low_bits) + begun - clock_ms;
+            if ahead > MAX_LEAD_MS && due <= Id::MAX.bits() {
+                return Err(NoId::Wait(Duration::from_millis(ahead - MAX_LEAD_MS)));
+            }
+            due
+        };
+        if due > Id::MAX.bits() { Err(NoId::Ended) } else { Ok(due) }
     }
 
     /// The shard's id after another: where a millisecond's are used up, the first of the next.
@@ -170,18 +185,6 @@ impl Rule {
         } else {
             id + 1
         }
-    }
-
-    /// Why an id past the limit was refused. Where it lies within the layout, it is further ahead of the clock than
-    /// the greatest lead.
-    #[cold]
-    fn refusal(&self, due: u64, clock: u64) -> NoId {
-        if due > Id::MAX.bits() {
-            return NoId::Ended;
-        }
-        let started = u64::from(due & u64::from(self.sequence_mask) != 0);
-        let ready_ms = (due >> self.low_bits) + started - MAX_LEAD_MS;
-        NoId::Wait(Duration::from_millis(ready_ms - (clock >> self.low_bits)))
     }
 }
 

@@ -18,25 +18,16 @@ impl Greatest {
         Self(AtomicU64::new(last))
     }
 
-    /// Draws what the clock says if that is greater than all before, else what follows the last; never past
-    /// `limit`.
+    /// Draws what comes next by the caller's rule, which is given the last and returns a greater one.
     ///
     /// # Errors
     ///
-    /// The number that was due, when it is past the limit; nothing is drawn then.
+    /// The rule's; nothing is drawn then.
     #[inline]
-    pub(super) fn draw(
-        &self,
-        clock: u64,
-        limit: u64,
-        following: impl Fn(u64) -> u64,
-    ) -> Result<u64, u64> {
+    pub(super) fn draw<E>(&self, next: impl Fn(u64) -> Result<u64, E>) -> Result<u64, E> {
         let mut last = self.0.load(Relaxed);
         loop {
-            let due = if clock > last { clock } else { following(last) };
-            if due > limit {
-                return Err(due);
-            }
+            let due = next(last)?;
             match self.0.compare_exchange_weak(last, due, Relaxed, Relaxed) {
                 Ok(_) => return Ok(due),
                 Err(seen) => last = seen,
