@@ -87,6 +87,38 @@ async fn reads_that_travel_together_with_one_that_fails_get_their_answers() -> R
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_of_every_length_come_whole() -> Result<()> {
+    const REPEAT: Statement =
+        Statement::new("SELECT repeat('x', $1 * n), $1::int4 FROM {shard}.notes ORDER BY n");
+
+    let test = test(1).await?;
+    let cluster = Cluster::connect(one_of_each(&test)).await?;
+    let shard = shard(&cluster, 0)?;
+    for n in [1_i32, 2, 40] {
+        shard.execute(&ADD, &[&n]).await?;
+    }
+    shard.query(&COUNT, &[]).await?;
+    let before = cluster.stats()[0].pipelined;
+    for round in 0..20_i32 {
+        let reads: Vec<_> = (0..100_i32)
+            .map(|read| {
+                let (shard, length) = (shard.clone(), (read * 37 + round * 911) % 1500);
+                tokio::spawn(async move { (length, shard.query(&REPEAT, &[&length]).await) })
+            })
+            .collect();
+        for read in reads {
+            let (length, rows) = read.await.unwrap();
+            let lengths = rows?.iter().map(|row| row.get::<_, &str>(0).len()).collect::<Vec<_>>();
+            let length = usize::try_from(length).unwrap();
+            assert_eq!(lengths, [length, 2 * length, 40 * length]);
+        }
+    }
+    // None had to be done again elsewhere, as would those on a pipeline that hangs.
+    assert_eq!(cluster.stats()[0].pipelined - before, 2000);
+    Ok(())
+}
+
 #[tokio::test]
 async fn the_owner_of_a_transaction_reads_meanwhile() -> Result<()> {
     let test = test(1).await?;

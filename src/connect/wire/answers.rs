@@ -24,6 +24,12 @@ pub(super) struct Answers {
 }
 
 impl Answers {
+    /// Whether the driver may receive what comes next as it comes.
+    pub(super) fn may_pass(&self, runs: &VecDeque<Run>) -> bool {
+        // A head that came in two parts, the first of which the driver does not have yet, is rewritten to its end.
+        self.head_len == self.shown && runs.iter().all(|run| *run == Run::PLAIN)
+    }
+
     /// Notes bytes that the driver has received as they came.
     pub(super) fn pass(&mut self, bytes: &[u8], runs: &mut VecDeque<Run>) {
         self.follow(bytes, runs, None);
@@ -87,27 +93,16 @@ impl Answers {
         }
     }
 
-    fn begin(&mut self, tag: u8, runs: &mut VecDeque<Run>) {
+    fn begin(&mut self, tag: u8, runs: &VecDeque<Run>) {
         self.tag = tag;
         // Parsed, bound, executed: of the commands that the driver knows nothing of.
-        self.is_hidden = match runs.front_mut() {
-            Some(run) if run.lead > 0 => match tag {
-                b'1' | b'2' => true,
-                b'C' => {
-                    run.lead -= 1;
-                    true
-                }
-                _ => false,
-            },
-            _ => false,
-        };
+        self.is_hidden =
+            matches!(tag, b'1' | b'2' | b'C') && runs.front().is_some_and(|run| run.lead > 0);
     }
 
     fn end(&mut self, runs: &mut VecDeque<Run>, out: Option<&mut Vec<u8>>) {
-        if self.is_hidden {
-            return;
-        }
         match (self.tag, runs.front_mut(), out) {
+            (b'C', Some(run), _) if self.is_hidden => run.lead -= 1,
             (b'Z', ..) => {
                 runs.pop_front();
             }

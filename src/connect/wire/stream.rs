@@ -77,10 +77,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
         }
         Poll::Ready(Ok(sent))
     }
-
-    fn is_rewriting(&self) -> bool {
-        self.runs.iter().any(|run| *run != Run::PLAIN)
-    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
@@ -142,7 +138,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<S> {
                 this.incoming.take(taken);
                 return Poll::Ready(Ok(()));
             }
-            if !this.is_rewriting() {
+            if this.answers.may_pass(&this.runs) {
                 let before = into.filled().len();
                 ready!(Pin::new(&mut this.inner).poll_read(context, into))?;
                 if !this.requests.has_copied {
