@@ -151,8 +151,9 @@ impl Shard {
 
     /// Begins a transaction. Dropped without a commit, it is rolled back.
     ///
-    /// [`Shard::transaction`] does the same with retries; this is for who wants the control. The home of the shard
-    /// is checked here: a shard that moves before the commit makes the next statement fail, with nothing executed.
+    /// [`Shard::transaction`] does the same with retries; this is for who wants the control. The server hears of it with the
+    /// first statement, which saves a round trip. A shard that moves before the commit makes the next statement fail, with
+    /// nothing executed.
     ///
     /// # Errors
     ///

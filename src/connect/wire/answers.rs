@@ -7,8 +7,9 @@ use super::{HEAD, Run, whole};
 /// "Idle", as every request ends.
 const READY: &[u8] = b"Z\0\0\0\x05I";
 
-/// What a request hears that the server has skipped, as the fields of an error: it was not executed.
-const SKIPPED: &[u8] = b"SERROR\0VERROR\0C25P02\0Mskipped, as a request ahead of it failed\0\0";
+/// What a request hears that the server has skipped: an error, as it was not executed.
+const SKIPPED: &[u8] =
+    b"E\0\0\0\x44SERROR\0VERROR\0C25P02\0Mskipped, as a request ahead of it failed\0\0";
 
 /// Follows what is received.
 #[derive(Debug, Default)]
@@ -114,8 +115,6 @@ impl Answers {
                 run.lead = 0;
                 for _ in 1..std::mem::replace(&mut run.requests, 1) {
                     out.extend_from_slice(READY);
-                    out.push(b'E');
-                    out.extend_from_slice(&(4 + SKIPPED.len() as u32).to_be_bytes());
                     out.extend_from_slice(SKIPPED);
                 }
             }
