@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use howdah::testing::{TestCluster, until};
 use howdah::{Cluster, Id, Migrations, Outcome, Result, Shard, ShardId, Statement};
 
@@ -237,6 +238,28 @@ async fn after_its_first_statement_has_failed_a_transaction_takes_no_other() -> 
     assert!(error.to_string().contains("an earlier statement had failed"), "{error}");
     assert!(tx.commit().await.is_err());
     assert_eq!(count(&shard, "next").await?, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_sent_and_abandoned_is_rolled_back_with_its_transaction() -> Result<()> {
+    let (test, _, _) = shard_with_notes().await?;
+    let cluster = Cluster::connect(test.config().max_size(1).pipelines(0)).await?;
+    let shard = cluster.shard(ShardId::new(0)?)?;
+    // Prepared on the only connection, it is sent as soon as it is asked for.
+    shard.execute(&ADD, &[&"before"]).await?;
+    for round in 0..20 {
+        let name = format!("{round}");
+        let tx = shard.begin().await?;
+        assert!(tx.execute(&ADD, &[&name]).now_or_never().is_none());
+        if round % 2 == 0 {
+            let _ = tx.rollback().await;
+        } else {
+            assert!(tx.commit().await.is_err());
+        }
+        assert_eq!(count(&shard, &name).await?, 0);
+        shard.execute(&ADD, &[&format!("after {round}")]).await?;
+    }
     Ok(())
 }
 

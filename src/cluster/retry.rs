@@ -196,7 +196,9 @@ impl Visit {
         }
         // Not prepared by name: behind a pooler the next message may reach another server.
         let schema = self.home.schema();
-        let asked = self.lent.client().query_typed_opt(IS_THERE, &[(&schema, Type::TEXT)]).await;
+        let client = self.lent.client();
+        let asked =
+            self.lent.watch(client.query_typed_opt(IS_THERE, &[(&schema, Type::TEXT)])).await;
         match asked {
             Ok(Some(_)) => error,
             Ok(None) => error.with_kind(Kind::StaleHome).with_outcome(Outcome::NotExecuted),

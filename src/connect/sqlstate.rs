@@ -121,6 +121,12 @@ pub(crate) fn keeps_off_pipelines(code: &SqlState) -> bool {
     is_cancelled(code) || is_locked(code) || is_read_only(code)
 }
 
+/// The server did nothing of it, as a request ahead of it had failed: said by [`super::wire`] to reads that travelled
+/// together.
+pub(crate) fn is_skipped(code: &SqlState) -> bool {
+    *code == SqlState::IN_FAILED_SQL_TRANSACTION
+}
+
 /// A prepared statement is out of date on its connection: the table has changed ("cached plan must not change result
 /// type"), or the statement was discarded. PostgreSQL executed nothing.
 pub(super) fn is_stale_plan(db: &DbError) -> bool {

@@ -8,23 +8,25 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use tokio_postgres::Row;
+use tokio_postgres::{Row, SimpleQueryMessage};
 
 use super::{Lent, Params};
 use crate::Result;
 use crate::shard::Home;
 use crate::statement::Statement;
 
-/// For how long a read may hold up those behind it; the session is told.
-pub(super) const LONGEST: Duration = Duration::from_secs(1);
-/// What a pipeline's session is told. A read that waits for a lock holds up the others for 100 ms at most.
-const GREETING: &str =
-    "SET statement_timeout = 1000; SET lock_timeout = 100; SET default_transaction_read_only = on";
+/// For how long a read may hold up others; the session is told.
+pub(super) const LONGEST: Duration = Duration::from_millis(500);
+/// What a pipeline's session is told. A read that waits for a lock holds up the others for 100 ms at most, and how long
+/// several take together is nobody's limit. It answers whether reads may share a Sync.
+const GREETING: &str = "SET lock_timeout = 100; SET default_transaction_read_only = on; \
+    SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'; \
+    SELECT current_setting('default_transaction_isolation') <> 'serializable'";
 /// How often a line is looked at.
 const LOOK: Duration = Duration::from_secs(1);
-/// How many looks in a row may find reads waiting and nothing answered. A read then has waited for two seconds at least:
+/// How many looks in a row may find reads waiting and nothing answered. That is longer than as many as share a Sync may take:
 /// the network or the server is at fault, or a reader that does not take its rows.
-const PATIENCE: u32 = 3;
+const PATIENCE: u32 = 6;
 
 #[derive(Debug)]
 pub(super) struct Line {
@@ -41,8 +43,15 @@ impl Line {
     pub(super) async fn open(lent: Lent, depth: Arc<AtomicUsize>) -> Option<Arc<Self>> {
         // From here on its session is not like those that are lent, also if nobody waits for the answer.
         lent.spend();
-        lent.client().batch_execute(GREETING).await.ok()?;
-        lent.share_syncs();
+        let greeting = format!("SET statement_timeout = {}; {GREETING}", lent.tell_limit(LONGEST));
+        let answers = lent.client().simple_query(&greeting).await.ok()?;
+        let mut rows = answers.iter().filter_map(|answer| match answer {
+            SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        });
+        if rows.next_back() == Some("t") {
+            lent.share_syncs();
+        }
         let line = Arc::new(Self {
             lent,
             depth,

@@ -7,8 +7,9 @@
 //! What makes it safe is that a pipeline only ever answers, or does not: whatever fails here is done again on a connection of
 //! its own, which has the last word. So only statements go here that are [provably single
 //! reads](Statement::is_single_read), and the server holds the session to that: it is read only. A read that is slow or
-//! waits for a lock would hold up those behind it, so it is ended after a short time, and its statement is kept
-//! off the pipelines for a while.
+//! waits for a lock would hold up others, so it is ended after a short time, and its statement is kept off the pipelines for a
+//! while. Reads that travel together [share](crate::connect::Wire::share) a transaction; what a function behind a view sets or
+//! locks to the end of its transaction is theirs, too.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -21,7 +22,7 @@ use tokio_postgres::Row;
 
 use super::line::Line;
 use super::{Lent, Params};
-use crate::connect::sqlstate::keeps_off_pipelines;
+use crate::connect::sqlstate::{is_skipped, keeps_off_pipelines};
 use crate::shard::Home;
 use crate::statement::Statement;
 
@@ -86,7 +87,13 @@ impl Pipelines {
             // Boxed because it is rare, and large.
             line => Box::pin(slot.renew(line, open())).await?,
         };
-        match line.read(statement, home, params).await {
+        let mut answer = line.read(statement, home, params).await;
+        let code = answer.as_ref().and_then(|answer| answer.as_ref().err()?.code());
+        if code.is_some_and(is_skipped) {
+            // Whoever was at fault is done elsewhere now. Boxed because it is rare, and large.
+            answer = Box::pin(line.read(statement, home, params)).await;
+        }
+        match answer {
             Some(Ok(answer)) => Some(answer),
             Some(Err(error)) => {
                 if error.code().is_some_and(keeps_off_pipelines) {

@@ -144,6 +144,12 @@ impl Session {
         self.limit.want(timeout);
     }
 
+    /// The same in the milliseconds that the caller tells the server.
+    pub(super) fn tell_limit(&self, timeout: Duration) -> u32 {
+        self.limit.want(timeout);
+        self.limit.tell()
+    }
+
     pub(crate) fn is_abandoned(&self) -> bool {
         self.in_flight.load(Ordering::Relaxed) > 0
     }
@@ -200,8 +206,9 @@ impl Session {
 
     /// Ends the transaction by `COMMIT`, `ROLLBACK` or `PREPARE TRANSACTION`.
     pub(crate) async fn end(&self, command: &str) -> Result<()> {
-        // Nothing was done in it, so the server has never heard of it.
-        if !self.wire.take_back() {
+        // Where nothing was sent in it, the server has never heard of it. What was sent and abandoned may still be on its way to
+        // the wire, and must not go there alone.
+        if self.is_abandoned() || !self.wire.take_back() {
             self.command(command, "cannot end the transaction").await?;
         }
         self.in_transaction.store(false, Ordering::Relaxed);

@@ -214,7 +214,8 @@ impl Cluster {
     async fn prepared_on(&self, instance: &InstanceName) -> Result<Vec<Prepared>> {
         let snapshot = self.snapshot();
         let lent = self.0.pools.get(instance, &snapshot)?.lend().await?;
-        Prepared::all(lent.client()).await.map_err(|error| error.at(instance))
+        let all = lent.watch(Prepared::all(lent.client())).await;
+        all.map_err(|error| error.at(instance))
     }
 
     /// Does with one part what was decided. `None` where somebody else has done it.

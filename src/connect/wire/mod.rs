@@ -21,7 +21,7 @@ mod stream;
 mod tests;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
@@ -48,7 +48,8 @@ struct Lead {
 
 impl Wire {
     /// From now on, requests that leave together share one Sync. For a connection that only reads, as the server does
-    /// nothing of what comes behind a request that fails.
+    /// nothing of what comes behind a request that fails; and where that is told only at the end, as with serializable
+    /// transactions, those before it have been answered.
     pub(crate) fn share(&self) {
         self.is_shared.store(true, Ordering::Release);
     }
@@ -71,7 +72,8 @@ impl Wire {
             return false;
         }
         let commands = u32::try_from(commands.len()).unwrap_or(u32::MAX);
-        *self.lead() = Some(Lead { frames, commands });
+        let mut lead = self.lead();
+        *lead = Some(Lead { frames, commands });
         self.has_lead.store(true, Ordering::Release);
         true
     }
@@ -85,12 +87,13 @@ impl Wire {
         if !self.has_lead.load(Ordering::Acquire) {
             return None;
         }
-        let lead = self.lead().take();
+        // What is looked at without the lock changes under it alone.
+        let mut lead = self.lead();
         self.has_lead.store(false, Ordering::Release);
-        lead
+        lead.take()
     }
 
-    fn lead(&self) -> std::sync::MutexGuard<'_, Option<Lead>> {
+    fn lead(&self) -> MutexGuard<'_, Option<Lead>> {
         self.lead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -7,8 +7,8 @@ use super::{HEAD, Run, Wire, whole};
 /// While some requests are under way, others gather; so many go all the same. More would save little, and would have the
 /// first of them wait for longer.
 const ENOUGH: usize = 8;
-/// How many share a Sync at most.
-const MOST: u32 = 64;
+/// How many share a Sync at most: the first is answered with the last, and the server holds the locks of all until then.
+const MOST: u32 = 8;
 
 /// Follows what is sent.
 #[derive(Debug, Clone, Copy, Default)]

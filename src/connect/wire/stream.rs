@@ -32,6 +32,9 @@ pub(in crate::connect) struct Stream<S> {
     piece: Vec<u8>,
 }
 
+/// What is kept allocated where nothing waits.
+const KEPT: usize = 64 << 10;
+
 /// Bytes that wait to be taken.
 #[derive(Debug, Default)]
 struct Pending {
@@ -94,8 +97,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
             let rest = this.requests.rest(bytes);
             return this.poll_pass(context, &bytes[..rest]);
         }
-        // Whoever reads the answers is woken by them, and writes then.
         if this.wire.is_shared() && !this.runs.is_empty() && !are_enough(bytes) {
+            // What was sent before may be held back below, by TLS. Whoever reads the answers is woken by them, and writes then.
+            if let Poll::Ready(flushed) = Pin::new(&mut this.inner).poll_flush(context) {
+                flushed?;
+            }
             return Poll::Pending;
         }
         let taken = rewrite(bytes, &this.wire, &mut this.outgoing.bytes, &mut this.runs);
@@ -176,6 +182,7 @@ impl Pending {
         self.taken += count;
         if self.taken == self.bytes.len() {
             self.bytes.clear();
+            self.bytes.shrink_to(KEPT);
             self.taken = 0;
         }
     }
