@@ -130,21 +130,21 @@ async fn a_shards_limits_hold_wherever_its_statements_run() -> Result<()> {
     let place = place().await?;
     let Place { test, .. } = &place;
     let cluster = test.cluster().await?;
-    let limit = Duration::from_millis(700);
+    let limit = Duration::from_millis(300);
     let shard = cluster.shard(ShardId::new(0)?)?;
     let said = async |shard: &Shard| -> Result<String> {
         Ok(shard.query_one(&LIMIT, &[]).await?.get("setting"))
     };
-    assert_eq!(said(&shard).await?, "1000", "on a pipeline");
+    assert_eq!(said(&shard).await?, "500", "on a pipeline");
     let short = shard.clone().statement_timeout(limit);
-    assert_eq!(said(&short).await?, "700");
+    assert_eq!(said(&short).await?, "300");
     let read = short.read(ReadFrom::Replica { max_lag: Duration::MAX });
-    assert_eq!(read.query_one(&LIMIT, &[]).await?.get::<_, &str>("setting"), "700");
+    assert_eq!(read.query_one(&LIMIT, &[]).await?.get::<_, &str>("setting"), "300");
     let over_shards = cluster
         .transaction(async |tx| {
             tx.on(&short).await?.query_one(&LIMIT, &[]).await.map(|row| row.get::<_, String>(0))
         })
         .await?;
-    assert_eq!(over_shards, "700");
+    assert_eq!(over_shards, "300");
     Ok(())
 }

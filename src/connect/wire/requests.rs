@@ -4,11 +4,9 @@ use std::collections::VecDeque;
 
 use super::{HEAD, Run, Wire, whole};
 
-/// While some requests are under way, others gather; so many go all the same. More would save little, and would have the
-/// first of them wait for longer.
-const ENOUGH: usize = 8;
-/// How many share a Sync at most: the first is answered with the last, and the server holds the locks of all until then.
-const MOST: u32 = 8;
+/// How many share a Sync at most, and how many go while others are under way, for which they gather otherwise. More would save
+/// little: the first is answered with the last, and the server holds the locks of all until then.
+const TOGETHER: u32 = 8;
 
 /// Follows what is sent.
 #[derive(Debug, Clone, Copy, Default)]
@@ -105,7 +103,7 @@ impl Requests {
 
 /// Whether so many requests have gathered that they are worth a Sync of their own.
 pub(super) fn are_enough(mut bytes: &[u8]) -> bool {
-    (0..ENOUGH).all(|_| {
+    (0..TOGETHER).all(|_| {
         let request = Request::first_of(bytes);
         bytes = &bytes[request.as_ref().map_or(0, |request| request.bytes.len())..];
         request.is_some()
@@ -125,7 +123,7 @@ pub(super) fn rewrite(
     let mut open = 0;
     while let Some(request) = Request::first_of(&bytes[taken..]) {
         taken += request.bytes.len();
-        if is_shared && request.is_execution && open < MOST {
+        if is_shared && request.is_execution && open < TOGETHER {
             out.extend_from_slice(&request.bytes[..request.bytes.len() - HEAD]);
             open += 1;
             continue;
