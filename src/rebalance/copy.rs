@@ -21,6 +21,7 @@ use super::run::Run;
 use super::step::MoveStep;
 use super::stream::{self, Takes};
 use super::{seal, sequences};
+use crate::connect::sqlstate::is_in_the_way;
 use crate::{Error, Result};
 
 /// How often whoever looks on is told how far the rows are, and how often the journal is.
@@ -30,6 +31,8 @@ const TELL_JOURNAL: Duration = Duration::from_secs(1);
 const PATIENT: &str = "SET LOCAL idle_in_transaction_session_timeout = 0";
 /// From which size on a table is analyzed before it is used: what the planner assumes of smaller ones does.
 const LARGE: i64 = 8 << 20;
+/// How often indexes are begun anew where others held the locks.
+const BUILD_ATTEMPTS: u32 = 60;
 
 impl Run<'_> {
     /// Makes the copy, or what is missing of it.
@@ -244,10 +247,23 @@ impl Run<'_> {
         let (_, rest) = self.after_rows(schema, dump).await?;
         let work = &self.target.work;
         let whole = seal::comment(schema, Some(&self.names.comment));
-        let made = work.batch(&format!("BEGIN; {rest}; {whole}COMMIT"), WHAT).await;
-        work.roll_back().await;
-        work.refresh().await?;
-        made?;
+        let mut attempt = 1;
+        loop {
+            let made = work.batch(&format!("BEGIN; {rest}; {whole}COMMIT"), WHAT).await;
+            work.roll_back().await;
+            work.refresh().await?;
+            match made {
+                // What is applied meanwhile locks several tables, too, in an order of its own; it took the second that a server
+                // takes to find that out.
+                Err(error)
+                    if error.code().is_some_and(is_in_the_way) && attempt < BUILD_ATTEMPTS =>
+                {
+                    self.tell(MoveStep::BuildIndexes, &format!("tried {attempt} times: {error}"));
+                    attempt += 1;
+                }
+                made => break made?,
+            }
+        }
         self.analyze(schema).await?;
         self.end(MoveStep::BuildIndexes).await
     }
