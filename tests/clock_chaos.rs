@@ -75,14 +75,18 @@ async fn draw(dsn: String, session: i32, seen: &Seen) -> Vec<i64> {
     mine
 }
 
-/// Sets the clock, cancels and kills, until enough ids were drawn.
+/// How many statements have to fail; a quick machine has its ids before.
+const FELT: usize = 50;
+
+/// Sets the clock, cancels and kills, until enough ids were drawn and enough faults were felt.
 async fn disturb(test: &mut TestCluster, seen: &Seen, millions: usize) {
     let mut random = Random::of_this_run();
     let (wanted, all_kills) = (MILLION * millions, KILLS * millions);
     let patience = PATIENCE * u32::try_from(millions).unwrap();
     let started = Instant::now();
     let mut kills = 0;
-    while seen.count.load(SeqCst) < wanted || kills < all_kills {
+    let felt = || seen.failures.load(SeqCst) >= FELT;
+    while seen.count.load(SeqCst) < wanted || kills < all_kills || !felt() {
         assert!(started.elapsed() < patience, "ids stopped: {:?}", seen.count);
         tokio::time::sleep(Duration::from_millis(30)).await;
         let Ok(admin) = test.admin("pg1").await else { continue };
@@ -151,7 +155,6 @@ async fn a_million_ids_survive_everything() {
     let mut all: Vec<i64> = drawn.into_iter().flatten().collect();
     all.sort_unstable();
     assert!(all.len() >= MILLION * millions && all.is_sorted_by(|a, b| a < b), "all are distinct");
-    assert!(seen.failures.load(SeqCst) > 50, "faults were felt: {:?}", seen.failures);
 
     // Also those whose replies were lost.
     let admin = test.admin("pg1").await.unwrap();
