@@ -1,23 +1,29 @@
--- The clock behind all ids of this database: unique, strictly increasing per shard, never waiting for anybody.
+-- The clock behind all ids of this database: unique, strictly increasing per shard, at the pace of a sequence.
 -- Run in every instance's database by the owner; running it again changes nothing. Numbers are put for
 -- :epoch_ms, :shard_bits and :sequence_bits by src/id/sql.rs.
 --
--- A tick is milliseconds since the layout's epoch << sequence_bits | sequence. A shard keeps its tick as the sum
--- of two sequences:
+-- A block is the ids of one millisecond of one shard: all that differ in their last :sequence_bits bits alone. Its number is
+-- what they have in common. A shard's clock is two sequences:
 --
---   howdah_tick    only ever drawn from, with nextval
---   howdah_jumps   how many ticks were jumped over in all, to keep up with the clock; only ever raised
+--   howdah_id      the ids themselves; drawn from with nextval, and set to where a block begins
+--   howdah_block   the number of the block that is open
 --
--- The rule: read jumps, draw, read jumps again. The sum is issued if both readings are equal.
+-- The rule: read which block is open, then draw. The id is issued if it lies in that block.
 --
--- Why no tick is issued twice, and each is later than all that were issued before it was asked for: jumps never
--- falls, so equal readings mean that it had this value at the moment of the draw. Whatever is issued is thus the sum
--- of both sequences at one moment, and of two such moments the later has drawn more and jumped no less. The
--- server's clock has no part in this: it may step anywhere. Nor has a caller that stops half-way, as drawing
--- and raising are one step each.
+-- To open a block, one caller at a time sets howdah_id to where a later block begins than the one that is open, and then
+-- howdah_block to its number.
 --
--- And jumps never falls, as only jump() sets it: one caller at a time, and to more than it read while alone.
--- tests/clock_model.rs checks the argument under every interleaving.
+-- Why no id is issued twice, and each is greater than all that were issued before it was asked for:
+--
+-- 1. howdah_block only rises, as whoever opens is alone, and goes beyond what he then reads.
+-- 2. So howdah_id leaves the open block only forwards: at its end, or to the beginning of a later one. What is drawn from a
+--    block while it is open is drawn once, and in order.
+-- 3. What is drawn from a block before it was opened is not issued: its caller had read howdah_block before the draw, thus
+--    another number. Such draws may even be repeated; nobody gets them.
+--
+-- The server's clock has no part in this: it may step anywhere. Nor has a caller that stops half-way: between the two
+-- settings nothing is issued, and whoever comes next opens another block. tests/clock_model.rs checks the argument under
+-- every interleaving.
 
 CREATE SCHEMA IF NOT EXISTS howdah;
 GRANT USAGE ON SCHEMA howdah TO howdah_app;
@@ -27,50 +33,65 @@ GRANT USAGE ON SCHEMA howdah TO howdah_app;
 CREATE OR REPLACE FUNCTION howdah.clock() RETURNS double precision LANGUAGE sql VOLATILE
 RETURN date_part('epoch', clock_timestamp());
 
--- The same as a tick, of which the sequence is 0. floor, because the cast alone would round up to a millisecond that
--- has not come.
-CREATE OR REPLACE FUNCTION howdah.clock_tick() RETURNS bigint LANGUAGE sql VOLATILE
-RETURN (floor(howdah.clock() * 1000.0)::bigint - :epoch_ms) << :sequence_bits;
+-- The same in milliseconds since the layout's epoch. floor, because the cast alone would round up to one that has not come.
+CREATE OR REPLACE FUNCTION howdah.clock_ms() RETURNS bigint LANGUAGE sql VOLATILE
+RETURN floor(howdah.clock() * 1000.0)::bigint - :epoch_ms;
 
--- How far a shard's ids are ahead of the server's clock, in milliseconds; negative while it is idle. A burst gets
+-- How far a shard's open block is ahead of the server's clock, in milliseconds; negative while it is idle. A burst gets
 -- to a second; more than ten mean that the clock was set back.
-CREATE OR REPLACE FUNCTION howdah.clock_lead_ms(tick regclass, jumps regclass) RETURNS bigint LANGUAGE sql VOLATILE
-RETURN (pg_sequence_last_value(tick) + pg_sequence_last_value(jumps) - howdah.clock_tick()) >> :sequence_bits;
+CREATE OR REPLACE FUNCTION howdah.clock_lead_ms(block regclass) RETURNS bigint LANGUAGE sql VOLATILE
+RETURN (pg_sequence_last_value(block) >> :shard_bits) - howdah.clock_ms();
 
 -- Starts a shard's clock at the server's time, if it was never started.
-CREATE OR REPLACE FUNCTION howdah.start_clock(jumps regclass) RETURNS void LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION howdah.start_clock(id regclass, block regclass, shard bigint) RETURNS void LANGUAGE plpgsql
 AS $$
+DECLARE
+  opened bigint := (howdah.clock_ms() << :shard_bits) | shard;
 BEGIN
-  PERFORM pg_advisory_xact_lock(1752135524, jumps::oid::int);
-  IF pg_sequence_last_value(jumps) IS NULL THEN
-    PERFORM setval(jumps, howdah.clock_tick());
+  PERFORM pg_advisory_xact_lock(1752135524, block::oid::int);
+  IF pg_sequence_last_value(block) IS NULL THEN
+    PERFORM setval(id, opened << :sequence_bits, false);
+    PERFORM setval(block, opened);
   END IF;
 END $$;
 
--- Brings a shard's clock up to the server's. Whoever comes while another is at it goes on without: lagging a
--- little costs accuracy, not safety.
+-- Opens a shard's next block, at the server's time if that is later, unless the open one is of the present and has ids left.
+-- Where another is at it: waits for him if told to, or else leaves it to him.
 --
 -- Runs with its owner's rights, so that applications need none to set a sequence. Since it is then able to set any
 -- sequence of that owner, it makes sure that it was given a clock. By name, as looking into the catalog takes longer
 -- than all the rest.
-CREATE OR REPLACE FUNCTION howdah.jump(tick regclass, jumps regclass) RETURNS void LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION howdah.open_block(id regclass, block regclass, wait boolean) RETURNS void LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  behind bigint;
+  opened bigint;
+  ms bigint;
 BEGIN
   -- A transaction's lock would be kept to its end, and a session's would leak when the caller is cancelled. So
   -- the block always ends in an exception: rolling back frees the lock, and sequences are not rolled back.
   BEGIN
     -- The first key reads "howd" in ASCII. Applications share the space of keys; all with this one are howdah's.
-    IF pg_try_advisory_xact_lock(1752135524, jumps::oid::int) THEN
-      behind := howdah.clock_tick() - pg_sequence_last_value(tick) - pg_sequence_last_value(jumps);
-      IF behind > 0 THEN
-        IF left(jumps::text, -12) || 'howdah_tick' <> tick::text OR right(jumps::text, 13) <> '.howdah_jumps' THEN
-          RAISE '% and % are not the clock of a shard', tick, jumps USING ERRCODE = 'invalid_parameter_value';
-        END IF;
-        PERFORM setval(jumps, pg_sequence_last_value(jumps) + behind);
+    IF NOT pg_try_advisory_xact_lock(1752135524, block::oid::int) THEN
+      IF NOT wait THEN
+        RAISE SQLSTATE 'HW001';
       END IF;
+      PERFORM pg_advisory_xact_lock(1752135524, block::oid::int);
+    END IF;
+    opened := pg_sequence_last_value(block);
+    ms := howdah.clock_ms();
+    -- An id that was not drawn yet is NULL: the block is new, and full.
+    IF opened >> :shard_bits < ms - 4 OR pg_sequence_last_value(id) >> :sequence_bits <> opened THEN
+      IF left(block::text, -12) || 'howdah_id' <> id::text OR right(block::text, 13) <> '.howdah_block' THEN
+        RAISE '% and % are not the clock of a shard', id, block USING ERRCODE = 'invalid_parameter_value';
+      END IF;
+      ms := greatest((opened >> :shard_bits) + 1, ms);
+      IF ms >= 1::bigint << (63 - :shard_bits - :sequence_bits) THEN
+        RAISE 'the layout of the ids has ended' USING ERRCODE = 'numeric_value_out_of_range';
+      END IF;
+      opened := (ms << :shard_bits) | (opened & ((1 << :shard_bits) - 1));
+      PERFORM setval(id, opened << :sequence_bits, false);
+      PERFORM setval(block, opened);
     END IF;
     RAISE SQLSTATE 'HW001';
   EXCEPTION WHEN SQLSTATE 'HW001' THEN
@@ -78,68 +99,62 @@ BEGIN
   END;
 END $$;
 
--- The id at a tick of the shard whose id at tick 0 is base: the time moves up by the bits of the shard. Past the
--- layout's end the sum is out of range, which is an error.
-CREATE OR REPLACE FUNCTION howdah.id_at(tick bigint, base bigint) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN tick + (tick >> :sequence_bits) * (((1 << :shard_bits) - 1)::bigint << :sequence_bits) + base;
-
--- The next id where the clock is off: first it is brought up to the time, or waited for.
-CREATE OR REPLACE FUNCTION howdah.next_id_settled(tick regclass, jumps regclass, base bigint) RETURNS bigint
+-- The next id where no block of the present is open: first the next one is opened. behind tells that the id drawn would do,
+-- but for its time: then nobody is waited for, as lagging a little costs accuracy, not safety.
+CREATE OR REPLACE FUNCTION howdah.next_id_settled(id regclass, block regclass, behind boolean) RETURNS bigint
 LANGUAGE plpgsql
 AS $$
 DECLARE
   lead bigint;
-  before bigint;
-  n bigint;
+  opened bigint;
+  drawn bigint;
 BEGIN
   LOOP
-    lead := pg_sequence_last_value(tick) + pg_sequence_last_value(jumps) - howdah.clock_tick();
+    lead := howdah.clock_lead_ms(block);
     IF lead IS NULL THEN
-      RAISE 'the clock % was not started, or the role has no right to read it', jumps
+      RAISE 'the clock % was not started, or the role has no right to read it', block
         USING ERRCODE = 'object_not_in_prerequisite_state',
               HINT = 'A dump of the schema alone leaves it so; run howdah init again.';
-    ELSIF lead < 0 THEN
-      PERFORM howdah.jump(tick, jumps);
-    ELSIF lead BETWEEN 1000::bigint << :sequence_bits AND 10000::bigint << :sequence_bits THEN
+    ELSIF lead BETWEEN 1000 AND 10000 THEN
       -- A burst waits for the clock, so none gets further than this. Who is further ahead has seen the clock set
       -- back; waiting would take too long, and goes on from where it was.
       PERFORM pg_sleep(0.001);
     END IF;
+    PERFORM howdah.open_block(id, block, wait => NOT behind);
 
-    before := pg_sequence_last_value(jumps);
-    n := nextval(tick) + before;
-    IF n >= 1::bigint << (63 - :shard_bits) THEN
-      RAISE 'the layout of the ids has ended' USING ERRCODE = 'numeric_value_out_of_range';
-    ELSIF before = pg_sequence_last_value(jumps) THEN
-      RETURN howdah.id_at(n, base);
+    opened := pg_sequence_last_value(block);
+    drawn := nextval(id);
+    IF drawn >> :sequence_bits = opened THEN
+      RETURN drawn;
     END IF;
+    behind := false;
   END LOOP;
 END $$;
 
--- The next id of the shard whose id at tick 0 is base. PostgreSQL makes its expressions anew in every transaction, so each
--- operator counts: without them a single insert would take half as long again.
-CREATE OR REPLACE FUNCTION howdah.next_id(tick regclass, jumps regclass, base bigint) RETURNS bigint LANGUAGE plpgsql
-AS $$
-DECLARE
-  before bigint;
-  n bigint;
-BEGIN
-  before := pg_sequence_last_value(jumps);
-  n := nextval(tick) + before;
-  -- Accurate is from 4 milliseconds behind the clock, so that a busy shard need not jump in each of them, to a
-  -- second ahead of it: at most 502 from the middle, which is 498 ahead.
-  RETURN CASE
-    WHEN before = pg_sequence_last_value(jumps)
-     AND abs(n - howdah.clock() * (1000.0 * (1 << :sequence_bits)) + (:epoch_ms - 498.0) * (1 << :sequence_bits))
-         <= 502.0 * (1 << :sequence_bits)
-    THEN howdah.id_at(n, base)
-    ELSE howdah.next_id_settled(tick, jumps, base)
-  END;
-END $$;
+-- The next id of a shard: the rule, and that the id's time is of the present. CASE reads the block before it draws, and
+-- currval is what this session has drawn. One expression, for what PostgreSQL has to call or to make anew in every transaction
+-- counts: in PL/pgSQL it takes twice as long.
+--
+-- Of the present is from 4 milliseconds behind the clock, so that a busy shard need not open a block in each of them; a few
+-- more in some sessions than in others, so that not all come to open it at once.
+CREATE OR REPLACE FUNCTION howdah.next_id(id regclass, block regclass) RETURNS bigint LANGUAGE sql VOLATILE
+RETURN CASE pg_sequence_last_value(block)
+  WHEN nextval(id) >> :sequence_bits THEN
+    CASE
+      WHEN howdah.clock() <=
+           currval(id) * (0.001::double precision / (1::bigint << (:shard_bits + :sequence_bits)))
+           + (:epoch_ms * 0.001 + 0.004)::double precision + (pg_backend_pid() & 7) * 0.001::double precision
+      THEN currval(id)
+      ELSE howdah.next_id_settled(id, block, true)
+    END
+  ELSE howdah.next_id_settled(id, block, false)
+END;
 
-REVOKE EXECUTE ON FUNCTION howdah.start_clock(regclass), howdah.jump(regclass, regclass) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION
+  howdah.start_clock(regclass, regclass, bigint), howdah.open_block(regclass, regclass, boolean)
+FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
-  howdah.clock(), howdah.clock_tick(), howdah.clock_lead_ms(regclass, regclass), howdah.id_at(bigint, bigint),
-  howdah.jump(regclass, regclass),
-  howdah.next_id_settled(regclass, regclass, bigint), howdah.next_id(regclass, regclass, bigint)
+  howdah.clock(), howdah.clock_ms(), howdah.clock_lead_ms(regclass),
+  howdah.open_block(regclass, regclass, boolean),
+  howdah.next_id_settled(regclass, regclass, boolean), howdah.next_id(regclass, regclass)
 TO howdah_app;

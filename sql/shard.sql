@@ -3,16 +3,14 @@
 -- made of numbers for :schema, and numbers for :shard, :shard_bits and :sequence_bits (src/id/sql.rs).
 
 CREATE SCHEMA IF NOT EXISTS :schema;
-CREATE SEQUENCE IF NOT EXISTS :schema.howdah_tick;
-CREATE SEQUENCE IF NOT EXISTS :schema.howdah_jumps MINVALUE 0;
-SELECT howdah.start_clock(':schema.howdah_jumps');
+CREATE SEQUENCE IF NOT EXISTS :schema.howdah_id MINVALUE 0;
+CREATE SEQUENCE IF NOT EXISTS :schema.howdah_block MINVALUE 0;
+SELECT howdah.start_clock(':schema.howdah_id', ':schema.howdah_block', :shard);
 
 -- Both are bound to what they name when they are made, so that renaming the schema does not break them, and
 -- both are expressions that the planner puts in place of a call.
 CREATE OR REPLACE FUNCTION :schema.next_id() RETURNS bigint LANGUAGE sql VOLATILE
-RETURN howdah.next_id(
-  ':schema.howdah_tick'::regclass, ':schema.howdah_jumps'::regclass, :shard::bigint << :sequence_bits
-);
+RETURN howdah.next_id(':schema.howdah_id'::regclass, ':schema.howdah_block'::regclass);
 
 -- For CHECK constraints: whether an id belongs to this shard.
 CREATE OR REPLACE FUNCTION :schema.is_local(id bigint) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -29,9 +27,9 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON :schema.howdah_decisions TO howdah_app;
 
 -- Drawing is all that an application may do to the clock: it cannot set it.
 GRANT USAGE ON SCHEMA :schema TO howdah_app;
-GRANT USAGE ON SEQUENCE :schema.howdah_tick TO howdah_app;
-REVOKE ALL ON SEQUENCE :schema.howdah_jumps FROM howdah_app;
-GRANT SELECT ON SEQUENCE :schema.howdah_jumps TO howdah_app;
+GRANT USAGE ON SEQUENCE :schema.howdah_id TO howdah_app;
+REVOKE ALL ON SEQUENCE :schema.howdah_block FROM howdah_app;
+GRANT SELECT ON SEQUENCE :schema.howdah_block TO howdah_app;
 GRANT EXECUTE ON FUNCTION :schema.next_id(), :schema.is_local(bigint) TO howdah_app;
 
 -- What migrations create here later is for applications to read and write.

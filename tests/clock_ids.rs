@@ -6,12 +6,13 @@
 mod clock;
 
 use clock::{
-    CLOCK, SCHEMA, SHARD, VERSIONS, app, lead_ms, next_id, number, one_instance, refusal,
-    set_the_clock, take_the_clock,
+    SCHEMA, SHARD, VERSIONS, app, lead_ms, next_id, number, one_instance, refusal, set_the_clock,
+    take_the_clock,
 };
 use futures_util::future::join_all;
 use howdah::postgres::SimpleQueryMessage;
-use howdah::{Id, Init, InstanceName, Layout, ShardCount, testing::TestServers};
+use howdah::testing::{TestServers, until};
+use howdah::{Id, Init, InstanceName, Layout, ShardCount};
 
 #[tokio::test]
 async fn three_million_from_one_statement_are_distinct() {
@@ -51,7 +52,8 @@ async fn an_id_carries_its_shard_and_the_time() {
             last = Some(id);
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }
-        let lead = number(&client, &format!("SELECT howdah.clock_lead_ms({CLOCK})")).await;
+        let lead =
+            number(&client, &format!("SELECT howdah.clock_lead_ms('{SCHEMA}.howdah_block')")).await;
         assert!((-1000..=1).contains(&lead), "{lead}");
     }
 }
@@ -105,7 +107,7 @@ async fn a_table_refuses_the_id_of_another_shard() {
     );
 }
 
-/// PostgreSQL puts both functions in place of their calls: neither costs one.
+/// PostgreSQL puts all functions in place of their calls: none costs one, but where a block is to be opened.
 #[tokio::test]
 async fn the_shards_functions_are_inlined() {
     let test = one_instance().start().await.unwrap();
@@ -123,8 +125,33 @@ async fn the_shards_functions_are_inlined() {
             _ => None,
         })
         .collect();
-    assert!(plan.contains("howdah.next_id("), "{plan}");
-    assert!(!plan.contains("is_local"), "{plan}");
+    assert!(plan.contains("nextval('shard_0001_e1.howdah_id'"), "{plan}");
+    assert!(!["next_id(", "clock()", "is_local"].iter().any(|call| plan.contains(call)), "{plan}");
+}
+
+/// The whole argument rests on this order. It is seen where the reading has to wait: nothing was drawn yet.
+#[tokio::test]
+async fn which_block_is_open_is_read_before_the_draw() {
+    for version in VERSIONS {
+        let test = one_instance().postgres(version).start().await.unwrap();
+        let owner = test.servers().client("pg1", "howdah_owner").await.unwrap();
+        let client = app(&test).await;
+        let drawn = next_id(&client).await;
+        owner
+            .batch_execute(&format!("BEGIN; ALTER SEQUENCE {SCHEMA}.howdah_block CACHE 1"))
+            .await
+            .unwrap();
+        let drawing = tokio::spawn(async move { next_id(&client).await });
+        let waiting = format!(
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = '{SCHEMA}.howdah_block'::regclass"
+        );
+        until("the caller waits for the reading", async || number(&owner, &waiting).await == 1)
+            .await;
+        let last = format!("SELECT pg_sequence_last_value('{SCHEMA}.howdah_id')");
+        assert_eq!(number(&owner, &last).await, drawn.get(), "{version}");
+        owner.batch_execute("COMMIT").await.unwrap();
+        assert!(drawing.await.unwrap() > drawn);
+    }
 }
 
 #[tokio::test]

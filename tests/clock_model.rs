@@ -4,6 +4,9 @@
 //! anything, and every caller may stop for good. The server's clock is not modelled but replaced by whim:
 //! wherever the SQL asks it, both answers are followed, so what holds here holds for every clock.
 //!
+//! A block has two ids here, and behind its last comes the first of the next: worse than in a layout, where other shards'
+//! lie between.
+//!
 //! A model that cannot fail proves nothing. So each line of the argument is taken away in a test of its own,
 //! and the model must then find a repeated or a belated id.
 
@@ -12,55 +15,73 @@
 use stateright::{Checker, Model, Property};
 
 const CALLERS: usize = 3;
-/// Draws, and ticks jumped over, in all: enough for a burst to pass a jump's target.
-const MAX_DRAWS: u8 = 4;
-const MAX_JUMPED: u8 = 2;
+/// The ids of a block.
+const IDS: u8 = 2;
+/// Where the model ends: blocks, and draws in all.
+const MAX_BLOCK: u8 = 3;
+const MAX_DRAWS: u8 = 6;
 
 /// A line of the argument that can be taken away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Line {
-    /// jumps is read before the draw …
-    FirstReading,
-    /// … and again after it, and must be the same.
-    SecondReading,
+    /// Which block is open is read before the draw …
+    ReadBefore,
+    /// … and the id is issued only if it lies in that block.
+    SameBlock,
     /// Drawing is one step.
     AtomicDraw,
-    /// One caller at a time jumps.
+    /// One caller at a time opens a block.
     Lock,
-    /// What a jump adds to was read while alone.
+    /// Which block comes next was read while alone.
     ReadWhileAlone,
-    /// A jump never lowers.
-    OnlyRaised,
-    /// tick is only drawn from: what jumps is the other sequence.
-    OnlyDrawn,
+    /// It is a later one.
+    OnlyForwards,
+    /// The ids are set to its beginning before it is opened.
+    IdsFirst,
 }
 
 struct Clock {
     without: Option<Line>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct State {
-    tick: u8,
-    jumps: u8,
-    /// Which ticks were issued, as bits.
+    /// The id drawn last.
+    id: u8,
+    /// The block that is open.
+    block: u8,
+    draws: u8,
+    /// Which ids were issued, as bits.
     issued: u64,
-    /// A tick was issued that had been issued before.
+    /// An id was issued that had been issued before.
     repeated: bool,
-    /// A tick was issued that is not above all that were issued before it was asked for.
+    /// An id was issued that is not above all that were issued before it was asked for.
     belated: bool,
     callers: [Caller; CALLERS],
+}
+
+impl Default for State {
+    /// Block 1 is open, and none of its ids drawn.
+    fn default() -> Self {
+        Self {
+            id: IDS - 1,
+            block: 1,
+            draws: 0,
+            issued: 0,
+            repeated: false,
+            belated: false,
+            callers: Default::default(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Caller {
     at: Step,
-    /// The first reading of jumps.
-    before: u8,
+    /// The block that was read as open; while one is being opened, the one that is to be.
+    block: u8,
     drawn: u8,
-    /// What a jump adds to.
-    base: u8,
-    /// The greatest tick issued when this one was asked for.
+    /// The greatest id issued when this one was asked for.
     floor: u8,
 }
 
@@ -69,14 +90,15 @@ struct Caller {
 enum Step {
     #[default]
     Ask,
-    ReadBefore,
+    ReadBlock,
     Draw,
     /// Only without [`Line::AtomicDraw`]: the draw was read, and is yet to be stored.
     StoreDraw,
-    ReadAfter,
-    TryLock,
-    ReadBase,
-    Jump,
+    Compare,
+    Lock,
+    ReadOpen,
+    SetIds,
+    SetBlock,
     Unlock,
     Stopped,
 }
@@ -92,9 +114,9 @@ enum Action {
 /// What the clock answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Whim {
-    /// The tick drawn is accurate; or the clock is not behind.
+    /// The block is of the present.
     Fine,
-    /// The tick is behind the clock by so much, or ahead of it.
+    /// It is not; the present is so many blocks on.
     Off(i8),
 }
 
@@ -105,14 +127,14 @@ impl Clock {
 
     /// Whether a caller that is about to do this has the lock.
     fn holds_lock(&self, step: Step) -> bool {
-        matches!(step, Step::Jump | Step::Unlock)
-            || step == Step::ReadBase && self.has(Line::ReadWhileAlone)
+        matches!(step, Step::SetIds | Step::SetBlock | Step::Unlock)
+            || step == Step::ReadOpen && self.has(Line::ReadWhileAlone)
     }
 
-    fn issue(state: &mut State, caller: usize, tick: u8) {
-        let bit = 1 << tick;
+    fn issue(state: &mut State, caller: usize, id: u8) {
+        let bit = 1 << id;
         state.repeated |= state.issued & bit != 0;
-        state.belated |= tick <= state.callers[caller].floor;
+        state.belated |= id <= state.callers[caller].floor;
         state.issued |= bit;
         state.callers[caller] = Caller::default();
     }
@@ -125,63 +147,70 @@ impl Clock {
         me.at = match (me.at, whim) {
             (Step::Ask, Whim::Fine) => {
                 me.floor = u8::try_from(greatest).ok()?;
-                Step::ReadBefore
+                Step::ReadBlock
             }
-            (Step::ReadBefore, Whim::Fine) => {
-                me.before = state.jumps;
+            (Step::ReadBlock, Whim::Fine) => {
+                me.block = state.block;
                 Step::Draw
             }
-            (Step::Draw, Whim::Fine) if self.has(Line::AtomicDraw) => {
-                state.tick += 1;
-                me.drawn = state.tick;
-                Step::ReadAfter
-            }
             (Step::Draw, Whim::Fine) => {
-                me.drawn = state.tick + 1;
-                Step::StoreDraw
+                state.draws += 1;
+                me.drawn = state.id + 1;
+                if self.has(Line::AtomicDraw) {
+                    state.id = me.drawn;
+                    Step::Compare
+                } else {
+                    Step::StoreDraw
+                }
             }
             (Step::StoreDraw, Whim::Fine) => {
-                state.tick = me.drawn;
-                Step::ReadAfter
+                state.id = me.drawn;
+                Step::Compare
             }
-            (Step::ReadAfter, whim) => {
-                if !self.has(Line::FirstReading) {
-                    me.before = state.jumps;
+            (Step::Compare, whim) => {
+                if !self.has(Line::ReadBefore) {
+                    me.block = state.block;
                 }
-                let same = me.before == state.jumps || !self.has(Line::SecondReading);
-                let tick = me.drawn + me.before;
+                let valid = me.drawn / IDS == me.block || !self.has(Line::SameBlock);
+                let drawn = me.drawn;
                 match whim {
-                    Whim::Fine if same => {
-                        Self::issue(state, caller, tick);
+                    Whim::Fine if valid => {
+                        Self::issue(state, caller, drawn);
                         return Some(());
                     }
+                    // Behind the clock, or beyond the block.
                     Whim::Off(1) => {
-                        (me.before, me.drawn) = (0, 0);
-                        if self.has(Line::ReadWhileAlone) { Step::TryLock } else { Step::ReadBase }
+                        (me.block, me.drawn) = (0, 0);
+                        if self.has(Line::ReadWhileAlone) { Step::Lock } else { Step::ReadOpen }
                     }
                     Whim::Fine | Whim::Off(_) => return None,
                 }
             }
-            (Step::TryLock, Whim::Fine) if locked && self.has(Line::Lock) => Step::ReadBefore,
-            (Step::TryLock, Whim::Fine) if self.has(Line::ReadWhileAlone) => Step::ReadBase,
-            (Step::TryLock, Whim::Fine) => Step::Jump,
-            (Step::ReadBase, Whim::Fine) => {
-                me.base = if self.has(Line::OnlyDrawn) { state.jumps } else { state.tick };
-                if self.has(Line::ReadWhileAlone) { Step::Jump } else { Step::TryLock }
-            }
-            (Step::Jump, Whim::Fine) => Step::Unlock,
-            (Step::Jump, Whim::Off(by)) if by > 0 || !self.has(Line::OnlyRaised) => {
-                let target = me.base.checked_add_signed(by)?;
-                if self.has(Line::OnlyDrawn) {
-                    state.jumps = target;
-                } else {
-                    state.tick = target;
+            // Whoever need not wait draws again at once, and whoever must stays here until he is alone.
+            (Step::Lock, Whim::Fine) if locked && self.has(Line::Lock) => Step::ReadBlock,
+            (Step::Lock, Whim::Fine) if self.has(Line::ReadWhileAlone) => Step::ReadOpen,
+            (Step::Lock, Whim::Fine) => Step::SetIds,
+            // It was opened meanwhile.
+            (Step::ReadOpen, Whim::Fine) if self.has(Line::ReadWhileAlone) => Step::Unlock,
+            (Step::ReadOpen, Whim::Off(by)) if by > 0 || !self.has(Line::OnlyForwards) => {
+                me.block = state.block.checked_add_signed(by)?;
+                match (self.has(Line::ReadWhileAlone), self.has(Line::IdsFirst)) {
+                    (false, _) => Step::Lock,
+                    (true, true) => Step::SetIds,
+                    (true, false) => Step::SetBlock,
                 }
-                Step::Unlock
+            }
+            (Step::SetIds, Whim::Fine) => {
+                state.id = me.block * IDS - 1;
+                if self.has(Line::IdsFirst) { Step::SetBlock } else { Step::Unlock }
+            }
+            (Step::SetBlock, Whim::Fine) => {
+                state.block = me.block;
+                if self.has(Line::IdsFirst) { Step::Unlock } else { Step::SetIds }
             }
             (Step::Unlock, Whim::Fine) => {
-                me.base = 0;
-                Step::ReadBefore
+                me.block = 0;
+                Step::ReadBlock
             }
             _ => return None,
         };
@@ -203,7 +232,7 @@ impl Model for Clock {
                 continue;
             }
             actions.push(Action::Stop(caller));
-            let whims = [Whim::Fine, Whim::Off(-1), Whim::Off(1), Whim::Off(2)];
+            let whims = [Whim::Fine, Whim::Off(0), Whim::Off(1), Whim::Off(2)];
             actions.extend(whims.map(|whim| Action::Step(caller, whim)));
         }
     }
@@ -223,7 +252,7 @@ impl Model for Clock {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always("no tick is issued twice", |_, state: &State| !state.repeated),
+            Property::always("no id is issued twice", |_, state: &State| !state.repeated),
             Property::always(
                 "each is above those issued before it was asked for",
                 |_, state: &State| !state.belated,
@@ -232,7 +261,7 @@ impl Model for Clock {
     }
 
     fn within_boundary(&self, state: &State) -> bool {
-        state.tick <= MAX_DRAWS && state.jumps <= MAX_JUMPED
+        state.draws <= MAX_DRAWS && state.block <= MAX_BLOCK
     }
 }
 
@@ -244,24 +273,24 @@ fn the_clock_holds_under_every_interleaving() {
     assert!(checker.unique_state_count() > 50_000, "{} states", checker.unique_state_count());
 }
 
-/// Nobody waits for a caller that stopped, wherever it did.
+/// The lock goes with whoever stops between its two settings, and the next caller opens the block.
 #[test]
-fn ids_flow_after_a_jump_that_stopped_half_way() {
+fn ids_flow_after_a_block_that_was_opened_half_way() {
     let clock = Clock { without: None };
     let mut state = State::default();
-    let mut step = |caller, whim| clock.step(&mut state, caller, whim).unwrap();
-    for whim in [Whim::Fine, Whim::Fine, Whim::Fine, Whim::Off(1), Whim::Fine, Whim::Fine] {
-        step(0, whim);
-    }
-    for whim in [Whim::Fine, Whim::Fine, Whim::Fine, Whim::Off(1), Whim::Fine] {
-        step(1, whim);
-    }
-    assert!(clock.holds_lock(state.callers[0].at));
-    assert_eq!(state.callers[1].at, Step::ReadBefore, "the other goes on without the lock");
-    for _ in 0..3 {
-        clock.step(&mut state, 1, Whim::Fine).unwrap();
-    }
-    assert_eq!(state.issued, 1 << 3);
+    let step = |state: &mut State, caller, whims: &[Whim]| {
+        for whim in whims {
+            clock.step(state, caller, *whim).unwrap();
+        }
+    };
+    let open =
+        [Whim::Fine, Whim::Fine, Whim::Fine, Whim::Off(1), Whim::Fine, Whim::Off(1), Whim::Fine];
+    step(&mut state, 0, &open);
+    assert_eq!(state.callers[0].at, Step::SetBlock, "the ids are set, the block is not");
+    state.callers[0] = Caller { at: Step::Stopped, ..Caller::default() };
+    step(&mut state, 1, &open);
+    step(&mut state, 1, &[Whim::Fine; 5]);
+    assert_eq!(state.issued, 1 << (2 * IDS));
 }
 
 /// Looks for a repeated or belated tick where one line of the argument is missing.
@@ -269,20 +298,20 @@ fn fails_without(line: Line) {
     let checker = Clock { without: Some(line) }.checker().threads(2).spawn_bfs().join();
     let found = checker.discoveries();
     assert!(
-        found.contains_key("no tick is issued twice")
+        found.contains_key("no id is issued twice")
             || found.contains_key("each is above those issued before it was asked for"),
         "the argument holds without {line:?}: the line, or this model, is not needed"
     );
 }
 
 #[test]
-fn it_needs_the_first_reading() {
-    fails_without(Line::FirstReading);
+fn it_needs_the_reading_before_the_draw() {
+    fails_without(Line::ReadBefore);
 }
 
 #[test]
-fn it_needs_the_second_reading() {
-    fails_without(Line::SecondReading);
+fn it_needs_the_comparison() {
+    fails_without(Line::SameBlock);
 }
 
 #[test]
@@ -301,11 +330,11 @@ fn it_needs_the_reading_under_the_lock() {
 }
 
 #[test]
-fn it_needs_jumps_to_be_only_raised() {
-    fails_without(Line::OnlyRaised);
+fn it_needs_blocks_to_be_opened_forwards() {
+    fails_without(Line::OnlyForwards);
 }
 
 #[test]
-fn it_needs_the_tick_to_be_only_drawn_from() {
-    fails_without(Line::OnlyDrawn);
+fn it_needs_the_ids_to_be_set_first() {
+    fails_without(Line::IdsFirst);
 }

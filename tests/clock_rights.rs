@@ -16,12 +16,12 @@ async fn an_application_draws_and_sets_nothing() {
         let client = app(&test).await;
         next_id(&client).await;
         for sql in [
-            "SELECT setval('S.howdah_tick', 1)",
-            "SELECT setval('S.howdah_jumps', 1)",
-            "SELECT nextval('S.howdah_jumps')",
-            "ALTER SEQUENCE S.howdah_tick RESTART",
-            "DROP SEQUENCE S.howdah_jumps CASCADE",
-            "SELECT howdah.start_clock('S.howdah_jumps')",
+            "SELECT setval('S.howdah_id', 1)",
+            "SELECT setval('S.howdah_block', 1)",
+            "SELECT nextval('S.howdah_block')",
+            "ALTER SEQUENCE S.howdah_id RESTART",
+            "DROP SEQUENCE S.howdah_block CASCADE",
+            "SELECT howdah.start_clock('S.howdah_id', 'S.howdah_block', 1)",
             "CREATE OR REPLACE FUNCTION S.next_id() RETURNS bigint LANGUAGE sql RETURN 1",
             "CREATE TABLE S.mine ()",
         ] {
@@ -34,10 +34,10 @@ async fn an_application_draws_and_sets_nothing() {
     }
 }
 
-/// The function that jumps has its owner's rights: it must take no other sequence than a clock's, and only
-/// forward.
+/// The function that opens blocks has its owner's rights: it must set no other sequence than a clock's, and only
+/// forwards.
 #[tokio::test]
-async fn the_jump_touches_nothing_but_clocks() {
+async fn opening_a_block_touches_nothing_but_clocks() {
     let test = one_instance().start().await.unwrap();
     let owner = test.servers().client("pg1", "howdah_owner").await.unwrap();
     owner.batch_execute(&format!("CREATE SEQUENCE {SCHEMA}.invoice")).await.unwrap();
@@ -45,23 +45,23 @@ async fn the_jump_touches_nothing_but_clocks() {
 
     let client = app(&test).await;
     next_id(&client).await;
-    // The clock falls behind, so that there is reason to jump.
+    // The clock falls behind, so that there is reason to open one.
     tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    for (tick, jumps) in [
+    for (id, block) in [
         ("shard_0001_e1.invoice", "shard_0001_e1.invoice"),
-        ("shard_0001_e1.howdah_tick", "shard_0001_e1.invoice"),
-        ("shard_0001_e1.invoice", "shard_0001_e1.howdah_jumps"),
-        ("shard_0001_e1.howdah_tick", "shard_0000_e1.howdah_jumps"),
+        ("shard_0001_e1.howdah_id", "shard_0001_e1.invoice"),
+        ("shard_0001_e1.invoice", "shard_0001_e1.howdah_block"),
+        ("shard_0001_e1.howdah_id", "shard_0000_e1.howdah_block"),
     ] {
         assert_eq!(
-            refusal(&client, &format!("SELECT howdah.jump('{tick}', '{jumps}')")).await,
+            refusal(&client, &format!("SELECT howdah.open_block('{id}', '{block}', true)")).await,
             "22023"
         );
     }
     assert_eq!(number(&owner, &format!("SELECT nextval('{SCHEMA}.invoice')")).await, 2);
 
     let before = next_id(&client).await;
-    client.batch_execute(&format!("SELECT howdah.jump({CLOCK})")).await.unwrap();
+    client.batch_execute(&format!("SELECT howdah.open_block({CLOCK}, false)")).await.unwrap();
     assert!(next_id(&client).await > before);
 }
 
@@ -75,7 +75,7 @@ async fn a_role_without_rights_gets_an_error() {
         next_id(&client).await;
 
         admin
-            .batch_execute(&format!("REVOKE ALL ON {SCHEMA}.howdah_jumps FROM howdah_app"))
+            .batch_execute(&format!("REVOKE ALL ON {SCHEMA}.howdah_block FROM howdah_app"))
             .await
             .unwrap();
         // PostgreSQL 15 refuses the reading, 18 answers it with NULL, which the clock refuses.
@@ -84,7 +84,7 @@ async fn a_role_without_rights_gets_an_error() {
 
         admin
             .batch_execute(&format!(
-                "GRANT SELECT ON {SCHEMA}.howdah_jumps TO howdah_app; REVOKE ALL ON {SCHEMA}.howdah_tick FROM howdah_app"
+                "GRANT SELECT ON {SCHEMA}.howdah_block TO howdah_app; REVOKE ALL ON {SCHEMA}.howdah_id FROM howdah_app"
             ))
             .await
             .unwrap();
@@ -102,24 +102,24 @@ async fn init_again_restores_rights_and_sets_no_clock_back() {
     admin
         .batch_execute(&format!(
             "REVOKE ALL ON SCHEMA {SCHEMA} FROM howdah_app;
-             REVOKE ALL ON {SCHEMA}.howdah_tick FROM howdah_app;
-             GRANT ALL ON {SCHEMA}.howdah_jumps TO howdah_app;
+             REVOKE ALL ON {SCHEMA}.howdah_id FROM howdah_app;
+             GRANT ALL ON {SCHEMA}.howdah_block TO howdah_app;
              DROP FUNCTION {SCHEMA}.next_id() CASCADE"
         ))
         .await
         .unwrap();
-    let sql = format!("SELECT last_value FROM {SCHEMA}.howdah_jumps");
-    let jumps = number(&admin, &sql).await;
+    let sql = format!("SELECT last_value FROM {SCHEMA}.howdah_block");
+    let block = number(&admin, &sql).await;
     let dsn = test.servers().dsn("pg1", "howdah_app").unwrap();
     howdah::Init::new(howdah::ShardCount::new(2).unwrap())
         .instance(howdah::InstanceName::new("pg1").unwrap(), dsn.parse().unwrap())
         .run(&test.config())
         .await
         .unwrap();
-    assert_eq!(number(&admin, &sql).await, jumps);
+    assert_eq!(number(&admin, &sql).await, block);
     assert!(next_id(&client).await > before);
     assert_eq!(
-        refusal(&client, &format!("SELECT setval('{SCHEMA}.howdah_jumps', 1)")).await,
+        refusal(&client, &format!("SELECT setval('{SCHEMA}.howdah_block', 1)")).await,
         DENIED
     );
 }

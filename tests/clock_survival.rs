@@ -9,7 +9,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use clock::{
-    SCHEMA, VERSIONS, app, next_id, number, one_instance, refusal, set_the_clock, take_the_clock,
+    CLOCK, SCHEMA, SHARD, VERSIONS, app, next_id, number, one_instance, refusal, set_the_clock,
+    take_the_clock,
 };
 use howdah::Id;
 use howdah::postgres::{Client, NoTls};
@@ -84,10 +85,7 @@ async fn a_schema_without_its_data_gives_no_ids_until_it_is_started() {
             assert_eq!(refusal(&client, &format!("SELECT {SCHEMA}.next_id()")).await, "55000");
         }
         // What init runs for every shard.
-        admin
-            .batch_execute(&format!("SELECT howdah.start_clock('{SCHEMA}.howdah_jumps')"))
-            .await
-            .unwrap();
+        admin.batch_execute(&format!("SELECT howdah.start_clock({CLOCK}, {SHARD})")).await.unwrap();
         assert!(next_id(&client).await > last);
         drop_database(&test, database, [admin, client]).await;
     }
@@ -135,7 +133,7 @@ async fn a_renamed_schema_goes_on() {
 #[tokio::test]
 async fn a_clock_that_is_capped_gives_no_id() {
     const CAP: &str = "DO $$ DECLARE name text; BEGIN
-           FOREACH name IN ARRAY ARRAY['shard_0001_e1.howdah_tick', 'shard_0001_e1.howdah_jumps'] LOOP
+           FOREACH name IN ARRAY ARRAY['shard_0001_e1.howdah_id', 'shard_0001_e1.howdah_block'] LOOP
              EXECUTE format('ALTER SEQUENCE %s MAXVALUE 9223372036854775806', name);
              EXECUTE format('ALTER SEQUENCE %s MAXVALUE %s', name, pg_sequence_last_value(name::regclass));
            END LOOP;

@@ -103,8 +103,8 @@ const GUARD: &str = "CREATE FUNCTION guard() RETURNS trigger LANGUAGE plpgsql AS
     BEGIN RAISE EXCEPTION 'this copy of the shard is not its home' USING ERRCODE = 'HW002'; END $$;
     CREATE TRIGGER guard BEFORE INSERT ON shard_0000_e1.notes EXECUTE FUNCTION guard()";
 const FENCE: &str =
-    "DO $$ BEGIN EXECUTE format('ALTER SEQUENCE shard_0000_e1.howdah_tick MAXVALUE %s',
-    (SELECT last_value FROM shard_0000_e1.howdah_tick)); END $$";
+    "DO $$ BEGIN EXECUTE format('ALTER SEQUENCE shard_0000_e1.howdah_id MAXVALUE %s',
+    (SELECT last_value FROM shard_0000_e1.howdah_id)); END $$";
 
 #[tokio::test]
 async fn a_copy_that_is_not_the_home_is_asked_again_until_it_is() -> Result<()> {
@@ -117,9 +117,9 @@ async fn a_copy_that_is_not_the_home_is_asked_again_until_it_is() -> Result<()> 
 #[tokio::test]
 async fn a_clock_that_is_fenced_is_asked_again_until_it_runs() -> Result<()> {
     let place = Place::new().await?;
-    // A clock that never ran begins at 1, which is also the least that a sequence may end at.
+    // The first id of a block is drawn before the sequence has come to it.
     place.shard.execute(&ADD, &[&"before"]).await?;
-    let run = "ALTER SEQUENCE shard_0000_e1.howdah_tick NO MAXVALUE";
+    let run = "ALTER SEQUENCE shard_0000_e1.howdah_id NO MAXVALUE";
     let allowed = while_refused(&place, FENCE, run).await?;
     assert_eq!((allowed, place.count("note").await?), (1, 1));
     Ok(())

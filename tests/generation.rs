@@ -8,7 +8,7 @@ use howdah::testing::TestCluster;
 use howdah::{Cluster, Result, Shard, ShardId, Statement};
 
 const BACKEND: Statement = Statement::new("SELECT pg_backend_pid(), {shard}.is_local(1)");
-const READ: Statement = Statement::new("SELECT last_value FROM {shard}.howdah_jumps");
+const READ: Statement = Statement::new("SELECT last_value FROM {shard}.howdah_block");
 
 async fn backend(shard: &Shard) -> Result<i32> {
     Ok(shard.query_one(&BACKEND, &[]).await?.get(0))

@@ -13,7 +13,7 @@ use moving::{Load, cluster_with_tables, leftovers, shard};
 const STRAYS: &str = "
     CREATE FUNCTION public.write() RETURNS void LANGUAGE sql
     BEGIN ATOMIC DELETE FROM shard_0001_e2.users WHERE false; END;
-    CREATE FUNCTION public.draw() RETURNS bigint LANGUAGE sql RETURN nextval('shard_0001_e2.howdah_tick');
+    CREATE FUNCTION public.draw() RETURNS bigint LANGUAGE sql RETURN nextval('shard_0001_e2.howdah_id');
     SET lock_timeout = '100ms'";
 
 /// What a write and a draw are answered that name nothing of the shard.

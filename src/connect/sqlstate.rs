@@ -21,7 +21,7 @@ pub(crate) fn is_unresolved(code: &SqlState) -> bool {
 pub(super) fn is_fenced(db: &DbError) -> bool {
     db.code().code() == NOT_HOME
         || *db.code() == SqlState::SEQUENCE_GENERATOR_LIMIT_EXCEEDED
-            && ["howdah_tick", "howdah_jumps"].iter().any(|clock| db.message().contains(clock))
+            && ["howdah_id", "howdah_block"].iter().any(|clock| db.message().contains(clock))
 }
 
 /// The catalog was moved while somebody was about to write to it.

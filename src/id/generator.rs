@@ -1,18 +1,16 @@
 //! Ids made in the process, for whoever owns a shard's ids alone.
 
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use super::greatest::Greatest;
+use super::millisecond::unix_ms;
 use super::{Id, IdParts, Layout};
 use crate::shard::ShardId;
 use crate::{Error, Result};
 
 /// How far a generator runs ahead of the clock before it makes its callers wait.
 const MAX_LEAD_MS: u64 = 1000;
-
-/// Seconds since 1970 of which the milliseconds are less than 64 bits.
-const MAX_SECONDS: u64 = u64::MAX / 1000 - 1;
 
 /// Makes the ids of one shard in this process, at the price of reading the clock.
 ///
@@ -131,25 +129,7 @@ impl Rule {
     /// The layout's time: that of its first moment while that has not come, and one past its last when that is over.
     #[inline]
     fn ms_since_epoch(&self, now: SystemTime) -> u64 {
-        // What is out of the ordinary is told by branches that are foreseen, and what can be worked out without the clock is:
-        // the id has to wait for each instruction between the reading of the clock and itself.
-        let since_epoch = match now.duration_since(UNIX_EPOCH) {
-            Ok(unix) if unix.as_secs() <= MAX_SECONDS => {
-                let seconds = (unix.as_secs() * 1000).wrapping_sub(self.epoch_ms);
-                seconds.wrapping_add(u64::from(unix.subsec_millis()))
-            }
-            _ => u64::MAX,
-        };
-        if since_epoch >= self.end_ms() { self.ms_out_of_range(now) } else { since_epoch }
-    }
-
-    /// The same before the layout's first moment and after its last.
-    #[cold]
-    fn ms_out_of_range(&self, now: SystemTime) -> u64 {
-        let unix = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let unix_ms =
-            unix.as_secs().saturating_mul(1000).saturating_add(unix.subsec_millis().into());
-        unix_ms.saturating_sub(self.epoch_ms).min(self.end_ms())
+        unix_ms(now).saturating_sub(self.epoch_ms).min(self.end_ms())
     }
 
     /// How many milliseconds the layout has.

@@ -6,6 +6,7 @@
 mod generator;
 mod greatest;
 mod layout;
+mod millisecond;
 mod period;
 mod sql;
 mod text;

@@ -50,6 +50,6 @@ mod tests {
         }
         assert!(shard_sql(&layout, &home).contains("CREATE SCHEMA IF NOT EXISTS shard_0042_e3;"));
         assert!(shard_sql(&layout, &home).contains("= 42;"));
-        assert!(shard_sql(&layout, &home).contains("42::bigint << 10"));
+        assert!(shard_sql(&layout, &home).contains("'shard_0042_e3.howdah_block', 42);"));
     }
 }

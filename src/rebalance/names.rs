@@ -9,8 +9,8 @@ pub(super) const MARK_TABLE: &str = "howdah_move";
 /// The trigger that refuses writes to a copy.
 pub(super) const GUARD: &str = "howdah_guard";
 /// The part of a shard's clock that is only ever drawn from, and the part that is only ever raised.
-pub(super) const TICK: &str = "howdah_tick";
-pub(super) const JUMPS: &str = "howdah_jumps";
+pub(super) const ID: &str = "howdah_id";
+pub(super) const BLOCK: &str = "howdah_block";
 
 /// What the comment of every copy begins with.
 const COPY: &str = "howdah: a copy, not the home";

@@ -4,10 +4,10 @@
 //! renamed. Changing a sequence waits for all transactions that have drawn from it and holds up those that would; and one
 //! whose end is its last value answers `2200H` from then on, which clients take for a stale home.
 //!
-//! Of the shard's clock (sql/clock.sql) only `howdah_tick` is drawn from. As long as it is ended nothing is issued, so
-//! `howdah_jumps` needs no end: raised late, on a copy, it changes nothing. Both are only ever raised, here too.
+//! Of the shard's clock (sql/clock.sql) only `howdah_id` is drawn from. As long as it is ended nothing is issued, so
+//! `howdah_block` needs no end: raised late, on a copy, it changes nothing. Neither is set back here.
 
-use super::names::{JUMPS, TICK, ident, literal};
+use super::names::{BLOCK, ID, ident, literal};
 use super::session::Session;
 use crate::{Error, Result};
 
@@ -75,7 +75,7 @@ pub(super) async fn read(
 /// The SQL after which nobody draws from sequences until the transaction ends. There is no statement that locks one, but
 /// setting what is set already does.
 pub(super) fn lock(schema: &str, sequences: &[Sequence]) -> String {
-    let drawn = sequences.iter().filter(|sequence| sequence.name != JUMPS);
+    let drawn = sequences.iter().filter(|sequence| sequence.name != BLOCK);
     drawn
         .map(|sequence| {
             format!("ALTER SEQUENCE {schema}.{} CACHE {}; ", ident(&sequence.name), sequence.cache)
@@ -86,7 +86,7 @@ pub(super) fn lock(schema: &str, sequences: &[Sequence]) -> String {
 /// The SQL that ends sequences at their last values: they give nothing more.
 pub(super) fn seal(schema: &str, sequences: &[Sequence]) -> String {
     let mut sql = String::new();
-    for sequence in sequences.iter().filter(|sequence| sequence.name != JUMPS) {
+    for sequence in sequences.iter().filter(|sequence| sequence.name != BLOCK) {
         let name = format!("{schema}.{}", ident(&sequence.name));
         // The end must lie beyond the beginning, so one that was never drawn from loses a value or two; it is set anew when
         // it is opened.
@@ -116,7 +116,7 @@ pub(super) fn open(schema: &str, home: &[Sequence]) -> String {
     for sequence in home {
         let name = format!("{schema}.{}", ident(&sequence.name));
         let regclass = literal(&name);
-        if sequence.name == JUMPS {
+        if sequence.name == BLOCK {
             sql.push_str(&format!(
                 "SELECT setval({regclass}, greatest({}, pg_sequence_last_value({regclass}))); ",
                 sequence.last
@@ -128,7 +128,7 @@ pub(super) fn open(schema: &str, home: &[Sequence]) -> String {
             "ALTER SEQUENCE {name} INCREMENT {} MINVALUE {} MAXVALUE {} START {} CACHE {} {cycle}; ",
             sequence.increment, sequence.min, sequence.max, sequence.start, sequence.cache
         ));
-        if sequence.name == TICK {
+        if sequence.name == ID {
             sql.push_str(&format!(
                 "SELECT setval({regclass}, greatest({}, pg_sequence_last_value({regclass}))); ",
                 sequence.last

@@ -10,7 +10,7 @@ use howdah::{Id, Layout, Migrations};
 pub(crate) const SHARD: u16 = 1;
 pub(crate) const SCHEMA: &str = "shard_0001_e1";
 /// The clock of that shard, as arguments.
-pub(crate) const CLOCK: &str = "'shard_0001_e1.howdah_tick', 'shard_0001_e1.howdah_jumps'";
+pub(crate) const CLOCK: &str = "'shard_0001_e1.howdah_id', 'shard_0001_e1.howdah_block'";
 
 /// The oldest and the newest PostgreSQL that is supported.
 pub(crate) const VERSIONS: [u32; 2] = [15, 18];
