@@ -43,6 +43,8 @@ const SOURCE_HOSTS: Duration = Duration::from_secs(600);
 pub(super) const UNSEALED_HOSTS: Duration = Duration::from_secs(600);
 const CHECK_HOSTS: Duration = Duration::from_secs(600);
 
+const CANNOT_CLOSE: &str = "cannot close the source";
+
 /// One change of home.
 pub(super) struct Cutover<'a> {
     pub(super) run: &'a Run<'a>,
@@ -208,12 +210,15 @@ impl Cutover<'_> {
         let (sequences, mark) = fenced.map_err(|_| too_slow())??;
         let [_, new] = self.schemas();
         let opens = sequences::open(&new, &sequences);
-        let position = self.rename_target(&prepared.functions, &opens).await?;
-        try_join!(
-            self.prepare_unsealing(relations, &opens, "1s"),
-            self.before_closing(target_hosts, mark, position)
-        )?;
-        self.close_source(&prepared).await
+        let open_target = async {
+            let position = self.rename_target(&prepared.functions, &opens).await?;
+            try_join!(
+                self.prepare_unsealing(relations, &opens, "1s"),
+                self.before_closing(target_hosts, mark, position)
+            )
+        };
+        let (generation, _) = try_join!(self.prepare_closing(&prepared), open_target)?;
+        self.close_source(generation).await
     }
 
     /// Takes the locks that hurt nobody, and reads what does not change under them.
@@ -391,22 +396,24 @@ impl Cutover<'_> {
         try_join!(note, hosts).map(|_| ())
     }
 
-    async fn close_source(&self, prepared: &Prepared) -> Result<Closed> {
+    /// Does all that closes the source, but for the commit: the schema is renamed and the generation raised in the transaction
+    /// that holds the fence. Returns the generation.
+    async fn prepare_closing(&self, prepared: &Prepared) -> Result<i64> {
         let [old, new] = self.schemas();
-        self.run.event_begin(MoveStep::CloseSource);
         let close = format!(
-            "{}{}UPDATE howdah.identity SET generation = generation + 1 RETURNING generation; COMMIT",
+            "{}{}UPDATE howdah.identity SET generation = generation + 1 RETURNING generation",
             seal::comment(&old, Some(&self.run.names.comment)),
             seal::rename(&old, &new, &prepared.functions),
         );
-        let rows = self.from.work.batch_rows(&close, "cannot close the source").await?;
-        self.run.event_end(MoveStep::CloseSource);
+        let rows = self.from.work.batch_rows(&close, CANNOT_CLOSE).await?;
         let generation = rows.last().and_then(|row| row.get(0)?.parse().ok());
-        // Closed it is, and whoever resumes the move asks for the generation again.
-        let generation = generation.ok_or_else(|| {
-            let error = Error::system("the source did not tell its generation");
-            error.with_outcome(Outcome::Unknown).hint("resume the move")
-        })?;
+        generation.ok_or_else(|| Error::system("the source did not tell its generation"))
+    }
+
+    async fn close_source(&self, generation: i64) -> Result<Closed> {
+        self.run.event_begin(MoveStep::CloseSource);
+        self.from.work.batch("COMMIT", CANNOT_CLOSE).await?;
+        self.run.event_end(MoveStep::CloseSource);
         Ok(Closed { generation, is_dropped: false })
     }
 }
