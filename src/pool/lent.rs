@@ -1,15 +1,14 @@
 //! A connection that is lent to one task alone.
 
 use std::ops::Deref;
-use std::sync::Arc;
 use std::time::Instant;
 
 use bb8::PooledConnection;
 use tokio_postgres::Row;
 
+use super::gate::Slot;
 use super::session::{Params, Session};
-use super::slots::Slot;
-use super::source::{Manager, Source};
+use super::source::Manager;
 use crate::Result;
 use crate::observe;
 use crate::shard::Home;
@@ -19,24 +18,39 @@ use crate::statement::Statement;
 /// something.
 #[derive(Debug)]
 pub(crate) struct Lent {
-    /// There until it is dropped.
+    /// Both are there until it is dropped.
+    held: Option<Held>,
+    slot: Option<Slot<Held>>,
+}
+
+/// A connection out of bb8, to which it goes back when dropped.
+#[derive(Debug)]
+pub(super) struct Held {
     session: Option<PooledConnection<'static, Manager>>,
-    source: Arc<Source>,
-    _slot: Slot,
+}
+
+impl Held {
+    pub(super) fn new(session: PooledConnection<'static, Manager>) -> Self {
+        Self { session: Some(session) }
+    }
+
+    /// Whether it may be lent to the next without a look at it.
+    pub(super) fn is_fit(&self) -> bool {
+        !self.is_unsound()
+            && !self.has_aged()
+            && self.is_proven()
+            && !self.source().is_unwanted(self)
+    }
 }
 
 impl Lent {
-    pub(super) fn new(
-        session: PooledConnection<'static, Manager>,
-        source: Arc<Source>,
-        slot: Slot,
-    ) -> Self {
-        Self { session: Some(session), source, _slot: slot }
+    pub(super) fn new(held: Held, slot: Slot<Held>) -> Self {
+        Self { held: Some(held), slot: Some(slot) }
     }
 
     /// Whether it may be kept for longer, by its age and by what the pool wants.
     pub(super) fn may_stay(&self, now: Instant) -> bool {
-        !self.is_old(now) && self.source.is_current(self)
+        !self.is_old(now) && self.source().is_current(self)
     }
 
     /// Runs one statement; see [`Session::send`].
@@ -50,13 +64,42 @@ impl Lent {
         let sent = self.send(statement, home, params);
         let answer = observe::during_execute(home.instance(), home.shard(), sent).await;
         let took = began.elapsed();
-        self.source.counters.executed(took);
+        self.source().counters.executed(took);
         observe::statement(home.instance(), home.shard(), took, &answer);
         answer
     }
 }
 
 impl Deref for Lent {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        match &self.held {
+            Some(held) => held,
+            None => unreachable!("used after its drop"),
+        }
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let (Some(mut held), Some(slot)) = (self.held.take(), self.slot.take()) else { return };
+        if held.is_abandoned() {
+            held.cancel_in_background();
+        }
+        if let Some(session) = &mut held.session {
+            session.rest();
+        }
+        let left = if held.is_fit() { slot.hand_over(held) } else { Err((slot, held)) };
+        if let Err((slot, held)) = left {
+            // The connection is back before the slot is free and the next task let in.
+            drop(held);
+            drop(slot);
+        }
+    }
+}
+
+impl Deref for Held {
     type Target = Session;
 
     fn deref(&self) -> &Session {
@@ -67,16 +110,12 @@ impl Deref for Lent {
     }
 }
 
-impl Drop for Lent {
+impl Drop for Held {
     fn drop(&mut self) {
-        let Some(mut session) = self.session.take() else { return };
-        if session.is_abandoned() {
-            session.cancel_in_background();
-        }
-        session.rest();
+        let Some(session) = self.session.take() else { return };
         // In the place of a connection that is not lent again bb8 starts a task to make another.
-        let _entered = self.source.runtime().enter();
-        // The connection is back before the slot is free and the next task let in.
+        let runtime = session.runtime().clone();
+        let _entered = runtime.enter();
         drop(session);
     }
 }

@@ -38,9 +38,9 @@ use crate::shard::{Home, InstanceName};
 use crate::statement::Statement;
 use crate::{Error, Result};
 use breaker::Trouble;
-use gate::Gate;
+use gate::{Entry, Gate, Slot};
+use lent::Held;
 use pipelines::Pipelines;
-use slots::Slot;
 use source::{Manager, Source};
 
 pub(crate) use lent::Lent;
@@ -72,7 +72,7 @@ pub(crate) struct Pool {
     source: Arc<Source>,
     /// A pool for each host, for when it is a replica; none in these themselves.
     replicas: Box<[OnceLock<Pool>]>,
-    gate: Gate,
+    gate: Gate<Held>,
     connections: bb8::Pool<Manager>,
     pipelines: Pipelines,
     queue_timeout: Duration,
@@ -196,19 +196,23 @@ impl Pool {
     }
 
     async fn wait(&self, asked: Instant, patience: Duration) -> Result<Lent> {
-        let slot = match self.gate.try_enter() {
-            Some(slot) => slot,
-            // Boxed so that calls which need not wait are small.
-            None => {
-                let queueing = Box::pin(self.queue(asked, patience));
-                observe::during_wait(self.instance(), queueing).await?
+        if let Some(slot) = self.gate.try_enter() {
+            return self.connect(slot).await;
+        }
+        // Boxed so that calls which need not wait are small.
+        let queueing = Box::pin(self.queue(asked, patience));
+        let Entry { handed, slot } = observe::during_wait(self.instance(), queueing).await?;
+        match handed {
+            Some(held) if held.is_fit() => Ok(Lent::new(held, slot)),
+            unfit => {
+                drop(unfit);
+                self.connect(slot).await
             }
-        };
-        self.connect(slot).await
+        }
     }
 
-    /// Waits for a slot. Idle pipelines give theirs up for it.
-    async fn queue(&self, asked: Instant, patience: Duration) -> Result<Slot> {
+    /// Waits for a slot, and for a connection where one comes with it. Idle pipelines give theirs up for it.
+    async fn queue(&self, asked: Instant, patience: Duration) -> Result<Entry<Held>> {
         let mut entering = pin!(self.gate.enter(asked, patience));
         // In the queue first: from here on no pipeline gets a slot past us, and where none is open none will be.
         if let Poll::Ready(entered) = poll!(entering.as_mut()) {
@@ -229,7 +233,7 @@ impl Pool {
     }
 
     /// Takes a connection from bb8, or waits for one.
-    async fn connect(&self, slot: Slot) -> Result<Lent> {
+    async fn connect(&self, slot: Slot<Held>) -> Result<Lent> {
         // Before bb8 starts an attempt, or its failure could go unheard.
         let trouble = self.source.breaker.subscribe();
         // Boxed because it is large, and every call holds it.
@@ -244,7 +248,7 @@ impl Pool {
             },
         };
         match got {
-            Ok(session) => Ok(Lent::new(session, self.source.clone(), slot)),
+            Ok(session) => Ok(Lent::new(Held::new(session), slot)),
             Err(_) => Err(self.too_late()),
         }
     }

@@ -135,7 +135,7 @@ impl Source {
     }
 
     /// Whether a sound connection should go all the same.
-    fn is_unwanted(&self, session: &Session) -> bool {
+    pub(super) fn is_unwanted(&self, session: &Session) -> bool {
         !self.is_current(session) || self.has_too_many()
     }
 
