@@ -20,6 +20,7 @@
 --    block while it is open is drawn once, and in order.
 -- 3. What is drawn from a block before it was opened is not issued: its caller had read howdah_block before the draw, thus
 --    another number. Such draws may even be repeated; nobody gets them.
+--    (A session must not draw in advance either: CACHE stays 1.)
 --
 -- The server's clock has no part in this: it may step anywhere. Nor has a caller that stops half-way: between the two
 -- settings nothing is issued, and whoever comes next opens another block. tests/clock_model.rs checks the argument under
@@ -48,6 +49,10 @@ AS $$
 DECLARE
   opened bigint := (howdah.clock_ms() << :shard_bits) | shard;
 BEGIN
+  -- The lock is kept to the transaction's end, so not where there is nothing to do.
+  IF pg_sequence_last_value(block) IS NOT NULL THEN
+    RETURN;
+  END IF;
   PERFORM pg_advisory_xact_lock(1752135524, block::oid::int);
   IF pg_sequence_last_value(block) IS NULL THEN
     PERFORM setval(id, opened << :sequence_bits, false);
@@ -55,7 +60,8 @@ BEGIN
   END IF;
 END $$;
 
--- Opens a shard's next block, at the server's time if that is later, unless the open one is of the present and has ids left.
+-- Opens a shard's next block, at the server's time if that is later, unless the open one is of the present and
+-- was not drawn past its end.
 -- Where another is at it: waits for him if told to, or else leaves it to him.
 --
 -- Runs with its owner's rights, so that applications need none to set a sequence. Since it is then able to set any
@@ -81,12 +87,20 @@ BEGIN
     opened := pg_sequence_last_value(block);
     ms := howdah.clock_ms();
     -- An id that was not drawn yet is NULL: the block is new, and full.
-    IF opened >> :shard_bits < ms - 4 OR pg_sequence_last_value(id) >> :sequence_bits <> opened THEN
+    IF opened >> :shard_bits <= ms - 4 OR pg_sequence_last_value(id) >> :sequence_bits <> opened THEN
       IF left(block::text, -12) || 'howdah_id' <> id::text OR right(block::text, 13) <> '.howdah_block' THEN
         RAISE '% and % are not the clock of a shard', id, block USING ERRCODE = 'invalid_parameter_value';
       END IF;
+      -- The sequence of a copy that is not the home is ended, and says so here: it is not to be set back.
+      PERFORM nextval(id);
+      -- A burst waits for the clock, here so that all who take part do: none gets further than this. Who is further ahead has
+      -- seen the clock set back; waiting would take too long, and goes on from where it was.
+      IF (opened >> :shard_bits) - ms BETWEEN 1000 AND 10000 THEN
+        PERFORM pg_sleep(0.001);
+      END IF;
       ms := greatest((opened >> :shard_bits) + 1, ms);
-      IF ms >= 1::bigint << (63 - :shard_bits - :sequence_bits) THEN
+      -- The layout's last millisecond is left out, as the greatest number is the end of any sequence.
+      IF ms >= (1::bigint << (63 - :shard_bits - :sequence_bits)) - 1 THEN
         RAISE 'the layout of the ids has ended' USING ERRCODE = 'numeric_value_out_of_range';
       END IF;
       opened := (ms << :shard_bits) | (opened & ((1 << :shard_bits) - 1));
@@ -105,20 +119,14 @@ CREATE OR REPLACE FUNCTION howdah.next_id_settled(id regclass, block regclass, b
 LANGUAGE plpgsql
 AS $$
 DECLARE
-  lead bigint;
   opened bigint;
   drawn bigint;
 BEGIN
   LOOP
-    lead := howdah.clock_lead_ms(block);
-    IF lead IS NULL THEN
+    IF pg_sequence_last_value(block) IS NULL THEN
       RAISE 'the clock % was not started, or the role has no right to read it', block
         USING ERRCODE = 'object_not_in_prerequisite_state',
               HINT = 'A dump of the schema alone leaves it so; run howdah init again.';
-    ELSIF lead BETWEEN 1000 AND 10000 THEN
-      -- A burst waits for the clock, so none gets further than this. Who is further ahead has seen the clock set
-      -- back; waiting would take too long, and goes on from where it was.
-      PERFORM pg_sleep(0.001);
     END IF;
     PERFORM howdah.open_block(id, block, wait => NOT behind);
 

@@ -293,7 +293,7 @@ fn ids_flow_after_a_block_that_was_opened_half_way() {
     assert_eq!(state.issued, 1 << (2 * IDS));
 }
 
-/// Looks for a repeated or belated tick where one line of the argument is missing.
+/// Looks for a repeated or belated id where one line of the argument is missing.
 fn fails_without(line: Line) {
     let checker = Clock { without: Some(line) }.checker().threads(2).spawn_bfs().join();
     let found = checker.discoveries();

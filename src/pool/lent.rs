@@ -1,6 +1,7 @@
 //! A connection that is lent to one task alone.
 
 use std::ops::Deref;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bb8::PooledConnection;
@@ -90,7 +91,10 @@ impl Drop for Lent {
         if let Some(session) = &mut held.session {
             session.rest();
         }
-        let left = if held.is_fit() { slot.hand_over(held) } else { Err((slot, held)) };
+        // Who is past the gate came first, and is served by bb8.
+        let is_awaited = held.source().awaited.load(Ordering::SeqCst) > 0;
+        let left =
+            if held.is_fit() && !is_awaited { slot.hand_over(held) } else { Err((slot, held)) };
         if let Err((slot, held)) = left {
             // The connection is back before the slot is free and the next task let in.
             drop(held);

@@ -21,6 +21,7 @@ mod statements;
 mod stats;
 
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -240,12 +241,15 @@ impl Pool {
         let mut getting = Box::pin(self.connections.get_owned());
         let got = match poll!(&mut getting) {
             Poll::Ready(got) => got,
-            Poll::Pending => tokio::select! {
-                biased;
-                got = getting => got,
-                // Whoever waits for a connection that cannot be made learns why, instead of waiting on.
-                reason = self.despair(trouble) => return Err(reason),
-            },
+            Poll::Pending => {
+                let _awaiting = Awaiting::begin(&self.source.awaited);
+                tokio::select! {
+                    biased;
+                    got = getting => got,
+                    // Whoever waits for a connection that cannot be made learns why, instead of waiting on.
+                    reason = self.despair(trouble) => return Err(reason),
+                }
+            }
         };
         match got {
             Ok(session) => Ok(Lent::new(Held::new(session), slot)),
@@ -279,6 +283,22 @@ impl Pool {
             Some(reason) => error.because(reason.clone()),
             None => error,
         }
+    }
+}
+
+/// Somebody waits for a connection past the gate: until it ends, connections that come back are his first.
+struct Awaiting<'a>(&'a AtomicUsize);
+
+impl<'a> Awaiting<'a> {
+    fn begin(awaited: &'a AtomicUsize) -> Self {
+        awaited.fetch_add(1, Ordering::SeqCst);
+        Self(awaited)
+    }
+}
+
+impl Drop for Awaiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -36,6 +36,8 @@ pub(super) struct Source {
     era: AtomicU64,
     /// Open connections that may still be lent to somebody.
     lendable: AtomicUsize,
+    /// Tasks past the gate that wait for a connection to be made, or to come back to bb8.
+    pub(super) awaited: AtomicUsize,
     /// Where tasks are started also by whoever drops a connection outside of a runtime.
     runtime: Handle,
     closed: watch::Sender<bool>,
@@ -71,6 +73,7 @@ impl Source {
             budget: Slots::new(size as usize),
             era: AtomicU64::new(0),
             lendable: AtomicUsize::new(0),
+            awaited: AtomicUsize::new(0),
             runtime: Handle::current(),
             closed: watch::Sender::new(false),
         })

@@ -412,7 +412,9 @@ impl Cutover<'_> {
 
     async fn close_source(&self, generation: i64) -> Result<Closed> {
         self.run.event_begin(MoveStep::CloseSource);
-        self.from.work.batch("COMMIT", CANNOT_CLOSE).await?;
+        // In a transaction that failed COMMIT would be a roll-back without an error; the setting is one. And the fence's limit
+        // must not cut short the wait for a synchronous standby, which the commit would survive.
+        self.from.work.batch("SET LOCAL statement_timeout = 0; COMMIT", CANNOT_CLOSE).await?;
         self.run.event_end(MoveStep::CloseSource);
         Ok(Closed { generation, is_dropped: false })
     }

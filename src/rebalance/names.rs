@@ -8,7 +8,7 @@ use crate::shard::{Epoch, Home, InstanceName, ShardId};
 pub(super) const MARK_TABLE: &str = "howdah_move";
 /// The trigger that refuses writes to a copy.
 pub(super) const GUARD: &str = "howdah_guard";
-/// The part of a shard's clock that is only ever drawn from, and the part that is only ever raised.
+/// The part of a shard's clock from which ids are drawn, and the part that says which may be issued.
 pub(super) const ID: &str = "howdah_id";
 pub(super) const BLOCK: &str = "howdah_block";
 
