@@ -21,7 +21,6 @@ mod statements;
 mod stats;
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -39,9 +38,9 @@ use crate::shard::{Home, InstanceName};
 use crate::statement::Statement;
 use crate::{Error, Result};
 use breaker::Trouble;
-use gate::{Entry, Gate, Slot};
-use lent::Held;
+use gate::Gate;
 use pipelines::Pipelines;
+use slots::Slot;
 use source::{Manager, Source};
 
 pub(crate) use lent::Lent;
@@ -73,7 +72,7 @@ pub(crate) struct Pool {
     source: Arc<Source>,
     /// A pool for each host, for when it is a replica; none in these themselves.
     replicas: Box<[OnceLock<Pool>]>,
-    gate: Gate<Held>,
+    gate: Gate,
     connections: bb8::Pool<Manager>,
     pipelines: Pipelines,
     queue_timeout: Duration,
@@ -197,23 +196,19 @@ impl Pool {
     }
 
     async fn wait(&self, asked: Instant, patience: Duration) -> Result<Lent> {
-        if let Some(slot) = self.gate.try_enter() {
-            return self.connect(slot).await;
-        }
-        // Boxed so that calls which need not wait are small.
-        let queueing = Box::pin(self.queue(asked, patience));
-        let Entry { handed, slot } = observe::during_wait(self.instance(), queueing).await?;
-        match handed {
-            Some(held) if held.is_fit() => Ok(Lent::new(held, slot)),
-            unfit => {
-                drop(unfit);
-                self.connect(slot).await
+        let slot = match self.gate.try_enter() {
+            Some(slot) => slot,
+            // Boxed so that calls which need not wait are small.
+            None => {
+                let queueing = Box::pin(self.queue(asked, patience));
+                observe::during_wait(self.instance(), queueing).await?
             }
-        }
+        };
+        self.connect(slot).await
     }
 
-    /// Waits for a slot, and for a connection where one comes with it. Idle pipelines give theirs up for it.
-    async fn queue(&self, asked: Instant, patience: Duration) -> Result<Entry<Held>> {
+    /// Waits for a slot. Idle pipelines give theirs up for it.
+    async fn queue(&self, asked: Instant, patience: Duration) -> Result<Slot> {
         let mut entering = pin!(self.gate.enter(asked, patience));
         // In the queue first: from here on no pipeline gets a slot past us, and where none is open none will be.
         if let Poll::Ready(entered) = poll!(entering.as_mut()) {
@@ -234,25 +229,22 @@ impl Pool {
     }
 
     /// Takes a connection from bb8, or waits for one.
-    async fn connect(&self, slot: Slot<Held>) -> Result<Lent> {
+    async fn connect(&self, slot: Slot) -> Result<Lent> {
         // Before bb8 starts an attempt, or its failure could go unheard.
         let trouble = self.source.breaker.subscribe();
         // Boxed because it is large, and every call holds it.
         let mut getting = Box::pin(self.connections.get_owned());
         let got = match poll!(&mut getting) {
             Poll::Ready(got) => got,
-            Poll::Pending => {
-                let _awaiting = Awaiting::begin(&self.source.awaited);
-                tokio::select! {
-                    biased;
-                    got = getting => got,
-                    // Whoever waits for a connection that cannot be made learns why, instead of waiting on.
-                    reason = self.despair(trouble) => return Err(reason),
-                }
-            }
+            Poll::Pending => tokio::select! {
+                biased;
+                got = getting => got,
+                // Whoever waits for a connection that cannot be made learns why, instead of waiting on.
+                reason = self.despair(trouble) => return Err(reason),
+            },
         };
         match got {
-            Ok(session) => Ok(Lent::new(Held::new(session), slot)),
+            Ok(session) => Ok(Lent::new(session, self.source.clone(), slot)),
             Err(_) => Err(self.too_late()),
         }
     }
@@ -283,22 +275,6 @@ impl Pool {
             Some(reason) => error.because(reason.clone()),
             None => error,
         }
-    }
-}
-
-/// Somebody waits for a connection past the gate: until it ends, connections that come back are his first.
-struct Awaiting<'a>(&'a AtomicUsize);
-
-impl<'a> Awaiting<'a> {
-    fn begin(awaited: &'a AtomicUsize) -> Self {
-        awaited.fetch_add(1, Ordering::SeqCst);
-        Self(awaited)
-    }
-}
-
-impl Drop for Awaiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

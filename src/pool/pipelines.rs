@@ -42,9 +42,6 @@ pub(super) struct Pipelines {
     slots: Box<[Slot]>,
     /// How many of the slots are used: a pool that was made small has fewer.
     width: AtomicUsize,
-    /// How often one was about to be opened; and what that was when all were found closed.
-    begun: AtomicUsize,
-    closed: AtomicUsize,
     slow: Mutex<LruCache<Statement, Instant>>,
     started: Instant,
 }
@@ -64,8 +61,6 @@ impl Pipelines {
         Self {
             slots: (0..count).map(|_| Slot::default()).collect(),
             width: AtomicUsize::new(count as usize),
-            begun: AtomicUsize::new(0),
-            closed: AtomicUsize::new(0),
             slow: Mutex::new(LruCache::new(SLOW_STATEMENTS)),
             started: Instant::now(),
         }
@@ -90,7 +85,7 @@ impl Pipelines {
         let line = match slot.line.load_full().filter(|line| line.is_usable(now)) {
             Some(line) if line.is_proven() => line,
             // Boxed because it is rare, and large.
-            line => Box::pin(slot.renew(line, &self.begun, open())).await?,
+            line => Box::pin(slot.renew(line, open())).await?,
         };
         let mut answer = line.read(statement, home, params).await;
         let code = answer.as_ref().and_then(|answer| answer.as_ref().err()?.code());
@@ -136,18 +131,10 @@ impl Pipelines {
 
     /// Whether none is open, or about to be.
     pub(super) fn are_closed(&self) -> bool {
-        let begun = self.begun.load(Ordering::SeqCst);
-        if begun == self.closed.load(Ordering::Relaxed) {
-            return true;
-        }
         // In this order: who has opened one sets the line before it says that it is done.
         let is_closed =
-            |slot: &Slot| !slot.opening.load(Ordering::SeqCst) && slot.line.load().is_none();
-        let are_closed = self.slots.iter().all(is_closed);
-        if are_closed {
-            self.closed.store(begun, Ordering::Relaxed);
-        }
-        are_closed
+            |slot: &Slot| !slot.opening.load(Ordering::Acquire) && slot.line.load().is_none();
+        self.slots.iter().all(is_closed)
     }
 
     /// How many are open.
@@ -209,24 +196,17 @@ impl Slot {
     async fn renew(
         &self,
         line: Option<Arc<Line>>,
-        begun: &AtomicUsize,
         open: impl Future<Output = Option<Lent>>,
     ) -> Option<Arc<Line>> {
         match line {
             Some(line) if line.prove().await => Some(line),
-            _ => self.open(begun, open).await,
+            _ => self.open(open).await,
         }
     }
 
     /// Opens the pipeline, unless somebody is at it already.
-    async fn open(
-        &self,
-        begun: &AtomicUsize,
-        open: impl Future<Output = Option<Lent>>,
-    ) -> Option<Arc<Line>> {
+    async fn open(&self, open: impl Future<Output = Option<Lent>>) -> Option<Arc<Line>> {
         let _opening = Opening::begin(&self.opening)?;
-        // In this order: who counts it sees it.
-        begun.fetch_add(1, Ordering::SeqCst);
         // The old one is closed when its last read is done.
         self.line.store(None);
         let line = Line::open(open.await?, self.depth.clone()).await?;
@@ -256,7 +236,7 @@ struct Opening<'a>(&'a AtomicBool);
 
 impl<'a> Opening<'a> {
     fn begin(flag: &'a AtomicBool) -> Option<Self> {
-        flag.compare_exchange(false, true, Ordering::SeqCst, Ordering::Relaxed).ok()?;
+        flag.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).ok()?;
         Some(Self(flag))
     }
 }

@@ -1,14 +1,20 @@
 //! Slots that are taken in the order of asking, and whose number can be changed while they are in use.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::timeout;
+
+/// How often whoever waits for the last slot looks for himself.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// So many may be in at a time.
 #[derive(Debug)]
 pub(super) struct Slots {
     free: Semaphore,
     count: Mutex<Count>,
+    emptied: Notify,
 }
 
 #[derive(Debug)]
@@ -23,6 +29,7 @@ impl Slots {
         Arc::new(Self {
             free: Semaphore::new(count),
             count: Mutex::new(Count { wanted: count, existing: count }),
+            emptied: Notify::new(),
         })
     }
 
@@ -33,6 +40,12 @@ impl Slots {
             permit.forget();
         }
         Slot(self.clone())
+    }
+
+    /// Takes a slot that is free, and that nobody waits for.
+    pub(super) fn try_take(self: &Arc<Self>) -> Option<Slot> {
+        self.free.try_acquire().ok()?.forget();
+        Some(Slot(self.clone()))
     }
 
     /// How many are taken.
@@ -57,12 +70,35 @@ impl Slots {
         } else {
             count.existing -= self.free.forget_permits(count.existing - wanted);
         }
+        drop(count);
+        self.emptied.notify_waiters();
+    }
+
+    /// Waits until no slot is taken, of which there must be none wanted.
+    pub(super) async fn emptied(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.is_empty() {
+                return;
+            }
+            // A waiter that was given one and never came for it leaves it without a word.
+            let _ = timeout(LOOK_AGAIN, emptied).await;
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        let mut count = self.lock();
+        let surplus = count.existing.saturating_sub(count.wanted);
+        count.existing -= self.free.forget_permits(surplus);
+        count.existing == 0
     }
 
     fn give_back(&self) {
         let mut count = self.lock();
         if count.existing > count.wanted {
             count.existing -= 1;
+            drop(count);
+            self.emptied.notify_waiters();
         } else {
             // Under the lock, so that a change of the number sees it either taken or free.
             self.free.add_permits(1);
@@ -91,14 +127,10 @@ mod tests {
 
     use super::*;
 
-    fn take(slots: &Arc<Slots>) -> Option<Slot> {
-        slots.take().now_or_never()
-    }
-
     #[test]
     fn more_slots_let_in_who_waits_and_fewer_wait_for_those_who_are_in() {
         let slots = Slots::new(1);
-        let first = take(&slots).unwrap();
+        let first = slots.try_take().unwrap();
         let mut waiting = Box::pin(slots.take());
         assert!(waiting.as_mut().now_or_never().is_none());
         slots.resize(2);
@@ -106,21 +138,53 @@ mod tests {
         slots.resize(1);
         assert!(slots.is_exceeded());
         drop(first);
-        assert!(!slots.is_exceeded() && take(&slots).is_none());
+        assert!(!slots.is_exceeded() && slots.try_take().is_none());
         drop(second);
-        assert!(take(&slots).is_some());
+        assert!(slots.try_take().is_some());
         assert_eq!(slots.taken(), 0);
+    }
+
+    #[tokio::test]
+    async fn without_slots_everybody_waits_in_place_and_emptiness_is_told() {
+        let slots = Slots::new(2);
+        let held = slots.try_take().unwrap();
+        slots.resize(0);
+        let mut emptied = Box::pin(slots.emptied());
+        let mut waiting = [Box::pin(slots.take()), Box::pin(slots.take())];
+        assert!(waiting.iter_mut().all(|waiting| waiting.as_mut().now_or_never().is_none()));
+        assert!(emptied.as_mut().now_or_never().is_none());
+        drop(held);
+        assert!(emptied.now_or_never().is_some());
+        assert!(waiting[0].as_mut().now_or_never().is_none());
+        slots.resize(1);
+        assert!(waiting[1].as_mut().now_or_never().is_none(), "the first is first");
+        assert!(waiting[0].as_mut().now_or_never().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slot_that_nobody_came_for_is_none_when_there_are_to_be_none() {
+        let slots = Slots::new(1);
+        let held = slots.try_take().unwrap();
+        let mut waiting = Box::pin(slots.take());
+        assert!(waiting.as_mut().now_or_never().is_none());
+        drop(held);
+        slots.resize(0);
+        let mut emptied = Box::pin(slots.emptied());
+        assert!(emptied.as_mut().now_or_never().is_none());
+        drop(waiting);
+        emptied.await;
+        assert!(slots.try_take().is_none());
     }
 
     #[test]
     fn a_waiter_that_leaves_loses_no_slot() {
         let slots = Slots::new(1);
-        let held = take(&slots).unwrap();
+        let held = slots.try_take().unwrap();
         let mut waiting = Box::pin(slots.take());
         assert!(waiting.as_mut().now_or_never().is_none());
         drop(held);
         // It was given the slot already, and does not come for it.
         drop(waiting);
-        assert!(take(&slots).is_some());
+        assert!(slots.try_take().is_some());
     }
 }

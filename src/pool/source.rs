@@ -36,8 +36,6 @@ pub(super) struct Source {
     era: AtomicU64,
     /// Open connections that may still be lent to somebody.
     lendable: AtomicUsize,
-    /// Tasks past the gate that wait for a connection to be made, or to come back to bb8.
-    pub(super) awaited: AtomicUsize,
     /// Where tasks are started also by whoever drops a connection outside of a runtime.
     runtime: Handle,
     closed: watch::Sender<bool>,
@@ -73,7 +71,6 @@ impl Source {
             budget: Slots::new(size as usize),
             era: AtomicU64::new(0),
             lendable: AtomicUsize::new(0),
-            awaited: AtomicUsize::new(0),
             runtime: Handle::current(),
             closed: watch::Sender::new(false),
         })
@@ -138,7 +135,7 @@ impl Source {
     }
 
     /// Whether a sound connection should go all the same.
-    pub(super) fn is_unwanted(&self, session: &Session) -> bool {
+    fn is_unwanted(&self, session: &Session) -> bool {
         !self.is_current(session) || self.has_too_many()
     }
 
