@@ -7,12 +7,12 @@ mod clock;
 
 use clock::{
     SCHEMA, SHARD, VERSIONS, app, lead_ms, next_id, number, one_instance, refusal, set_the_clock,
-    take_the_clock,
+    take_the_clock, with_layout,
 };
 use futures_util::future::join_all;
 use howdah::postgres::SimpleQueryMessage;
-use howdah::testing::{TestServers, until};
-use howdah::{Id, Init, InstanceName, Layout, ShardCount};
+use howdah::testing::until;
+use howdah::{Id, Layout};
 
 #[tokio::test]
 async fn three_million_from_one_statement_are_distinct() {
@@ -191,17 +191,4 @@ async fn a_layout_ends_with_an_error() {
     };
     assert_eq!(error.code().unwrap().code(), "22003", "{error}");
     assert_eq!(refusal(&client, &format!("SELECT {SCHEMA}.next_id()")).await, "22003");
-}
-
-async fn with_layout(layout: Layout) -> (TestServers, howdah::postgres::Client) {
-    let servers = TestServers::start(1).await.unwrap();
-    let dsn = servers.dsn("pg1", "howdah_app").unwrap();
-    Init::new(ShardCount::new(2).unwrap())
-        .layout(layout)
-        .instance(InstanceName::new("pg1").unwrap(), dsn.parse().unwrap())
-        .run(&howdah::Config::new(dsn))
-        .await
-        .unwrap();
-    let client = servers.client("pg1", "howdah_app").await.unwrap();
-    (servers, client)
 }

@@ -7,7 +7,9 @@ mod clock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use clock::{SCHEMA, app, lead_ms, next_id, number, one_instance, set_the_clock, take_the_clock};
+use clock::{
+    SCHEMA, app, lead_ms, next_id, number, one_instance, set_the_clock, take_the_clock, with_layout,
+};
 use futures_util::future::join_all;
 use howdah::postgres::Client;
 use howdah::testing::until;
@@ -70,27 +72,31 @@ async fn ids_go_on_when_the_clock_is_set_back_by_an_hour() {
     assert!(lead_ms(next_id(&client).await) > 3000);
 }
 
-/// A burst is slowed to the clock's pace once it is a second ahead. The test makes one by a clock set back by as much:
-/// no machine of a few cores draws faster than 1,024 ids a millisecond.
+/// A burst is slowed to the clock's pace once it is a second ahead: each millisecond's ids wait for one. The clock is set back to
+/// get there, and a millisecond has few ids, as no machine of a few cores draws faster than 1,024.
 #[tokio::test]
 async fn a_burst_waits_for_the_clock_a_second_ahead() {
-    let test = one_instance().start().await.unwrap();
-    let admin = test.admin("pg1").await.unwrap();
+    let (servers, client) = with_layout("sequence=4".parse().unwrap()).await;
+    let admin = servers.admin("pg1").await.unwrap();
     take_the_clock(&admin).await;
-    let client = app(&test).await;
     next_id(&client).await;
     set_the_clock(&admin, -2000).await;
     let before = lead(&admin).await;
-    number(&client, &format!("SELECT max({SCHEMA}.next_id()) FROM generate_series(1, 200000)"))
+    number(&client, &format!("SELECT max({SCHEMA}.next_id()) FROM generate_series(1, 16000)"))
         .await;
     let after = lead(&admin).await;
-    assert!(after < before, "each millisecond's ids wait for as long: {before}, {after}");
+    assert!(after <= before, "a thousand milliseconds' ids: {before}, {after}");
 
-    // Within the second nobody waits.
-    set_the_clock(&admin, -300).await;
-    let started = Instant::now();
-    number(&client, &format!("SELECT max({SCHEMA}.next_id()) FROM generate_series(1, 9000)")).await;
-    assert!(started.elapsed() < Duration::from_secs(9), "{:?}", started.elapsed());
+    // Within the second nobody waits: a burst gets ahead. Not on a machine that is busy just then, so it may try again.
+    until("a burst gets ahead", async || {
+        let offset_ms = number(&admin, "SELECT last_value FROM howdah.test_offset_ms").await;
+        set_the_clock(&admin, offset_ms + lead(&admin).await - 300).await;
+        number(&client, &format!("SELECT max({SCHEMA}.next_id()) FROM generate_series(1, 8000)"))
+            .await;
+        let ahead = lead(&admin).await;
+        (ahead > 400, ahead)
+    })
+    .await;
 }
 
 /// While somebody keeps the lock, be it an application that took our key by mistake, ids lag behind the clock; at the open

@@ -3,8 +3,8 @@
 #![allow(dead_code, reason = "every test uses a part of it")]
 
 use howdah::postgres::Client;
-use howdah::testing::{TestCluster, TestClusterBuilder};
-use howdah::{Id, Layout, Migrations};
+use howdah::testing::{TestCluster, TestClusterBuilder, TestServers};
+use howdah::{Id, Init, InstanceName, Layout, Migrations, ShardCount};
 
 /// The shard that the tests draw from: not 0, so that a number left out would show.
 pub(crate) const SHARD: u16 = 1;
@@ -23,6 +23,20 @@ pub(crate) fn one_instance() -> TestClusterBuilder {
         )])
         .unwrap(),
     )
+}
+
+/// A server with one instance in a layout, and a connection as applications have it.
+pub(crate) async fn with_layout(layout: Layout) -> (TestServers, Client) {
+    let servers = TestServers::start(1).await.unwrap();
+    let dsn = servers.dsn("pg1", "howdah_app").unwrap();
+    Init::new(ShardCount::new(2).unwrap())
+        .layout(layout)
+        .instance(InstanceName::new("pg1").unwrap(), dsn.parse().unwrap())
+        .run(&howdah::Config::new(dsn))
+        .await
+        .unwrap();
+    let client = servers.client("pg1", "howdah_app").await.unwrap();
+    (servers, client)
 }
 
 /// A connection as applications have it.
