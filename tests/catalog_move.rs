@@ -58,6 +58,12 @@ async fn open_places(test: &TestCluster) -> Vec<String> {
     open
 }
 
+/// Whether an instance's database has a signpost.
+async fn leads_elsewhere(test: &TestCluster, instance: &str) -> bool {
+    let admin = test.admin(instance).await.unwrap();
+    admin.query("SELECT FROM howdah.signpost", &[]).await.is_ok_and(|found| !found.is_empty())
+}
+
 /// All that a catalog says, in words.
 async fn contents(test: &TestCluster, instance: &str) -> Vec<String> {
     let admin = test.admin(instance).await.unwrap();
@@ -377,26 +383,33 @@ async fn what_stands_in_the_way_is_said() -> Result<()> {
     Ok(())
 }
 
-/// Runs as far as it comes while a replica is deaf from a step on, and stops it.
+/// Runs as far as it comes while a replica is deaf from a step on, and stops it once it waits where that shows.
 async fn with_deaf(
     config: &Config,
     replica: Client,
     [from, never]: [CatalogMoveStep; 2],
+    waits: impl AsyncFnMut() -> bool,
 ) -> Result<Client> {
     let replica = Arc::new(replica);
-    let deaf = replica.clone();
+    let (deaf, reached) = (replica.clone(), Arc::new(AtomicBool::new(false)));
+    let there = reached.clone();
     let moving = CatalogMove::new(name("pg2")).on_step(move |step| {
         assert_ne!(step, never);
         if step == from {
             let handle = tokio::runtime::Handle::current();
             tokio::task::block_in_place(|| handle.block_on(deafen(&deaf)));
+            there.store(true, Ordering::SeqCst);
         }
     });
     let config = config.clone();
+    let mut run = tokio::spawn(async move { moving.run(&config).await });
+    until("the replica is deaf", async || reached.load(Ordering::SeqCst)).await;
+    until("it waits", waits).await;
     // That it waits is the point: however long, it does not come to that step.
-    let run =
-        async move { tokio::time::timeout(Duration::from_secs(2), moving.run(&config)).await };
-    assert!(tokio::spawn(run).await.unwrap().is_err());
+    assert!(tokio::time::timeout(Duration::from_secs(1), &mut run).await.is_err());
+    run.abort();
+    // What it had of the replica goes with it.
+    assert!(run.await.unwrap_err().is_cancelled());
     Ok(Arc::try_unwrap(replica).unwrap())
 }
 
@@ -422,15 +435,17 @@ async fn a_failover_that_loses_the_last_commits_leaves_one_catalog() -> Result<(
     let config = test.config();
     // Nothing is decided as long as a host of the new place does not have the copy.
     let steps = [CatalogMoveStep::Copy, CatalogMoveStep::Close];
-    let replica = with_deaf(&config, replica_of(&test, "pg2").await, steps).await?;
+    let copied = async || leads_elsewhere(&test, "pg2").await;
+    let replica = with_deaf(&config, replica_of(&test, "pg2").await, steps, copied).await?;
     until("its fence is gone", async || open_places(&test).await == ["pg1"]).await;
     replica.batch_execute("ALTER SYSTEM RESET primary_conninfo").await.unwrap();
     replica.batch_execute("SELECT pg_reload_conf()").await.unwrap();
 
     // And nothing goes on there as long as a host of the old one does not know that it is closed.
     let steps = [CatalogMoveStep::Close, CatalogMoveStep::Open];
-    with_deaf(&config, replica_of(&test, "pg1").await, steps).await?;
-    until("nothing is open", async || open_places(&test).await.is_empty()).await;
+    let closed = async || leads_elsewhere(&test, "pg1").await;
+    with_deaf(&config, replica_of(&test, "pg1").await, steps, closed).await?;
+    assert!(open_places(&test).await.is_empty());
     test.kill("pg1").await?;
     test.promote("pg1-r1").await?;
 

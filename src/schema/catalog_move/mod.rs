@@ -264,9 +264,11 @@ impl CatalogMove {
 }
 
 async fn follows(connector: &Connector, site: &Site, dsn: &Dsn) -> Result<()> {
-    const POSITION: &str = "SELECT pg_current_wal_lsn()::text";
+    // A record of our own, which its commit has written to disk: what others wrote last may stay where no replica gets it
+    // from, in part or in whole, until somebody commits.
+    const MARK: &str = "SELECT pg_logical_emit_message(true, 'howdah', '')::text";
 
-    let at: String = site.one(POSITION, &[], "cannot ask for the position").await?.get(0);
+    let at: String = site.one(MARK, &[], "cannot mark a position").await?.get(0);
     hosts::all(connector, dsn, Fact::Follows { at: &at }, COPY_PATIENCE).await
 }
 
