@@ -1,7 +1,9 @@
 //! Instances come and go while clients work.
 #![cfg(test)]
 
-use howdah::testing::{TestServers, until};
+use std::time::Duration;
+
+use howdah::testing::{Proxy, TestServers, until};
 use howdah::{
     Cluster, Config, Dsn, Error, Init, InstanceName, InstanceState, Instances, MovePhase, Mover,
     NewInstance, Rebalance, RebalanceBy, Result, ShardCount, ShardId,
@@ -52,6 +54,36 @@ async fn clients_hear_of_a_new_instance_and_reach_it() -> Result<()> {
     // What makes ids is there, for shards that come.
     let functions = "SELECT sign(howdah.clock_ms())::bigint";
     assert_eq!(pg3.client().await?.query_one(functions, &[]).await.unwrap().get::<_, i64>(0), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_decision_is_kept_by_who_cannot_know_all_instances() -> Result<()> {
+    const ID: &str = "11111111-1111-4111-8111-111111111111";
+    let (servers, config) = two_of_three().await?;
+    let catalog = Proxy::start(servers.server("pg1")?.port()).await?;
+    let dsn = format!("postgres://howdah_app@127.0.0.1:{}/{}", catalog.port(), servers.database());
+    let cluster = Cluster::connect(Config::new(dsn).max_size(2).min_idle(0)).await?;
+    catalog.cut();
+    add(&config, &third(&servers)).await?;
+    // Somebody else has committed on the new instance, and died before its part was told.
+    let gid = format!("howdah:{}:0:{ID}", cluster.status().await.cluster);
+    let part = format!("BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION '{gid}'");
+    servers.client("pg3", "howdah_app").await?.batch_execute(&part).await.unwrap();
+    let decider = servers.client("pg1", "howdah_app").await?;
+    let decide = format!("INSERT INTO shard_0000_e1.howdah_decisions VALUES ('{ID}', true)");
+    decider.batch_execute(&decide).await.unwrap();
+
+    let swept = cluster.recover(Duration::ZERO).await;
+    assert_eq!((swept.committed, swept.rolled_back), (0, 0), "{swept:?}");
+    assert_eq!(cluster.instances().len(), 2);
+    catalog.heal();
+    let swept = until("it has found the part", async || {
+        let swept = cluster.recover(Duration::ZERO).await;
+        if swept.committed + swept.rolled_back > 0 { Ok(swept) } else { Err(swept) }
+    });
+    let swept = swept.await;
+    assert_eq!((swept.committed, swept.rolled_back), (1, 0), "{swept:?}");
     Ok(())
 }
 

@@ -92,6 +92,11 @@ async fn a_job_that_cannot_begin_does_nothing() -> Result<()> {
     for jobs in [cluster.jobs().parallel(0), cluster.jobs().shards([ShardId::new(8)?])] {
         assert!(jobs.for_each_shard(add).await.unwrap_err().is_invalid_input());
     }
+    // Nothing to do is no way to say everything.
+    let report = cluster.jobs().shards([]).for_each_shard(add).await?;
+    assert!(report.into_result()?.is_empty());
+    assert!(cluster.exec(&COUNT).shards([]).run(|_| {}).await?.is_empty());
+    assert!(cluster.copy_out(&COUNT).shards([]).stream().next().await.is_none());
     assert_eq!(cluster.scatter(&COUNT).all(&[]).count().await?.value, 0);
     Ok(())
 }

@@ -128,6 +128,9 @@ async fn a_read_dropped_while_its_pipeline_opens_leaves_no_read_only_session() -
 async fn what_a_statement_sets_ends_with_it() -> Result<()> {
     const SET: Statement = Statement::new("SET search_path = {shard}");
     const BEGIN: Statement = Statement::new("BEGIN /* {shard} */");
+    const SET_CONFIG: Statement = Statement::new(
+        "SELECT set_config('search_path', 'nowhere', false), count(*) FROM {shard}.notes",
+    );
     const PATH: Statement =
         Statement::new("SELECT current_setting('search_path'), count(*) FROM {shard}.notes");
 
@@ -135,7 +138,7 @@ async fn what_a_statement_sets_ends_with_it() -> Result<()> {
     let cluster = Cluster::connect(test.config().max_size(1).pipelines(0)).await?;
     let shard = first(&cluster)?;
     let before: String = shard.query_one(&PATH, &[]).await?.get(0);
-    for statement in [SET, BEGIN] {
+    for statement in [SET, BEGIN, SET_CONFIG] {
         shard.execute(&statement, &[]).await?;
         assert_eq!(shard.query_one(&PATH, &[]).await?.get::<_, String>(0), before);
     }

@@ -172,6 +172,20 @@ async fn a_shard_in_another_order_is_an_error_and_not_a_wrong_merge() -> Result<
 }
 
 #[tokio::test]
+async fn a_page_that_asks_a_shard_twice_is_refused() -> Result<()> {
+    let test = TestCluster::builder().migrations(notes()?).start().await?;
+    let cluster = test.cluster().await?;
+    let shard = ShardId::new(3)?;
+    let once = || cluster.scatter(&NEWEST).shard(shard, &[]);
+    assert!(once().page("id", None, 10).await?.rows.is_empty());
+    for twice in [once().shard(shard, &[]), cluster.scatter(&NEWEST).all(&[]).shard(shard, &[])] {
+        let error = twice.page("id", None, 10).await.unwrap_err();
+        assert!(error.is_invalid_input() && error.to_string().contains("twice"), "{error}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_stream_that_is_dropped_or_slow_holds_up_nobody() -> Result<()> {
     let test = TestCluster::builder().instances(1).shards(4).migrations(notes()?).start().await?;
     let cluster = Cluster::connect(test.config().max_size(2).pipelines(0)).await?;

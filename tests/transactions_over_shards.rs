@@ -11,12 +11,17 @@ use std::time::Duration;
 use cutover::cut_over;
 use howdah::postgres::Client;
 use howdah::testing::TestCluster;
-use howdah::{Cluster, ClusterTx, Migrations, Outcome, Result, Shard, ShardId, Statement};
+use howdah::{
+    Cluster, ClusterTx, Migrations, Outcome, Result, Shard, ShardId, Statement, TransactionOptions,
+};
 
 const TABLES: &str = "
     CREATE TABLE accounts (name text PRIMARY KEY, points bigint NOT NULL CHECK (points >= 0));
     CREATE TABLE tickets (number int, UNIQUE (number) DEFERRABLE INITIALLY DEFERRED);
-    INSERT INTO accounts SELECT 'shared', 100";
+    INSERT INTO accounts SELECT 'shared', 100;
+    CREATE FUNCTION gift() RETURNS bigint LANGUAGE sql SET search_path FROM CURRENT
+        AS 'UPDATE accounts SET points = points + 1 RETURNING points';
+    CREATE VIEW gifts AS SELECT gift() AS points";
 const ADD: Statement = Statement::new("UPDATE {shard}.accounts SET points = points + $1");
 const POINTS: Statement = Statement::new("SELECT points FROM {shard}.accounts");
 const TICKET: Statement = Statement::new("INSERT INTO {shard}.tickets VALUES (1)");
@@ -97,6 +102,59 @@ impl Bank {
 
 const ONE: &str = "11111111-1111-4111-8111-111111111111";
 const TWO: &str = "22222222-2222-4222-8222-222222222222";
+
+#[tokio::test]
+async fn a_read_that_writes_behind_a_view_is_rolled_back_with_the_others() -> Result<()> {
+    const GIFT: Statement = Statement::new("SELECT points FROM {shard}.gifts");
+    let bank = Bank::open().await?;
+    let error = bank
+        .cluster
+        .transaction(async |tx| {
+            tx.on(&bank.shard(0)?).await?.query_one(&GIFT, &[]).await?;
+            // Found out no sooner than at the end.
+            let other = tx.on(&bank.shard(1)?).await?;
+            other.execute(&TICKET, &[]).await?;
+            other.execute(&TICKET, &[]).await
+        })
+        .await
+        .unwrap_err();
+    assert!(error.is_unique_violation(), "{error:?}");
+    assert_eq!(bank.points().await?, [100; 4]);
+    bank.cluster
+        .transaction(async |tx| {
+            tx.on(&bank.shard(0)?).await?.query_one(&GIFT, &[]).await?;
+            tx.on(&bank.shard(1)?).await?.execute(&TICKET, &[]).await
+        })
+        .await?;
+    assert_eq!(bank.points().await?, [101, 100, 100, 100]);
+    assert_eq!(bank.decisions().await?, 1, "two of them wrote");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_begun_to_read_only_needs_no_decision_and_writes_nothing() -> Result<()> {
+    const SEEN: Statement =
+        Statement::new("SELECT current_setting('transaction_read_only') FROM {shard}.accounts");
+    let bank = Bank::open().await?;
+    bank.forbid_decisions().await?;
+    let options = TransactionOptions::new().read_only(true);
+    let read = bank.cluster.transaction_with(&options, async |tx| {
+        for shard in 0..2 {
+            let seen = tx.on(&bank.shard(shard)?).await?.query_one(&SEEN, &[]).await?;
+            assert_eq!(seen.get::<_, &str>(0), "on");
+        }
+        Ok(())
+    });
+    read.await?;
+    let error = bank
+        .cluster
+        .transaction_with(&options, async |tx| bank.transfer(tx, 0, 1).await)
+        .await
+        .unwrap_err();
+    assert!(!error.is_unavailable(), "the server is not at fault: {error:?}");
+    assert_eq!(error.outcome(), Outcome::Failed, "{error:?}");
+    Ok(())
+}
 
 #[tokio::test]
 async fn ok_commits_everywhere_and_err_rolls_back_everywhere() -> Result<()> {

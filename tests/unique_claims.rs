@@ -81,6 +81,45 @@ async fn a_value_that_is_released_is_free_again() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_claim_that_is_repeated_is_kept_until_its_transaction_ends() -> Result<()> {
+    let (test, cluster) = start().await?;
+    let email = "zoe@example.org";
+    let zoe = sign_up(&cluster, "zoe", email).await?;
+    let home = cluster.shard_for_key(email).home()?;
+    let other = test.admin(home.instance().as_str()).await?;
+    other.batch_execute("SET lock_timeout = '50ms'").await.unwrap();
+    let release = format!("DELETE FROM {}.emails WHERE value = $1", home.schema());
+    cluster
+        .transaction(async |tx| {
+            tx.claim(&EMAILS, email, zoe).await?;
+            let error = other.execute(&release, &[&email]).await.unwrap_err();
+            assert_eq!(error.code().unwrap().code(), "55P03", "{error}");
+            Ok(())
+        })
+        .await?;
+    assert_eq!(cluster.owner_of(&EMAILS, email).await?, Some(zoe));
+    Ok(())
+}
+
+#[tokio::test]
+async fn nothing_is_committed_without_the_claim_that_failed() -> Result<()> {
+    let (_test, cluster) = start().await?;
+    let zoe = sign_up(&cluster, "zoe", "zoe@example.org").await?;
+    let shard = cluster.shard_for_key("ada");
+    let error = cluster
+        .transaction(async |tx| {
+            let ada: Id = tx.on(&shard).await?.query_one(&ADD, &[&"ada"]).await?.get(0);
+            let _ = tx.claim(&EMAILS, "zoe@example.org", ada).await;
+            Ok(())
+        })
+        .await
+        .unwrap_err();
+    assert!(error.is_taken(), "{error:?}");
+    assert_eq!(users(&cluster).await?, [zoe]);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_those_who_race_for_a_value_one_wins_always() -> Result<()> {
     let (test, cluster) = start().await?;

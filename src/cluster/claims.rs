@@ -98,22 +98,20 @@ impl ClusterTx {
     pub async fn claim(&self, claims: &Claims, value: &str, owner: Id) -> Result<()> {
         const TAKE: &str =
             "INSERT INTO {table} (value, owner) VALUES ($1, $2) ON CONFLICT DO NOTHING";
-        const OWNER: &str = "SELECT owner FROM {table} WHERE value = $1";
+        // Locked, for the owner's own next transaction may release it before this one commits.
+        const OWNER: &str = "SELECT owner FROM {table} WHERE value = $1 FOR KEY SHARE";
 
         let tx = self.on(&claims.shard(self.cluster(), value)?).await?;
         if tx.execute(&claims.statement(TAKE)?, &[&value, &owner]).await? == 1 {
             return Ok(());
         }
-        match tx.query_opt(&claims.statement(OWNER)?, &[&value]).await? {
-            Some(row) if row.get::<_, Id>(0) == owner => Ok(()),
-            Some(_) => {
-                let taken =
-                    Error::new(Kind::Taken, format!("the value is taken, in {}", claims.table));
-                Err(taken.with_outcome(Outcome::Failed))
-            }
+        Err(tx.fail(match tx.query_opt(&claims.statement(OWNER)?, &[&value]).await? {
+            Some(row) if row.get::<_, Id>(0) == owner => return Ok(()),
+            Some(_) => Error::new(Kind::Taken, format!("the value is taken, in {}", claims.table))
+                .with_outcome(Outcome::Failed),
             // Released just now: the next run finds it free.
-            None => Err(Error::new(Kind::Conflict, "the value was released meanwhile")),
-        }
+            None => Error::new(Kind::Conflict, "the value was released meanwhile"),
+        }))
     }
 
     /// Releases a value as part of the transaction; says whether this owner had it.

@@ -146,20 +146,23 @@ impl<'a> CopyIn<'a> {
         self
     }
 
-    /// One row, for the shard of an id, a key or a number. Waits while as much is under way as may be.
+    /// One row, for the shard of an id, a key or a number. Waits while as much is under way as may be; where the future is
+    /// dropped meanwhile, the row is not taken.
     ///
     /// # Errors
     ///
     /// When the values are not of the types of the columns, or the place is no shard of this cluster: the row is left out, and
-    /// others may follow. When a chunk could not be written, names its shard: nothing more is taken then, and
-    /// [`CopyIn::account`] says what is written.
+    /// others may follow. When an earlier chunk could not be written, names its shard: this row and all others are not taken
+    /// then, and [`CopyIn::account`] says what is written.
     pub async fn row<'p>(
         &mut self,
         place: impl Into<Place<'p>>,
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<()> {
-        self.check()?;
+        self.check().await?;
         let shard = self.shard(place.into())?;
+        self.make_room(shard).await?;
+        // From here on nothing is waited for: the row is taken, or it is not.
         let load = self.shards.entry(shard).or_default();
         let before = load.gathered.len();
         if let Err(error) = encode(&self.types, values, &mut load.gathered) {
@@ -168,13 +171,8 @@ impl<'a> CopyIn<'a> {
         }
         load.gathered_rows += 1;
         self.gathered_bytes += load.gathered.len() - before;
-        if load.gathered.len() >= CHUNK_BYTES {
-            self.send(shard).await?;
-        }
-        while self.gathered_bytes > self.memory_bytes {
-            let largest = self.shards.iter().max_by_key(|(_, load)| load.gathered.len());
-            let Some((shard, _)) = largest else { break };
-            self.send(*shard).await?;
+        if load.gathered.len() >= CHUNK_BYTES && self.may_send(shard) {
+            self.send(shard);
         }
         Ok(())
     }
@@ -185,29 +183,45 @@ impl<'a> CopyIn<'a> {
     ///
     /// When a chunk could not be written, names its shard; [`CopyIn::account`] says what is.
     pub async fn finish(&mut self) -> Result<u64> {
-        self.check()?;
+        self.check().await?;
         let shards: Vec<_> = self.shards.keys().copied().collect();
         for shard in shards {
-            self.send(shard).await?;
+            self.send_in_turn(shard).await?;
         }
-        while !self.sending.is_empty() {
-            self.wait_for_one().await?;
+        while let Some(sent) = self.sending.join_next().await {
+            self.enter(sent);
+            self.check().await?;
         }
         Ok(self.written)
     }
 
-    /// What became of each shard's rows so far. Those under way count as not written; after a failure, none are under way.
+    /// What became of each shard's rows so far. Those under way count as not written. After a failure none are, unless the
+    /// future that told of it was dropped: then they count as unknown.
     #[must_use]
     pub fn account(&self) -> BTreeMap<ShardId, Copied> {
-        let copied = |load: &Load| Copied {
-            unwritten: load.copied.unwritten + load.sending_rows + load.gathered_rows,
-            ..load.copied
+        let has_failed = self.failure.is_some();
+        let copied = |load: &Load| {
+            let mut copied = load.copied;
+            copied.unwritten += load.gathered_rows;
+            *(if has_failed { &mut copied.unknown } else { &mut copied.unwritten }) +=
+                load.sending_rows;
+            copied
         };
         self.shards.iter().map(|(shard, load)| (*shard, copied(load))).collect()
     }
 
-    fn check(&self) -> Result<()> {
-        self.failure.clone().map_or(Ok(()), Err)
+    /// After a failure nothing more is taken. What is under way is waited for, so that the account is of everything that was
+    /// sent.
+    async fn check(&mut self) -> Result<()> {
+        let Some(failure) = self.failure.clone() else { return Ok(()) };
+        while let Some(sent) = self.sending.join_next().await {
+            self.enter(sent);
+        }
+        // Of these nobody has told the end.
+        for load in self.shards.values_mut() {
+            load.copied.unknown += std::mem::take(&mut load.sending_rows);
+        }
+        Err(failure)
     }
 
     fn shard(&self, place: Place<'_>) -> Result<ShardId> {
@@ -219,15 +233,41 @@ impl<'a> CopyIn<'a> {
         Ok(shard.id())
     }
 
-    /// Sends what was gathered of a shard, once its last chunk is written and there is room for another.
-    async fn send(&mut self, shard: ShardId) -> Result<()> {
+    /// Sends what there is too much of: of a shard, and of all together.
+    async fn make_room(&mut self, shard: ShardId) -> Result<()> {
+        if self.shards.get(&shard).is_some_and(|load| load.gathered.len() >= CHUNK_BYTES) {
+            self.send_in_turn(shard).await?;
+        }
+        while self.gathered_bytes > self.memory_bytes {
+            let largest = self.shards.iter().max_by_key(|(_, load)| load.gathered.len());
+            let Some((shard, _)) = largest else { break };
+            self.send_in_turn(*shard).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether a shard's last chunk is written, and there is room for another under way.
+    fn may_send(&self, shard: ShardId) -> bool {
         let most = SENDING_PER_INSTANCE * self.cluster.snapshot().instances.len();
         let is_busy = |load: &Load| load.sending_rows > 0;
-        while self.sending.len() >= most || self.shards.get(&shard).is_some_and(is_busy) {
-            self.wait_for_one().await?;
+        self.sending.len() < most && !self.shards.get(&shard).is_some_and(is_busy)
+    }
+
+    async fn send_in_turn(&mut self, shard: ShardId) -> Result<()> {
+        while !self.may_send(shard) {
+            if let Some(sent) = self.sending.join_next().await {
+                self.enter(sent);
+            }
+            self.check().await?;
         }
+        self.send(shard);
+        Ok(())
+    }
+
+    /// Sends what was gathered of a shard.
+    fn send(&mut self, shard: ShardId) {
         let Some(load) = self.shards.get_mut(&shard).filter(|load| load.gathered_rows > 0) else {
-            return Ok(());
+            return;
         };
         self.gathered_bytes -= load.gathered.len();
         load.gathered.extend_from_slice(BINARY_TAIL);
@@ -242,23 +282,6 @@ impl<'a> CopyIn<'a> {
             let result = write(&cluster, &statement, shard, chunk).await;
             Sent { shard, result }
         });
-        Ok(())
-    }
-
-    async fn wait_for_one(&mut self) -> Result<()> {
-        let Some(sent) = self.sending.join_next().await else { return Ok(()) };
-        self.enter(sent);
-        if self.failure.is_some() {
-            // So that the account is of everything that was sent.
-            while let Some(sent) = self.sending.join_next().await {
-                self.enter(sent);
-            }
-            // Of these nobody has told the end.
-            for load in self.shards.values_mut() {
-                load.copied.unknown += std::mem::take(&mut load.sending_rows);
-            }
-        }
-        self.check()
     }
 
     fn enter(&mut self, sent: Result<Sent, tokio::task::JoinError>) {

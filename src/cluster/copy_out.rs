@@ -8,7 +8,9 @@ use tokio::task::JoinHandle;
 use super::Cluster;
 use super::policy::Policy;
 use super::retry::{Patience, Visit};
+use super::selection::Selection;
 use super::stream::{Progress, ShardStream};
+use crate::connect::within_read_only;
 use crate::shard::ShardId;
 use crate::statement::Statement;
 use crate::{Error, Outcome, Result};
@@ -22,7 +24,7 @@ const BUFFERED_ROWS: usize = 256;
 pub struct CopyOut {
     cluster: Cluster,
     statement: Statement,
-    shards: Vec<ShardId>,
+    shards: Selection,
     policy: Policy,
 }
 
@@ -49,14 +51,14 @@ impl Cluster {
     /// ```
     pub fn copy_out(&self, statement: &Statement) -> CopyOut {
         let (cluster, statement) = (self.clone(), statement.clone());
-        CopyOut { cluster, statement, shards: Vec::new(), policy: Policy::default() }
+        CopyOut { cluster, statement, shards: Selection::default(), policy: Policy::default() }
     }
 }
 
 impl CopyOut {
-    /// These shards alone. Default: all.
+    /// These shards alone, each once; where there are none, no rows come. Default: all.
     pub fn shards(mut self, shards: impl IntoIterator<Item = ShardId>) -> Self {
-        self.shards.extend(shards);
+        self.shards.add(shards);
         self
     }
 
@@ -71,7 +73,7 @@ impl CopyOut {
     /// order. A line of the text and CSV formats ends with its newline; in the binary format, a shard's first piece and its
     /// last are its head and its tail.
     ///
-    /// Each shard is read as it is at one moment, when its turn comes. Which are complete is told by
+    /// Each shard is read as it is at one moment, in a transaction that only reads, when its turn comes. Which are complete is told by
     /// [`ShardStream::finished`]; when the stream ends with an error, those alone are.
     ///
     /// # Panics
@@ -80,10 +82,7 @@ impl CopyOut {
     pub fn stream(self) -> ShardStream<'static, (ShardId, Bytes)> {
         let progress = Progress::default();
         let at_once = self.cluster.lanes();
-        let mut shards = self.shards;
-        if shards.is_empty() {
-            shards = self.cluster.snapshot().map.count().iter().collect();
-        }
+        let shards = self.shards.of(&self.cluster.snapshot().map);
         let (cluster, statement, policy) = (self.cluster, self.statement, self.policy);
         let lanes = shards.into_iter().map({
             let progress = progress.clone();
@@ -163,7 +162,7 @@ async fn copy(
         let mut begun = false;
         let error = match copy_from(&visit, &statement, &rows, &mut begun).await {
             Ok(()) => return Ok(()),
-            Err(error) => error.at(visit.home.instance()),
+            Err(error) => within_read_only(error.at(visit.home.instance())),
         };
         // A read changes nothing.
         let error = match error.outcome() {
@@ -184,7 +183,7 @@ async fn copy_from(
     rows: &mpsc::Sender<Bytes>,
     begun: &mut bool,
 ) -> Result<()> {
-    visit.lent.begin().await?;
+    visit.lent.begin_reading().await?;
     let took = visit.lent.copy_out(statement, &visit.home, |row| {
         *begun = true;
         let sent = rows.send(row);

@@ -4,17 +4,27 @@ use std::pin::pin;
 
 use super::deadline::Deadline;
 use super::retry::Visit;
+use crate::connect::statement_failure;
 use crate::error::Kind;
 use crate::shard::Home;
-use crate::{Error, Outcome};
+use crate::{Error, Outcome, Result};
 
 /// Neither committed nor rolled back yet. Dropped, its connection is closed, and the server rolls back.
 pub(super) struct Ended {
     pub(super) visit: Visit,
     failure: Option<(Error, Home)>,
-    /// It may have written or locked.
-    pub(super) wrote: bool,
+    wrote: Wrote,
     pub(super) deadline: Deadline,
+}
+
+/// What is known of a transaction's writing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wrote {
+    /// It cannot have.
+    Nothing,
+    /// Its statements read, by their text. A function behind a view may have done more.
+    NothingSeen,
+    Perhaps,
 }
 
 /// Why a transaction was not committed. The visit is where it happened, while its connection is of use.
@@ -33,7 +43,7 @@ impl Ended {
     pub(super) fn new(
         mut visit: Visit,
         failure: Option<(Error, Home)>,
-        wrote: bool,
+        wrote: Wrote,
         deadline: Deadline,
     ) -> Self {
         if let Some((_, home)) = &failure {
@@ -59,6 +69,27 @@ impl Ended {
             );
         }
         None
+    }
+
+    /// Whether it may have written or locked. Where the statements do not tell, the server does: who locks a row, too, has a
+    /// transaction's number.
+    pub(super) async fn has_written(&self) -> Result<bool> {
+        const IS_NUMBERED: &str = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL";
+
+        match self.wrote {
+            Wrote::Nothing => return Ok(false),
+            Wrote::Perhaps => return Ok(true),
+            Wrote::NothingSeen => {}
+        }
+        let lent = &self.visit.lent;
+        let asked = async {
+            let row = lent.watch(lent.client().query_typed_one(IS_NUMBERED, &[])).await;
+            row.map_err(|error| statement_failure(error, "cannot ask whether it wrote"))
+        };
+        let row = self.deadline.after_sending(pin!(asked)).await;
+        let row = row
+            .map_err(|error| error.at(self.visit.home.instance()).with_outcome(Outcome::Failed))?;
+        Ok(row.get(0))
     }
 
     /// Whether a statement had failed here.

@@ -5,7 +5,8 @@ use tokio_postgres::SimpleQueryMessage;
 
 use super::Cluster;
 use super::retry::{Patience, Visit};
-use crate::connect::statement_failure;
+use super::selection::Selection;
+use crate::connect::{statement_failure, within_read_only};
 use crate::shard::ShardId;
 use crate::statement::Statement;
 use crate::{Error, Outcome, Result};
@@ -35,7 +36,7 @@ const MAX_PARALLEL: usize = 256;
 pub struct Exec<'a> {
     cluster: Cluster,
     statement: &'a Statement,
-    shards: Vec<ShardId>,
+    shards: Selection,
     parallel: usize,
     write: bool,
 }
@@ -66,14 +67,14 @@ impl Cluster {
     /// A statement for all shards, read only unless [`Exec::write`] is said.
     pub fn exec<'a>(&self, statement: &'a Statement) -> Exec<'a> {
         let cluster = self.clone();
-        Exec { cluster, statement, shards: Vec::new(), parallel: 8, write: false }
+        Exec { cluster, statement, shards: Selection::default(), parallel: 8, write: false }
     }
 }
 
 impl Exec<'_> {
-    /// These shards alone. Default: all.
+    /// These shards alone, each once; where there are none, nothing is done. Default: all.
     pub fn shards(mut self, shards: impl IntoIterator<Item = ShardId>) -> Self {
-        self.shards.extend(shards);
+        self.shards.add(shards);
         self
     }
 
@@ -104,14 +105,9 @@ impl Exec<'_> {
                 .hint(format!("from 1 to {MAX_PARALLEL} are possible")));
         }
         let map = self.cluster.map();
-        let mut shards = self.shards.clone();
-        shards.sort_unstable();
-        shards.dedup();
+        let shards = self.shards.of(&map);
         for shard in &shards {
             map.home(*shard)?;
-        }
-        if shards.is_empty() {
-            shards = map.count().iter().collect();
         }
         let mut answers = Vec::with_capacity(shards.len());
         let mut coming =
@@ -146,6 +142,7 @@ impl Exec<'_> {
         let begun = visit.lent.begin().await;
         begun.map_err(|error| error.with_outcome(Outcome::NotExecuted))?;
         let answer = visit.lent.watch(self.send_within(visit)).await;
+        let answer = if self.write { answer } else { answer.map_err(within_read_only) };
         let end = if answer.is_ok() { "COMMIT" } else { "ROLLBACK" };
         // After an error that error is what matters; a session that cannot roll back is not lent again.
         let ended = visit.lent.end(end).await;

@@ -8,6 +8,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 
+use super::selection::Selection;
 use super::{Cluster, Instance, Shard};
 use crate::shard::{InstanceName, ShardId};
 use crate::{Error, Result};
@@ -38,7 +39,7 @@ const MAX_PARALLEL: usize = 256;
 #[must_use = "nothing is done before `for_each_shard` or `for_each_instance` is awaited"]
 pub struct Jobs<'a> {
     cluster: Cluster,
-    shards: Vec<ShardId>,
+    shards: Selection,
     parallel: usize,
     keep_going: bool,
     on_progress: Box<dyn FnMut(&JobProgress) + Send + 'a>,
@@ -74,7 +75,7 @@ impl Cluster {
     pub fn jobs<'a>(&self) -> Jobs<'a> {
         Jobs {
             cluster: self.clone(),
-            shards: Vec::new(),
+            shards: Selection::default(),
             parallel: 2,
             keep_going: false,
             on_progress: Box::new(|_| {}),
@@ -83,9 +84,9 @@ impl Cluster {
 }
 
 impl<'a> Jobs<'a> {
-    /// These shards alone. Default: all.
+    /// These shards alone, each once; where there are none, nothing is done. Default: all.
     pub fn shards(mut self, shards: impl IntoIterator<Item = ShardId>) -> Self {
-        self.shards.extend(shards);
+        self.shards.add(shards);
         self
     }
 
@@ -158,14 +159,8 @@ impl<'a> Jobs<'a> {
                 .hint(format!("from 1 to {MAX_PARALLEL} are possible")));
         }
         let map = self.cluster.map();
-        let mut shards = self.shards.clone();
-        shards.sort_unstable();
-        shards.dedup();
-        if shards.is_empty() {
-            shards = map.count().iter().collect();
-        }
         let mut by_instance = BTreeMap::<_, Vec<_>>::new();
-        for shard in shards {
+        for shard in self.shards.of(&map) {
             let home = map.home(shard)?;
             by_instance
                 .entry(home.instance().clone())
@@ -274,7 +269,7 @@ impl<P, T> JobReport<P, T> {
 impl fmt::Debug for Jobs<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Jobs")
-            .field("shards", &self.shards.len())
+            .field("shards", &self.shards)
             .field("parallel", &self.parallel)
             .field("keep_going", &self.keep_going)
             .finish_non_exhaustive()

@@ -23,6 +23,7 @@ mod reserve;
 mod retry;
 mod rows;
 mod scatter;
+mod selection;
 mod shard;
 mod status;
 mod stream;

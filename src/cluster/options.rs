@@ -69,6 +69,10 @@ impl TransactionOptions {
         self.max_runs.max(1)
     }
 
+    pub(super) const fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
     /// The command that begins it.
     pub(super) fn begin(&self) -> String {
         let mut sql = "BEGIN".to_owned();

@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 
 use super::Cluster;
 use super::retry::{Patience, Visit};
-use crate::connect::statement_failure;
+use crate::connect::{statement_failure, within_read_only};
 use crate::pool::Params;
 use crate::shard::{Home, ShardId};
 use crate::statement::Statement;
@@ -136,7 +136,7 @@ impl Reading {
 
 /// A read changes nothing, whatever becomes of it.
 fn read_failure(error: Error, visit: &Visit) -> Error {
-    let error = error.at(visit.home.instance());
+    let error = within_read_only(error.at(visit.home.instance()));
     match error.outcome() {
         Outcome::Unknown => error.with_outcome(Outcome::NotExecuted),
         _ => error,

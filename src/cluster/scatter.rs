@@ -1,5 +1,6 @@
 //! One read over many shards.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::pin::pin;
 use std::time::Duration;
@@ -153,8 +154,9 @@ impl<'a> Scatter<'a> {
     ///
     /// # Errors
     ///
-    /// As [`Scatter::rows`]; when the limit is 0, or the key's column is missing or no `bigint`.
+    /// As [`Scatter::rows`]; when the limit is 0, the key's column is missing or no `bigint`, or a shard is asked twice.
     pub async fn page(self, key: &str, cursor: Option<&Cursor>, limit: usize) -> Result<Page> {
+        self.refuse_twice()?;
         let start = cursor.cloned().unwrap_or_default();
         // One row more than asked for tells whether there is a next page.
         let fetch = i64::try_from(limit).ok().filter(|limit| (1..i64::MAX).contains(limit));
@@ -180,6 +182,16 @@ impl<'a> Scatter<'a> {
         }
         drop(asked);
         Ok(merge.into_page())
+    }
+
+    /// A cursor knows one position for each shard, so a page takes one answer of each.
+    fn refuse_twice(&self) -> Result<()> {
+        let mut seen = BTreeSet::new();
+        match self.some.iter().find(|one| self.all.is_some() || !seen.insert(one.shard)) {
+            None => Ok(()),
+            Some(twice) => Err(Error::input(format!("a page asks shard {} twice", twice.shard))
+                .hint("give the statement all that it needs there at once, such as an array")),
+        }
     }
 
     /// Whom to ask for a page. A shard whose rows are all returned has nothing below its position.

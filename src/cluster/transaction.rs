@@ -11,10 +11,11 @@ use tokio::sync::RwLock;
 use tokio_postgres::Row;
 
 use super::deadline::Deadline;
-use super::ended::{Ended, Undone, dropped};
+use super::ended::{Ended, Undone, Wrote, dropped};
 use super::options::TransactionOptions;
 use super::retry::Visit;
 use super::rows;
+use crate::connect::within_read_only;
 use crate::shard::Home;
 use crate::statement::Statement;
 use crate::{Error, Outcome, Result};
@@ -60,6 +61,8 @@ struct Open {
     begun: AtomicBool,
     /// The guard is gone: nobody will commit.
     ended: AtomicBool,
+    /// The server refuses to write in it.
+    read_only: bool,
     /// A statement was sent that may have written or locked.
     wrote: AtomicBool,
     /// The first error of a statement, and where: PostgreSQL refuses all that follow, and would answer COMMIT with a
@@ -73,17 +76,20 @@ impl Transaction {
         options: &TransactionOptions,
         deadline: Deadline,
     ) -> Result<Self> {
-        Self::begin_by(visit, &[&options.begin()], deadline).await
+        Self::begin_by(visit, options, [], deadline).await
     }
 
-    /// Begins by commands of the caller's.
-    pub(super) async fn begin_by(
+    /// Begins with settings of the caller's.
+    pub(super) async fn begin_by<const N: usize>(
         visit: Visit,
-        commands: &[&str],
+        options: &TransactionOptions,
+        settings: [&str; N],
         deadline: Deadline,
     ) -> Result<Self> {
+        let begin = options.begin();
+        let commands: Vec<_> = [begin.as_str()].into_iter().chain(settings).collect();
         // Dropped in the middle, the connection is not lent again.
-        let begun = deadline.before_sending(pin!(visit.lent.begin_with_next(commands))).await;
+        let begun = deadline.before_sending(pin!(visit.lent.begin_with_next(&commands))).await;
         begun
             .map_err(|error| error.at(visit.home.instance()).with_outcome(Outcome::NotExecuted))?;
         let home = visit.home.clone();
@@ -91,6 +97,7 @@ impl Transaction {
             visit: RwLock::new(Some(visit)),
             begun: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            read_only: options.is_read_only(),
             wrote: AtomicBool::new(false),
             failure: Mutex::default(),
         });
@@ -150,7 +157,11 @@ impl Transaction {
         let open = &self.0.open;
         let visit = open.visit.write().await.take()?;
         let failure = open.failure().take();
-        let wrote = open.wrote.load(Ordering::Acquire);
+        let wrote = match open.wrote.load(Ordering::Acquire) {
+            true => Wrote::Perhaps,
+            false if open.read_only || !open.has_begun() => Wrote::Nothing,
+            false => Wrote::NothingSeen,
+        };
         Some(Ended::new(visit, failure, wrote, self.0.deadline))
     }
 }
@@ -187,7 +198,7 @@ impl Tx {
         statement: &Statement,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Row> {
-        rows::one(self.query(statement, params).await?, statement)
+        rows::one(self.query(statement, params).await?, statement).map_err(undone)
     }
 
     /// Runs a statement that returns one row or none.
@@ -200,7 +211,7 @@ impl Tx {
         statement: &Statement,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Option<Row>> {
-        rows::at_most_one(self.query(statement, params).await?, statement)
+        rows::at_most_one(self.query(statement, params).await?, statement).map_err(undone)
     }
 
     /// Runs a statement and returns how many rows it changed.
@@ -214,6 +225,12 @@ impl Tx {
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<u64> {
         Ok(self.run(statement, params).await?.1)
+    }
+
+    /// Fails the transaction, as an error of the server's does: also where nobody minds this error, it is not committed.
+    pub(super) fn fail(&self, error: Error) -> Error {
+        self.open.failure().get_or_insert_with(|| (error.clone(), self.home.clone()));
+        error
     }
 
     async fn run(
@@ -242,7 +259,7 @@ impl Tx {
                 return Err(dropped());
             }
         }
-        if !statement.is_single_read() {
+        if !statement.is_single_read() && !open.read_only {
             open.wrote.store(true, Ordering::Release);
         }
         let sent = pin!(visit.send_to(&self.home, statement, params));
@@ -250,14 +267,16 @@ impl Tx {
         open.begun.fetch_or(answer.is_ok(), Ordering::AcqRel);
         answer.map_err(|error| {
             let mut error = error.at(visit.home.instance());
+            if open.read_only {
+                error = within_read_only(error);
+            }
             if error.outcome() == Outcome::Unknown {
                 // Whatever it did, it is never committed; and if it was the first, nothing else was done either.
                 let begun = open.has_begun();
                 error =
                     error.with_outcome(if begun { Outcome::Failed } else { Outcome::NotExecuted });
             }
-            open.failure().get_or_insert_with(|| (error.clone(), self.home.clone()));
-            error
+            self.fail(error)
         })
     }
 }
@@ -305,6 +324,14 @@ fn roll_back(visit: Option<Visit>) {
         // A connection on which this fails is not lent again.
         let _ = visit.lent.end("ROLLBACK").await;
     });
+}
+
+/// Whatever a statement did that has not returned the rows it should, the transaction is not committed by itself.
+fn undone(error: Error) -> Error {
+    match error.outcome() {
+        Outcome::Unknown => error.with_outcome(Outcome::Failed),
+        _ => error,
+    }
 }
 
 pub(super) fn over() -> Error {

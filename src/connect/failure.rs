@@ -75,6 +75,17 @@ pub(crate) fn is_read_only(error: &Error) -> bool {
     error.code().is_some_and(sqlstate::is_read_only)
 }
 
+/// An error in a transaction that was begun to read only: that a write is refused is the statement's fault there, not the
+/// server's.
+pub(crate) fn within_read_only(error: Error) -> Error {
+    if is_read_only(&error) {
+        let error = error.with_kind(Kind::Database).with_outcome(Outcome::Failed);
+        error.hint("the statement writes, and only reads are let through here")
+    } else {
+        error
+    }
+}
+
 /// Whether the answer says that howdah's own tables are not there.
 pub(crate) fn is_absent(error: &tokio_postgres::Error) -> bool {
     error.code().is_some_and(sqlstate::is_unresolved)

@@ -29,6 +29,7 @@ use tokio_postgres::{AsyncMessage, Client, Socket};
 
 pub(crate) use failure::{
     connect_failure, is_absent, is_read_only, is_stale_plan, is_undefined_name, statement_failure,
+    within_read_only,
 };
 pub(crate) use hosts::Hosts;
 pub(crate) use identity::{ClusterId, Generation, Identity};

@@ -184,6 +184,11 @@ impl Session {
         self.begin_as(&["BEGIN"], false).await
     }
 
+    /// Opens a transaction that only reads.
+    pub(crate) async fn begin_reading(&self) -> Result<()> {
+        self.begin_as(&["BEGIN READ ONLY"], false).await
+    }
+
     /// Opens a transaction by commands of the caller's, which go to the server together with its first statement. Where
     /// that fails, there may be no transaction: nothing else must be sent then but its end.
     pub(crate) async fn begin_with_next(&self, commands: &[&str]) -> Result<()> {

@@ -14,6 +14,8 @@ pub(crate) enum Nature {
     SingleRead,
     /// A query or a change of rows, all or nothing.
     Rows,
+    /// The same, and it changes the session beyond its transaction.
+    Session,
     /// A procedure or a block of code: it may change the session, and commit in the middle of itself.
     Procedure,
     /// Whatever else there is: it may change the session.
@@ -62,13 +64,18 @@ const FUNCTIONS: &str = "\
     to_timestamp to_tsquery to_tsvector translate trim trunc ts_headline ts_rank ts_rank_cd \
     unnest upper variance websearch_to_tsquery width_bucket";
 
+/// Functions whose effect outlasts the transaction; `set_config` does not where its last argument is `true`.
+const SESSION: &str = "\
+    dblink_connect dblink_connect_u pg_advisory_lock pg_advisory_lock_shared pg_try_advisory_lock \
+    pg_try_advisory_lock_shared set_config setseed";
+
 /// What the text may do.
 pub(super) const fn nature(text: &str) -> Nature {
     let text = text.as_bytes();
     if is_single_read(text) {
         Nature::SingleRead
     } else if begins_with(text, ROWS) {
-        Nature::Rows
+        if changes_session(text) { Nature::Session } else { Nature::Rows }
     } else if begins_with(text, PROCEDURES) {
         Nature::Procedure
     } else {
@@ -96,6 +103,72 @@ const fn begins_with(text: &[u8], words: &str) -> bool {
                 return is_listed(text, start, at, words);
             }
         }
+    }
+    false
+}
+
+/// Whether what it does to the session is still there when its transaction is over. Also wherever it might be: a word in a
+/// string counts, and costs a new connection.
+const fn changes_session(text: &[u8]) -> bool {
+    let mut at = 0;
+    let mut into = false;
+    while at < text.len() {
+        if !is_word(text[at]) {
+            at += 1;
+            continue;
+        }
+        let start = at;
+        while at < text.len() && is_word(text[at]) {
+            at += 1;
+        }
+        // SELECT … INTO TEMP makes a table that is there for whoever has the session next.
+        if into && is_listed(text, start, at, "temp temporary") {
+            return true;
+        }
+        into = is_listed(text, start, at, "into");
+        let is_local = is_listed(text, start, at, "set_config") && ends_with_true(text, at);
+        if is_listed(text, start, at, SESSION) && is_call(text, at) && !is_local {
+            return true;
+        }
+    }
+    false
+}
+
+/// Whether `true` is the last of the arguments in the parentheses that come next.
+const fn ends_with_true(text: &[u8], mut at: usize) -> bool {
+    let mut depth = 0;
+    let mut last = false;
+    while at < text.len() {
+        match text[at] {
+            b'\'' => match after_quotes(text, at, b'\'', false) {
+                Some(end) => {
+                    at = end;
+                    last = false;
+                    continue;
+                }
+                None => return false,
+            },
+            b'(' => {
+                depth += 1;
+                last = false;
+            }
+            b')' if depth <= 1 => return last,
+            b')' => {
+                depth -= 1;
+                last = false;
+            }
+            first if is_word(first) => {
+                let start = at;
+                while at < text.len() && is_word(text[at]) {
+                    at += 1;
+                }
+                last = is_listed(text, start, at, "true");
+                continue;
+            }
+            byte if is_blank(byte) => {}
+            _ => last = false,
+        }
+        at += 1;
     }
     false
 }
@@ -437,6 +510,26 @@ mod tests {
             "WITH a AS (DELETE FROM {shard}.t RETURNING id) SELECT * FROM a",
             "(SELECT pg_sleep(1) FROM {shard}.t)",
             "merge into {shard}.t using u on true when matched then delete",
+        ] {
+            assert_eq!(nature(text), Nature::Rows, "{text}");
+        }
+        for text in [
+            "SELECT pg_advisory_lock(1), * FROM {shard}.t",
+            "SELECT * FROM {shard}.t WHERE Pg_Try_Advisory_Lock (id)",
+            "WITH a AS (SELECT set_config('a.b', $1, false)) SELECT * FROM a, {shard}.t",
+            "SELECT set_config('a.b', $1, NOT true) FROM {shard}.t, u WHERE (true)",
+            "SELECT set_config('a.b', 'true', $1) FROM {shard}.t",
+            "SELECT set_config('a.b', 'c', (true)) FROM {shard}.t",
+            "SELECT setseed(0.5), * FROM {shard}.t",
+            "SELECT * INTO TEMP copy FROM {shard}.t",
+        ] {
+            assert_eq!(nature(text), Nature::Session, "{text}");
+        }
+        for text in [
+            "SELECT set_config('app.tenant', $1, true) FROM {shard}.t",
+            "SELECT set_config('a.b', concat($1, 'it''s', (2)), TRUE ) FROM {shard}.t",
+            "SELECT pg_advisory_xact_lock(1), * FROM {shard}.t",
+            "INSERT INTO {shard}.temporary_things SELECT set_id FROM {shard}.t",
         ] {
             assert_eq!(nature(text), Nature::Rows, "{text}");
         }

@@ -1,5 +1,6 @@
 //! `howdah exec`: one statement on many shards.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 
@@ -55,12 +56,16 @@ struct Row<'a> {
 pub(crate) async fn run(command: Exec, context: &Context) -> Result<()> {
     let statement = Statement::parse(command.sql)?;
     let shards = command.shards.into_iter().flatten();
-    let shards = shards.map(ShardId::new).collect::<howdah::Result<Vec<_>>>()?;
+    let shards = shards.map(ShardId::new).collect::<howdah::Result<BTreeSet<_>>>()?;
     let cluster = context.cluster().await?;
-    let total = if shards.is_empty() { cluster.map().count().get().into() } else { shards.len() };
+    let mut exec = cluster.exec(&statement).parallel(command.parallel).write(command.write);
+    let mut total = cluster.map().count().get().into();
+    if !shards.is_empty() {
+        total = shards.len();
+        exec = exec.shards(shards);
+    }
     let bar = context.output.bar(total as u64, "shards");
-    let exec = cluster.exec(&statement).shards(shards).parallel(command.parallel);
-    let answers = exec.write(command.write).run(|_| bar.inc(1)).await;
+    let answers = exec.run(|_| bar.inc(1)).await;
     bar.finish_and_clear();
     let answers = answers?;
 

@@ -140,9 +140,7 @@ impl ClusterTx {
         }
         let visit = pin!(cluster.visit_within(shard.id(), shard.limits()));
         let visit = deadline.before_sending(visit).await?;
-        let [locks, idle] = LIMITS;
-        let begin = options.begin();
-        let part = Transaction::begin_by(visit, &[&begin, locks, idle], deadline).await?;
+        let part = Transaction::begin_by(visit, options, LIMITS, deadline).await?;
         let tx = part.tx();
         parts.push(part);
         Ok(tx)

@@ -26,7 +26,10 @@ pub(super) async fn commit(
     parts: Vec<Ended>,
     _turn: OwnedSemaphorePermit,
 ) -> Result<(), Undone> {
-    let (writers, readers): (Vec<_>, Vec<_>) = parts.into_iter().partition(|part| part.wrote);
+    let (writers, readers) = match told_apart(parts).await {
+        Ok(parts) => parts,
+        Err((parts, error)) => return Err(roll_back(parts, error).await),
+    };
     // Who only read has nothing to promise. But a serializable one may still have lost, and then nothing is written.
     for ended in join_all(readers.into_iter().map(Ended::commit)).await {
         if let Err(Undone { error, visit }) = ended {
@@ -40,6 +43,23 @@ pub(super) async fn commit(
         (None, _) => Ok(()),
         (Some(only), []) => only.commit().await,
         (Some(first), _) => Commit { cluster, first, others: writers.collect() }.run().await,
+    }
+}
+
+/// Those that wrote and those that only read. One alone is committed in either case.
+async fn told_apart(parts: Vec<Ended>) -> Result<(Vec<Ended>, Vec<Ended>), (Vec<Ended>, Error)> {
+    if parts.len() < 2 {
+        return Ok((parts, Vec::new()));
+    }
+    let asked = join_all(parts.iter().map(Ended::has_written)).await;
+    match asked.into_iter().collect::<Result<Vec<_>>>() {
+        Ok(wrote) => {
+            let (writers, readers): (Vec<_>, Vec<_>) =
+                parts.into_iter().zip(wrote).partition(|(_, wrote)| *wrote);
+            let parts = |some: Vec<(Ended, bool)>| some.into_iter().map(|(part, _)| part).collect();
+            Ok((parts(writers), parts(readers)))
+        }
+        Err(error) => Err((parts, error)),
     }
 }
 

@@ -148,9 +148,12 @@ impl Cluster {
         // finished, and none comes later.
         let shards: BTreeSet<_> = shards.into_iter().collect();
         let decisions = self.decisions(shards.iter().copied()).await;
+        // And after that all servers are looked up anew: one with a part that belongs to these decisions was in the catalog
+        // before they were made, but need not be known here.
+        let knows_all = decisions.values().all(Vec::is_empty) || self.refresh().await.is_ok();
         let Found { parts, unreachable } = self.find_prepared().await;
         let needed: BTreeSet<_> = parts.iter().map(|(gid, _)| gid.id.clone()).collect();
-        let is_whole = unreachable.is_empty();
+        let is_whole = knows_all && unreachable.is_empty();
         let mut recovery = Recovery { unreachable, untidied: shards, ..Recovery::default() };
         let parts = parts.into_iter().filter(|(gid, part)| due(gid, part));
         let mut coming = stream::iter(parts)
