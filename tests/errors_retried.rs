@@ -245,7 +245,8 @@ async fn options_reach_the_server() -> Result<()> {
 
     let write = async |tx: howdah::Tx| tx.execute(&ADD, &[&"x"]).await;
     let error = place.shard.transaction_with(&options, write).await.unwrap_err();
-    assert_eq!((code(&error), error.outcome()), ("25006", Outcome::NotExecuted), "{error:?}");
+    assert_eq!((code(&error), error.outcome()), ("25006", Outcome::Failed), "{error:?}");
+    assert!(!error.is_unavailable(), "the statement is at fault");
     Ok(())
 }
 

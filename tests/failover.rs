@@ -173,6 +173,34 @@ async fn a_primary_that_was_replaced_is_never_written_to_again() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_program_that_starts_hears_everybody_also_a_primary_that_is_far_away() -> Result<()> {
+    let notes = Migrations::new([("0001_notes.sql", NOTES)])?;
+    let builder = TestCluster::builder().instances(1).replicas(1).shards(2).proxies();
+    let mut test = builder.migrations(notes).start().await?;
+    test.kill("pg1").await?;
+    test.promote("pg1-r1").await?;
+    let before = shards(&test).await?;
+    until("the replica takes writes", async || add(&before, 0).await).await;
+    test.start_server("pg1").await?;
+    // The old one answers at once, and the one that has replaced it only after those who ask next.
+    test.proxy("pg1-r1")?.delay(Duration::from_millis(10));
+    for program in 1..4 {
+        let shards = shards(&test).await?;
+        let adding = (0..8).map(async |n| {
+            tokio::time::sleep(Duration::from_millis(6 * n)).await;
+            add(&shards, program * 100 + i64::try_from(n).unwrap()).await
+        });
+        futures_util::future::try_join_all(adding).await?;
+    }
+    let old = test.admin("pg1").await?;
+    for shard in 0..2 {
+        let rows = format!("SELECT FROM shard_000{shard}_e1.notes");
+        assert!(old.query(&rows, &[]).await.unwrap().is_empty(), "written to a primary of before");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn who_waits_for_a_primary_that_hangs_is_told_when_another_is_promoted() -> Result<()> {
     let mut test = one_instance_with_a_replica().await?;
     let shards = shards(&test).await?;

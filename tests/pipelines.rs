@@ -214,30 +214,62 @@ async fn a_server_that_dies_under_a_full_pipeline_is_unavailable_and_comes_back(
     Ok(())
 }
 
+/// A pipeline whose server process is stopped, as long as this is there.
+struct Hanging {
+    process: i32,
+    shard: Shard,
+    _test: TestCluster,
+}
+
+impl Hanging {
+    async fn begin() -> Result<Self> {
+        const PROCESS: &str =
+            "SELECT pid FROM pg_stat_activity WHERE query LIKE 'SELECT count(*) FROM shard_0000%'";
+
+        let notes = Migrations::new([("0001_notes.sql", NOTES)])?;
+        let builder = TestCluster::builder().instances(1).shards(1).migrations(notes);
+        let test = builder.own_servers().start().await?;
+        let shard = shard(&Cluster::connect(one_of_each(&test)).await?, 0)?;
+        shard.query(&COUNT, &[]).await?;
+        let admin = test.admin("pg1").await?;
+        let process: i32 = admin.query_one(PROCESS, &[]).await.unwrap().get(0);
+        signal("-STOP", process);
+        Ok(Self { process, shard, _test: test })
+    }
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        signal("-CONT", self.process);
+    }
+}
+
+fn signal(name: &str, process: i32) {
+    let mut kill = std::process::Command::new("kill");
+    assert!(kill.arg(name).arg(process.to_string()).status().unwrap().success());
+}
+
 #[tokio::test]
 async fn reads_leave_a_server_process_that_hangs() -> Result<()> {
-    const PROCESS: &str =
-        "SELECT pid FROM pg_stat_activity WHERE query LIKE 'SELECT count(*) FROM shard_0000%'";
-
-    let notes = Migrations::new([("0001_notes.sql", NOTES)])?;
-    let builder = TestCluster::builder().instances(1).shards(1).migrations(notes).own_servers();
-    let test = builder.start().await?;
-    let cluster = Cluster::connect(one_of_each(&test)).await?;
-    let shard = shard(&cluster, 0)?;
-    shard.query(&COUNT, &[]).await?;
-    let admin = test.admin("pg1").await?;
-    let pipeline: i32 = admin.query_one(PROCESS, &[]).await.unwrap().get(0);
-    let signal = async |name: &str| {
-        let mut kill = tokio::process::Command::new("kill");
-        assert!(kill.arg(name).arg(pipeline.to_string()).status().await.unwrap().success());
-    };
-    signal("-STOP").await;
+    let hanging = Hanging::begin().await?;
     // They wait for nothing but the pool's own patience, and are answered on the other connection.
-    let reads = (0..20).map(|_| async { shard.query_one(&COUNT, &[]).await });
+    let reads = (0..20).map(|_| async { hanging.shard.query_one(&COUNT, &[]).await });
     for answer in futures_util::future::join_all(reads).await {
         assert_eq!(answer?.get::<_, i64>(0), 0);
     }
-    signal("-CONT").await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn so_do_reads_that_are_not_there_for_long() -> Result<()> {
+    let hanging = Hanging::begin().await?;
+    let impatient = hanging.shard.clone().timeout(Duration::from_millis(50));
+    until("it is read elsewhere", async || {
+        // Seldom seen waiting, but seen to have been.
+        tokio::time::sleep(Duration::from_millis(950)).await;
+        impatient.query_one(&COUNT, &[]).await
+    })
+    .await;
     Ok(())
 }
 

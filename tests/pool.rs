@@ -167,6 +167,24 @@ async fn a_statement_that_nobody_waits_for_is_cancelled() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_copy_that_was_sent_as_a_statement_leaves_no_session_behind() -> Result<()> {
+    const COPY: Statement = Statement::new("COPY {shard}.notes FROM STDIN");
+
+    let test = cluster_of_one(1).await?;
+    let cluster = Cluster::connect(test.config().max_size(1).pipelines(0)).await?;
+    let shard = first(&cluster)?;
+    for _ in 0..3 {
+        assert!(shard.execute(&COPY, &[]).await.is_err());
+    }
+    shard.execute(&ADD, &[&"note"]).await?;
+    until("the server waits for no rows", async || {
+        sessions(&test, "query LIKE 'COPY%'").await.unwrap() == 0
+    })
+    .await;
+    Ok(())
+}
+
+#[tokio::test]
 async fn who_waits_too_long_is_told_that_it_was_the_queue() -> Result<()> {
     let test = cluster_of_one(1).await?;
     let config = test.config().max_size(1).pipelines(0).queue_timeout(Duration::from_millis(200));

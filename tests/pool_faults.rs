@@ -13,6 +13,7 @@ use howdah::{
     Cluster, Error, Migrations, Outcome, Phase, PoolStats, Result, Shard, ShardId, Statement,
 };
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Barrier;
 
 const NOTES: &str = "CREATE TABLE notes (id bigint PRIMARY KEY DEFAULT next_id(), text text)";
 const ADD: Statement = Statement::new("INSERT INTO {shard}.notes (text) VALUES ($1)");
@@ -91,6 +92,37 @@ async fn with_room_for_one_connection_alone_everybody_shares_it() -> Result<()> 
     }
     assert_eq!(stats(&cluster).connects, 1);
     Ok(())
+}
+
+#[tokio::test]
+async fn when_there_is_room_again_all_who_wait_get_connections() -> Result<()> {
+    let notes = Migrations::new([("0001_notes.sql", NOTES)])?;
+    let test = TestCluster::builder().instances(1).shards(1).migrations(notes).start().await?;
+    let cluster = Cluster::connect(test.config().max_size(5).pipelines(0)).await?;
+    let shard = first(&cluster)?;
+    let kept = shard.begin().await?;
+    kept.execute(&ADD, &[&"long"]).await?;
+    let admin = test.admin("pg1").await?;
+    limit_connections(&test, &admin, 0).await;
+    // None of them gives its connection back before the last has one.
+    let all_there = Arc::new(Barrier::new(3));
+    let tasks: Vec<_> = (0..3)
+        .map(|_| {
+            let (shard, all_there) = (shard.clone(), all_there.clone());
+            tokio::spawn(async move {
+                let tx = shard.begin().await?;
+                tx.execute(&ADD, &[&"note"]).await?;
+                all_there.wait().await;
+                tx.commit().await
+            })
+        })
+        .collect();
+    until("they have been refused", async || stats(&cluster).connect_failures >= 3).await;
+    limit_connections(&test, &admin, -1).await;
+    for task in tasks {
+        task.await.unwrap()?;
+    }
+    kept.commit().await
 }
 
 /// Has the server ask the application for a password.

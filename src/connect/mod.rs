@@ -22,7 +22,7 @@ use bb8::ManageConnection as _;
 use bb8_postgres::PostgresConnectionManager;
 use futures_util::future::join_all;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::{AsyncMessage, Client, Socket};
@@ -184,7 +184,11 @@ impl Connector {
     /// Logs in to a single host, primary or not. A name that is `alone` in its instance's address may lead to all servers of
     /// that: then to the one that takes writes.
     async fn log_in(&self, target: &Dsn, limit: Duration, alone: bool) -> Result<Link> {
-        let (driver, wired) = self.driver(target, alone)?;
+        let (mut driver, wired) = self.driver(target, alone)?;
+        if target.is_name() {
+            // For each of its addresses: one that says nothing must not use up the time of the next.
+            driver.connect_timeout(limit / 2);
+        }
         let wire = wired.wire();
         // Boxed because with TLS it is large.
         let connecting = Box::pin(async {
@@ -193,7 +197,7 @@ impl Connector {
         });
         let (client, connection) = in_time(target, limit, connecting).await?;
         // It ends with the client; what goes wrong there is the answer to the client's next request.
-        let driven = tokio::spawn(async move { drop(connection.await) }).abort_handle();
+        let driven = tokio::spawn(async move { drop(connection.await) });
         Ok(Link { client, wire, driven })
     }
 
@@ -251,7 +255,7 @@ impl Connector {
 pub(crate) struct Link {
     pub(crate) client: Client,
     pub(crate) wire: Arc<Wire>,
-    pub(crate) driven: AbortHandle,
+    pub(crate) driven: JoinHandle<()>,
 }
 
 /// Waits for a server that is to let somebody in.

@@ -6,9 +6,11 @@
 //! everybody fails at once with the reason, until one succeeds. A connection refused by the machine itself costs nothing
 //! to try, so everybody may: such a server is back the moment that it is.
 
+use std::future::pending;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::Error;
 use crate::random;
@@ -70,6 +72,23 @@ impl Breaker {
     /// The connections that might have been waited for are gone.
     pub(super) fn remind(&self) {
         self.0.send_if_modified(|trouble| trouble.reason.is_some());
+    }
+}
+
+/// Waits until an attempt that has failed may be made again with hope: another has succeeded, or nobody is at it.
+pub(super) async fn over(told: &mut watch::Receiver<Trouble>) {
+    // A breaker that is gone tells nothing any more, and neither do its connections come.
+    if told.wait_for(|trouble| trouble.reason.is_some()).await.is_err() {
+        return pending().await;
+    }
+    loop {
+        let over = timeout(MAX_PAUSE, told.wait_for(|trouble| trouble.reason.is_none())).await;
+        match over.map(|told| told.is_ok()) {
+            Ok(true) => return,
+            Ok(false) => return pending().await,
+            Err(_) if told.borrow().is_mended => {}
+            Err(_) => return,
+        }
     }
 }
 

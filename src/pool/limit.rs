@@ -29,16 +29,19 @@ impl Limit {
         self.wanted.load(Relaxed) != self.told.load(Relaxed)
     }
 
-    /// What the server is told now.
-    pub(super) fn tell(&self) -> u32 {
-        let wanted = self.wanted.load(Relaxed);
-        self.told.store(wanted, Relaxed);
-        wanted
+    /// What the server should be told.
+    pub(super) fn wanted(&self) -> u32 {
+        self.wanted.load(Relaxed)
+    }
+
+    /// The server knows.
+    pub(super) fn was_told(&self, limit: u32) {
+        self.told.store(limit, Relaxed);
     }
 
     /// What a transaction has to say for itself alone, where the server knows another one.
     pub(super) fn of_a_transaction(&self) -> Option<u32> {
-        self.is_changed().then(|| self.wanted.load(Relaxed))
+        self.is_changed().then(|| self.wanted())
     }
 }
 
@@ -58,11 +61,12 @@ mod tests {
         limit.want(Duration::from_millis(300));
         assert!(limit.is_changed());
         assert_eq!(limit.of_a_transaction(), Some(300));
-        assert_eq!((limit.tell(), limit.is_changed()), (300, false));
+        limit.was_told(limit.wanted());
+        assert!(!limit.is_changed());
         limit.want(Duration::MAX);
         assert_eq!((limit.is_changed(), limit.of_a_transaction()), (true, Some(30_000)));
-        assert_eq!(limit.tell(), 30_000);
+        assert_eq!(limit.wanted(), 30_000);
         limit.want(Duration::ZERO);
-        assert_eq!(limit.tell(), 1);
+        assert_eq!(limit.wanted(), 1);
     }
 }

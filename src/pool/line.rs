@@ -33,6 +33,7 @@ pub(super) struct Line {
     lent: Lent,
     /// How many wait for an answer in the line's place, also on the one before it.
     depth: Arc<AtomicUsize>,
+    sent: AtomicU64,
     answered: AtomicU64,
     is_hung: AtomicBool,
     hung: Notify,
@@ -55,6 +56,7 @@ impl Line {
         let line = Arc::new(Self {
             lent,
             depth,
+            sent: AtomicU64::new(0),
             answered: AtomicU64::new(0),
             is_hung: AtomicBool::new(false),
             hung: Notify::new(),
@@ -104,6 +106,7 @@ impl Line {
         if self.is_hung.load(Ordering::Relaxed) {
             return None;
         }
+        self.sent.fetch_add(1, Ordering::Relaxed);
         tokio::select! {
             biased;
             answer = self.lent.send(statement, home, params) => {
@@ -118,6 +121,7 @@ impl Line {
 /// What the last look at a line saw.
 #[derive(Debug, Default)]
 struct Seen {
+    sent: u64,
     answered: u64,
     silent: u32,
 }
@@ -125,9 +129,12 @@ struct Seen {
 impl Seen {
     fn is_hung(&mut self, line: &Line) -> bool {
         let answered = line.answered.load(Ordering::Relaxed);
-        let silent = answered == self.answered && line.depth.load(Ordering::Relaxed) > 0;
+        let sent = line.sent.load(Ordering::Relaxed);
+        // Those whose patience is short may come and go between two looks.
+        let is_awaited = sent != self.sent || line.depth.load(Ordering::Relaxed) > 0;
+        let silent = answered == self.answered && is_awaited;
         self.silent = if silent { self.silent + 1 } else { 0 };
-        self.answered = answered;
+        (self.sent, self.answered) = (sent, answered);
         self.silent >= PATIENCE
     }
 }

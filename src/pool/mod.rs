@@ -6,6 +6,7 @@
 //! none can be made, the [`breaker`] tells why.
 
 mod admin;
+mod berth;
 mod breaker;
 mod copy;
 mod gate;
@@ -20,11 +21,12 @@ mod source;
 mod statements;
 mod stats;
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use bb8::{PooledConnection, RunError};
 use futures_util::poll;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -41,7 +43,7 @@ use breaker::Trouble;
 use gate::Gate;
 use pipelines::Pipelines;
 use slots::Slot;
-use source::{Manager, Source};
+use source::{Manager, NoConnection, Source};
 
 pub(crate) use lent::Lent;
 pub(crate) use session::Params;
@@ -49,6 +51,9 @@ pub use stats::PoolStats;
 
 /// How seldom a task that waits looks for a pipeline that is idle.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
+
+type Got = Result<PooledConnection<'static, Manager>, RunError<NoConnection>>;
+type Getting<'a> = Pin<Box<dyn Future<Output = Got> + Send + 'a>>;
 
 /// The limits of one call, where it has any of its own.
 #[derive(Debug, Clone, Copy, Default)]
@@ -74,6 +79,8 @@ pub(crate) struct Pool {
     replicas: Box<[OnceLock<Pool>]>,
     gate: Gate,
     connections: bb8::Pool<Manager>,
+    /// How long a task that was let in waits for one of them.
+    connection_timeout: Duration,
     pipelines: Pipelines,
     queue_timeout: Duration,
 }
@@ -95,10 +102,15 @@ impl Pool {
 
     /// The connections to one replica, made when they are needed.
     pub(crate) fn replica(&self, host: usize) -> &Self {
-        self.replicas[host].get_or_init(|| {
+        let replica = self.replicas[host].get_or_init(|| {
             let source = &self.source;
             Self::of(source.connector().clone(), source.hosts().clone(), Some(host), self.size())
-        })
+        });
+        // Whoever paused them all may not have seen this one.
+        if self.gate.is_paused() && !replica.gate.is_paused() {
+            replica.gate.pause();
+        }
+        replica
     }
 
     fn of(connector: Connector, hosts: Arc<Hosts>, replica: Option<usize>, size: u32) -> Self {
@@ -106,6 +118,8 @@ impl Pool {
         let count = u32::try_from(hosts.count()).unwrap_or(u32::MAX).min(100);
         // Who reads from no replica keeps no connection there.
         let min_idle = if replica.is_some() { 0 } else { settings.min_idle.min(size) };
+        // The connector has a timeout of its own; bb8's must never be the one that strikes first.
+        let connection_timeout = settings.connect_timeout * (count + 2);
         let source = Source::new(connector, hosts, replica, size);
         let connections = bb8::Pool::builder()
             // The source's budget is the bound, for it can be changed.
@@ -115,8 +129,7 @@ impl Pool {
             .idle_timeout(Some(settings.idle_timeout))
             // The most recently used connection first: its caches are warm, and the others may go idle.
             .queue_strategy(bb8::QueueStrategy::Lifo)
-            // The connector has a timeout of its own; bb8's must never be the one that strikes first.
-            .connection_timeout(settings.connect_timeout * (count + 2))
+            .connection_timeout(connection_timeout)
             .retry_connection(false)
             .build_unchecked(Manager(source.clone()));
         // A pooler in transaction mode does not keep a session's settings; one connection must be left to lend.
@@ -126,6 +139,7 @@ impl Pool {
             replicas: Box::default(),
             gate: Gate::new(size, settings.queue_length as usize),
             connections,
+            connection_timeout,
             pipelines: Pipelines::new(count),
             queue_timeout: settings.queue_timeout,
         }
@@ -232,21 +246,47 @@ impl Pool {
     async fn connect(&self, slot: Slot) -> Result<Lent> {
         // Before bb8 starts an attempt, or its failure could go unheard.
         let trouble = self.source.breaker.subscribe();
-        // Boxed because it is large, and every call holds it.
-        let mut getting = Box::pin(self.connections.get_owned());
+        let mut getting = self.ask();
         let got = match poll!(&mut getting) {
             Poll::Ready(got) => got,
-            Poll::Pending => tokio::select! {
-                biased;
-                got = getting => got,
-                // Whoever waits for a connection that cannot be made learns why, instead of waiting on.
-                reason = self.despair(trouble) => return Err(reason),
-            },
+            // Boxed because it is rare, and large.
+            Poll::Pending => {
+                Box::pin(async {
+                    tokio::select! {
+                        biased;
+                        got = self.insist(getting) => Ok(got),
+                        // Whoever waits for a connection that cannot be made learns why, instead of waiting on.
+                        reason = self.despair(trouble) => Err(reason),
+                    }
+                })
+                .await?
+            }
         };
         match got {
             Ok(session) => Ok(Lent::new(session, self.source.clone(), slot)),
             Err(_) => Err(self.too_late()),
         }
+    }
+
+    fn ask(&self) -> Getting<'_> {
+        // Boxed because it is large, and every call holds it.
+        Box::pin(self.connections.get_owned())
+    }
+
+    /// Waits for bb8. It makes an attempt to connect when it is asked, and no other when that has failed: so it is asked again
+    /// when others may succeed.
+    async fn insist<'a>(&'a self, mut getting: Getting<'a>) -> Got {
+        let waiting = async {
+            let mut trouble = self.source.breaker.subscribe();
+            loop {
+                tokio::select! {
+                    biased;
+                    got = &mut getting => return got,
+                    () = breaker::over(&mut trouble) => getting = self.ask(),
+                }
+            }
+        };
+        timeout(self.connection_timeout, waiting).await.unwrap_or(Err(RunError::TimedOut))
     }
 
     /// Waits until no connection can be made, and none is there that might be given back. Returns why.

@@ -111,13 +111,14 @@ impl Pipelines {
     /// Closes a pipeline that nobody uses, so that its connection can be lent.
     pub(super) fn give_up_an_idle_one(&self) {
         let now = self.since_start(Instant::now());
-        let is_idle = |slot: &&Slot| {
+        let width = self.width();
+        let is_idle = |(number, slot): &(usize, &Slot)| {
             let unused = now.saturating_sub(slot.used.load(Ordering::Relaxed));
-            slot.depth.load(Ordering::Relaxed) == 0
-                && Duration::from_millis(unused) > IDLE
-                && slot.line.load().is_some()
+            // One that was being opened as the pipelines became fewer may be there still.
+            let is_used = *number < width && Duration::from_millis(unused) <= IDLE;
+            slot.depth.load(Ordering::Relaxed) == 0 && !is_used && slot.line.load().is_some()
         };
-        if let Some(slot) = self.slots[..self.width()].iter().find(is_idle) {
+        if let Some((_, slot)) = self.slots.iter().enumerate().find(is_idle) {
             slot.line.store(None);
         }
     }

@@ -7,15 +7,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt as _;
-use futures_util::future::try_join;
+use futures_util::future::join;
 use postgres_types::ToSql;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_postgres::{Client, Row};
 
+use super::berth::Berth;
 use super::limit::Limit;
 use super::lookups::Lookups;
-use super::slots::Slot;
 use super::source::{CHECK_TIMEOUT, Source};
 use super::statements::{Prepared, Statements};
 use crate::connect::{Generation, Wire, is_read_only, is_stale_plan, statement_failure};
@@ -47,16 +47,16 @@ pub(crate) struct Session {
     era: u64,
     /// The lowest generation that was allowed when its server was last asked for its own.
     proven: AtomicI64,
-    /// Given back after the client is closed.
-    _slot: Slot,
+    /// Free again when the connection has closed.
+    _berth: Berth,
 }
 
 impl Session {
     pub(super) fn new(
         client: Client,
         wire: Arc<Wire>,
+        berth: Berth,
         source: Arc<Source>,
-        slot: Slot,
         era: u64,
         proven: Generation,
     ) -> Self {
@@ -79,7 +79,7 @@ impl Session {
             era,
             proven: AtomicI64::new(proven.0),
             source,
-            _slot: slot,
+            _berth: berth,
         }
     }
 
@@ -147,7 +147,9 @@ impl Session {
     /// The same in the milliseconds that the caller tells the server.
     pub(super) fn tell_limit(&self, timeout: Duration) -> u32 {
         self.limit.want(timeout);
-        self.limit.tell()
+        let wanted = self.limit.wanted();
+        self.limit.was_told(wanted);
+        wanted
     }
 
     pub(crate) fn is_abandoned(&self) -> bool {
@@ -325,7 +327,14 @@ impl Session {
                 // Both are sent before either is answered.
                 let setting = format!("SET statement_timeout = {limit}");
                 let set = self.client.batch_execute(&setting);
-                Ok(Box::pin(try_join(set, answer)).await?.1)
+                let (set, answer) = Box::pin(join(set, answer)).await;
+                match set {
+                    Ok(()) => self.limit.was_told(limit),
+                    // Under a short limit of the last one's, it may have been cancelled itself: the statement was executed all
+                    // the same, and its answer counts.
+                    Err(_) => self.spend(),
+                }
+                answer
             }
         }
     }
@@ -336,7 +345,7 @@ impl Session {
         if !self.limit.is_changed() || self.is_in_transaction() {
             return None;
         }
-        self.source.connector().settings().pool.prepared.then(|| self.limit.tell())
+        self.source.connector().settings().pool.prepared.then(|| self.limit.wanted())
     }
 
     async fn execute(

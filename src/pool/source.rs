@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use super::berth::Berth;
 use super::breaker::Breaker;
 use super::session::Session;
 use super::slots::Slots;
 use super::stats::Counters;
 use crate::Result;
-use crate::connect::{Connector, Hosts, Wire};
+use crate::connect::{Connector, Hosts, Link};
 use crate::error::Phase;
 use crate::observe;
 use crate::shard::InstanceName;
@@ -30,7 +31,8 @@ pub(super) struct Source {
     greeting: String,
     pub(super) breaker: Breaker,
     pub(super) counters: Arc<Counters>,
-    /// A slot for each connection that is open or being made: no pool has more, whatever happens.
+    /// A slot for each connection that is open, or being made, or closing: no pool has more, but where one takes too long to
+    /// close.
     budget: Arc<Slots>,
     /// Connections of an older era are not lent again.
     era: AtomicU64,
@@ -153,13 +155,14 @@ impl Source {
         let made = observe::during_connect(self.instance(), Box::pin(self.connect())).await;
         self.counters.connected(made.is_ok());
         observe::connect(self.instance(), began.elapsed(), &made);
-        let (client, wire) = made?;
+        let Link { client, wire, driven } = made?;
+        let berth = Berth::new(driven, slot, self.runtime.clone());
         self.lendable.fetch_add(1, Ordering::AcqRel);
         self.breaker.succeeded();
-        Ok(Session::new(client, wire, self.clone(), slot, era, proven))
+        Ok(Session::new(client, wire, berth, self.clone(), era, proven))
     }
 
-    async fn connect(&self) -> Result<(tokio_postgres::Client, Arc<Wire>)> {
+    async fn connect(&self) -> Result<Link> {
         let connected = match self.replica {
             None => self.hosts.connect(&self.greeting).await,
             Some(host) => self.hosts.connect_to_replica(host, &self.greeting).await,

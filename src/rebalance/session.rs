@@ -76,7 +76,7 @@ impl Session {
         let name: &InstanceName = &identity.instance;
         let Link { client, driven, .. } =
             connector.link(dsn, role).await.map_err(|error| error.at(name))?;
-        let (driven, prepared) = (Some(driven), Mutex::default());
+        let (driven, prepared) = (Some(driven.abort_handle()), Mutex::default());
         let session = Self { client, driven, at: name.to_string(), prepared };
         session.greet(identity).await?;
         session.set_up().await?;

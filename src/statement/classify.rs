@@ -16,7 +16,8 @@ pub(crate) enum Nature {
     Rows,
     /// The same, and it changes the session beyond its transaction.
     Session,
-    /// A procedure or a block of code: it may change the session, and commit in the middle of itself.
+    /// A procedure, a block of code or a command of several transactions: it may change the session, and commit in the middle of
+    /// itself.
     Procedure,
     /// Whatever else there is: it may change the session.
     Other,
@@ -26,8 +27,8 @@ pub(crate) enum Nature {
 const BEGINNINGS: &str = "select table values with";
 /// Words with which a query or a change of rows begins.
 const ROWS: &str = "select table values with insert update delete merge";
-/// Words with which a procedure is called, or a block of code given.
-const PROCEDURES: &str = "call do";
+/// Words with which a procedure is called, or a block of code given; and commands that commit on their way.
+const PROCEDURES: &str = "call cluster do reindex vacuum";
 
 /// Words that do not stand in a plain read, or may do more than read. `for` is FOR UPDATE; `into` makes a table.
 const FORBIDDEN: &str = "\
@@ -76,7 +77,7 @@ pub(super) const fn nature(text: &str) -> Nature {
         Nature::SingleRead
     } else if begins_with(text, ROWS) {
         if changes_session(text) { Nature::Session } else { Nature::Rows }
-    } else if begins_with(text, PROCEDURES) {
+    } else if begins_with(text, PROCEDURES) || has_word(text, "concurrently") {
         Nature::Procedure
     } else {
         Nature::Other
@@ -103,6 +104,22 @@ const fn begins_with(text: &[u8], words: &str) -> bool {
                 return is_listed(text, start, at, words);
             }
         }
+    }
+    false
+}
+
+/// Whether one of these words is anywhere.
+const fn has_word(text: &[u8], words: &str) -> bool {
+    let mut at = 0;
+    while at < text.len() {
+        let start = at;
+        while at < text.len() && is_word(text[at]) {
+            at += 1;
+        }
+        if at > start && is_listed(text, start, at, words) {
+            return true;
+        }
+        at += 1;
     }
     false
 }
@@ -543,7 +560,12 @@ mod tests {
         ] {
             assert_eq!(nature(text), Nature::Other, "{text}");
         }
-        for text in ["CALL {shard}.p()", "-- why\ndo 'BEGIN {shard}.p(); COMMIT; END'"] {
+        for text in [
+            "CALL {shard}.p()",
+            "-- why\ndo 'BEGIN {shard}.p(); COMMIT; END'",
+            "CREATE INDEX CONCURRENTLY i ON {shard}.t (id)",
+            "VACUUM {shard}.t",
+        ] {
             assert_eq!(nature(text), Nature::Procedure, "{text}");
         }
     }

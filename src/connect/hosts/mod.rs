@@ -20,7 +20,7 @@ use tokio_postgres::Client;
 
 use super::seek::{Attempt, no_primary, seek};
 use super::standing::{Reign, Standing};
-use super::{Connector, Generation, Identity, Link, Wire, in_time};
+use super::{Connector, Generation, Identity, Link, in_time};
 use crate::config::Dsn;
 use crate::error::Kind;
 use crate::observe;
@@ -149,22 +149,23 @@ impl Hosts {
     /// # Errors
     ///
     /// When there is none, with what each host had to say. Nothing was executed.
-    pub(crate) async fn connect(&self, greeting: &str) -> Result<(Client, Arc<Wire>)> {
+    pub(crate) async fn connect(&self, greeting: &str) -> Result<Link> {
         self.watch();
         let seen = &*self.seen;
-        let favourite = seen.throne().host.unwrap_or(0);
+        let known = seen.throne().host;
+        let favourite = known.unwrap_or(0);
         let attempt = |host| seen.attempt(host, greeting);
         let others = (0..self.count()).filter(|host| *host != favourite).map(attempt);
         // Who begins has to hear everybody: the first host may be a primary that was replaced.
-        let known = seen.throne().host.is_some();
-        let found = if known {
+        let found = if known.is_some() {
             seek(Some(attempt(favourite)), others).await
         } else {
             seek(None, std::iter::once(attempt(favourite)).chain(others)).await
         };
         let (host, reign, link) = found.map_err(|failures| no_primary(&seen.dsn, failures))?;
-        seen.throne().crown(&seen.hosts, host, reign, &seen.identity)?.push(link.driven);
-        Ok((link.client, link.wire))
+        let driven = link.driven.abort_handle();
+        seen.throne().crown(&seen.hosts, host, reign, &seen.identity)?.push(driven);
+        Ok(link)
     }
 
     /// Closes all connections to the primary.

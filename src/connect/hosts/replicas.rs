@@ -1,17 +1,14 @@
 //! The replicas, for those who read there.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::timeout;
-use tokio_postgres::Client;
 
-use super::super::Wire;
 use super::super::position::{Lsn, Timeline};
 use super::sight::Sight;
 use super::watch::{PATIENCE, SHORTEST};
-use super::{Host, Hosts, Standing};
+use super::{Host, Hosts, Link, Standing};
 use crate::error::Kind;
 use crate::{Error, Result};
 
@@ -21,15 +18,11 @@ impl Hosts {
     /// # Errors
     ///
     /// When it cannot be reached, or is none any more. Nothing was executed.
-    pub(crate) async fn connect_to_replica(
-        &self,
-        host: usize,
-        greeting: &str,
-    ) -> Result<(Client, Arc<Wire>)> {
+    pub(crate) async fn connect_to_replica(&self, host: usize, greeting: &str) -> Result<Link> {
         let limit = self.seen.connect_timeout();
         let (link, standing) = self.seen.greet(host, greeting, limit).await?;
         match standing {
-            Standing::Replica { .. } => Ok((link.client, link.wire)),
+            Standing::Replica { .. } => Ok(link),
             Standing::Primary { .. } => {
                 let text = format!("{} is no replica any more", self.target(host));
                 Err(Error::new(Kind::Unavailable, text))

@@ -55,6 +55,11 @@ async fn look(seen: &Seen, host: usize, link: &mut Option<Link>) -> Result<Stand
 }
 
 impl Seen {
+    fn has_seen_all_but(&self, host: usize) -> bool {
+        let is_unseen = |seen: &Host| matches!(*seen.sight.borrow(), Sight::Unseen);
+        self.hosts.iter().enumerate().all(|(other, seen)| other == host || !is_unseen(seen))
+    }
+
     /// Draws the conclusions from a look at a host.
     fn note(&self, host: usize, asked: Instant, looked: Result<Standing>) {
         let mut throne = self.throne();
@@ -62,13 +67,17 @@ impl Seen {
         let sight = match looked {
             Err(_) => Sight::Silent,
             Ok(Standing::Primary { reign, flushed, read_only }) => {
-                // While the known primary answers, only one that was promoted later takes its place.
-                let is_promoted = throne.reign.is_none_or(|known| reign.is_later_than(known));
+                // While the known primary answers, only one that was promoted later takes its place; and while none is known,
+                // everybody has to be heard.
+                let has_a_claim = match throne.reign {
+                    Some(known) => reign.is_later_than(known),
+                    None => self.has_seen_all_but(host),
+                };
                 let rival = throne.host.filter(|rival| *rival != host);
                 let rival = rival.is_some_and(|rival| {
                     matches!(*self.hosts[rival].sight.borrow(), Sight::Primary)
                 });
-                let reigns = !read_only && (is_promoted || !rival);
+                let reigns = !read_only && (has_a_claim || throne.reign.is_some() && !rival);
                 if reigns && throne.crown(&self.hosts, host, reign, &self.identity).is_ok() {
                     throne.history.note(asked, flushed);
                 }
