@@ -1,6 +1,8 @@
 //! Usage and configuration: what is wrong is said in one line, with the right exit status and no password.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
@@ -94,6 +96,21 @@ fn a_configuration_that_is_missing_or_wrong_has_status_two() {
             .env("HOWDAH_CATALOG_DSN", "postgres://a@h/d"),
     );
     assert!(ran.status == 2 && ran.error().contains("HOWDAH_POOL_MAXSIZE"), "{}", ran.stderr);
+}
+
+#[test]
+fn what_is_not_utf_8_in_the_environment_is_an_error_only_where_it_is_ours() {
+    let folder = Folder::empty();
+    let run = |variable| {
+        let broken = OsStr::from_bytes(b"\xff");
+        let dsn = "postgres://a@127.0.0.1:1/d";
+        let mut status = folder.command(["status"]);
+        Ran::of(status.env("HOWDAH_CATALOG_DSN", dsn).env(variable, broken))
+    };
+    let foreign = run("MUSIC_FOLDER");
+    assert!(foreign.status == 1 && foreign.error().contains("127.0.0.1:1"), "{}", foreign.stderr);
+    let ours = run("HOWDAH_AUTH_OWNER");
+    assert!(ours.status == 2 && ours.error().contains("HOWDAH_AUTH_OWNER"), "{}", ours.stderr);
 }
 
 #[test]
