@@ -122,6 +122,48 @@ async fn two_at_once_make_one_cluster() {
     assert_eq!(local.folder.json(["status"])["instances"][0]["shards"], 4);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_that_leads_elsewhere_is_refused_untouched() {
+    let local = Local::new().await;
+    let folder = &local.folder;
+    let file = ".howdah/howdah.toml";
+    let up = || folder.run(["local", "up", "--pg-bin", local.programs.to_str().unwrap()]);
+    let left = || std::fs::read(folder.path().join(file)).unwrap();
+
+    let staging = "[catalog]\ndsn = \"postgres://app@127.0.0.1:1/staging\"\n";
+    folder.write(file, staging);
+    let ran = up();
+    assert_eq!(ran.status, 3, "{}", ran.stderr);
+    assert!(ran.error().contains(file), "{}", ran.stderr);
+    assert_eq!(left(), staging.as_bytes());
+    assert!(!folder.path().join(".howdah/cluster.json").exists());
+
+    std::fs::write(folder.path().join(file), [0xff, b'\n']).unwrap();
+    let ran = up();
+    assert_eq!(ran.status, 2, "{}", ran.stderr);
+    assert!(ran.error().contains(file), "{}", ran.stderr);
+    assert_eq!(left(), [0xff, b'\n']);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_of_ones_own_that_leads_to_the_servers_is_kept() {
+    let local = Local::new().await;
+    let folder = &local.folder;
+    let made = local.up(&["--instances", "1", "--shards", "2"]);
+    let port = &made["servers"][0]["port"];
+    let own = format!(
+        "[catalog]\ndsn = \"postgres://howdah_app@localhost:{port}/howdah\"\nmap_cache = \"map\"\n"
+    );
+    let file = ".howdah/howdah.toml";
+    folder.write(file, &own);
+    assert_eq!(local.up(&["--instances", "1"])["servers"], made["servers"]);
+    assert_eq!(std::fs::read_to_string(folder.path().join(file)).unwrap(), own);
+    assert_eq!(folder.run(["local", "destroy"]).status, 0);
+    assert!(folder.path().join(file).exists(), "it is not ours to delete");
+    // What the file names starts from its folder.
+    assert!(!folder.path().join("map").exists());
+}
+
 #[test]
 fn what_is_not_there_cannot_be_done() {
     let folder = Folder::empty();

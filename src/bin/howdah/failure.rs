@@ -30,6 +30,11 @@ impl Failure {
         Self::Said { message: message.into(), status: USAGE }
     }
 
+    /// It would do harm.
+    pub(crate) fn refused(message: impl Into<String>) -> Self {
+        Self::Said { message: message.into(), status: REFUSED }
+    }
+
     pub(crate) fn report(self) -> ExitCode {
         match self {
             Self::Said { message, status } => {

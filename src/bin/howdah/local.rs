@@ -1,5 +1,7 @@
 //! `howdah local`: PostgreSQL servers on this machine, made into one cluster.
 
+mod configuration;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,10 +14,6 @@ use serde::Serialize;
 use crate::Context;
 use crate::failure::{Failure, Result};
 use crate::output::{Output, Tone};
-
-/// The first line of a configuration that is ours to write again and to delete.
-const OURS: &str =
-    "# Written by `howdah local up`, which writes it again as long as this line is here.";
 
 const DEFAULT_SHARDS: u16 = 64;
 
@@ -174,11 +172,10 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
         Command::Destroy(place) => {
             let local = LocalCluster::open(place.dir)?;
             let dir = local.dir().to_owned();
-            let config = config_file(&dir);
-            if is_ours(&config) {
-                fs::remove_file(&config).map_err(|error| cannot("delete", &config, &error))?;
-            }
             busy(output, "deleting", local.destroy()).await?;
+            configuration::delete(&dir)?;
+            // It stays when there is anything else in it.
+            let _ = fs::remove_dir(&dir);
             let gone =
                 Document { dir: dir.display().to_string(), config: None, servers: Vec::new() };
             let rest = if dir.exists() { "; it stays, as it holds other things" } else { "" };
@@ -194,9 +191,10 @@ async fn make(up: Up, output: &Output) -> Result<()> {
         options = options.pg_bin(folder);
     }
     let mut local = LocalCluster::open(&up.place.dir)?;
+    configuration::refuse_elsewhere(&local)?;
     busy(output, "starting servers", local.up(&options)).await?;
 
-    let config = configuration(&local)?;
+    let config = configuration::of(&local)?;
     let give_up = Instant::now() + PATIENCE;
     loop {
         let (init, is_new) = cluster_of(&up, &local, &config).await?;
@@ -211,28 +209,6 @@ async fn make(up: Up, output: &Output) -> Result<()> {
             }
         }
     }
-}
-
-/// The configuration that leads to these servers, as the folder has it. The environment has no say in which cluster
-/// is made here.
-fn configuration(local: &LocalCluster) -> Result<Config> {
-    let file = config_file(local.dir());
-    let leads_here = format!("127.0.0.1:{}", local.server("pg1")?.port());
-    let known = fs::read_to_string(&file).unwrap_or_default();
-    if known.is_empty() || (known.starts_with(OURS) && !known.contains(&leads_here)) {
-        let dsn = address(local, "pg1")?;
-        let toml = format!(
-            "{OURS}\n[catalog]\ndsn = \"{dsn}\"\n\n[auth]\nsslmode = \"disable\"\nowner = \"howdah_owner\"\n\
-             mover = \"howdah_mover\"\n"
-        );
-        // In one piece: a reader finds all of it or nothing.
-        let beside = file.with_extension(format!("{}.new", std::process::id()));
-        fs::write(&beside, &toml)
-            .and_then(|()| fs::rename(&beside, &file))
-            .map_err(|error| cannot("write", &file, &error))?;
-        return Ok(Config::parse(&toml)?);
-    }
-    Ok(Config::parse(&known)?)
 }
 
 async fn initialise(init: Init, config: &Config, output: &Output) -> howdah::Result<()> {
@@ -275,14 +251,6 @@ fn address(local: &LocalCluster, name: &str) -> Result<Dsn> {
     Ok(dsn.replacen(&hosts[0], &hosts.join(","), 1).parse()?)
 }
 
-fn config_file(dir: &Path) -> PathBuf {
-    dir.join("howdah.toml")
-}
-
-fn is_ours(file: &Path) -> bool {
-    fs::read_to_string(file).is_ok_and(|text| text.starts_with(OURS))
-}
-
 fn cannot(what: &str, path: &Path, error: &std::io::Error) -> Failure {
     Failure::failed(format!("cannot {what} {}: {error}", path.display()))
 }
@@ -296,7 +264,7 @@ async fn busy<T>(output: &Output, what: &'static str, work: impl Future<Output =
 }
 
 fn show(local: &LocalCluster, output: &Output) -> Result<()> {
-    let config = Some(config_file(local.dir())).filter(|file| file.exists());
+    let config = Some(configuration::file_in(local.dir())).filter(|file| file.exists());
     let document = Document {
         dir: local.dir().display().to_string(),
         config: config.map(|file| file.display().to_string()),
