@@ -11,13 +11,16 @@ use tokio_postgres::{Client, Row};
 use super::furnish::furnish;
 use super::plan::{Plan, read_homes};
 use super::preflight::{lock_catalog, problems_of};
-use crate::catalog::{CATALOG_VERSION, CHANNEL, layout};
+use crate::catalog::{CATALOG_VERSION, CHANNEL, MOST_SIGNPOSTS, Signpost, layout};
 use crate::config::{Config, Dsn};
 use crate::connect::{
     ClusterId, Connector, Generation, Identity, Role, is_absent, sqlstate, statement_failure,
 };
 use crate::shard::{InstanceName, ShardCount};
 use crate::{Error, Result};
+
+/// What keeps an instance that has the catalog.
+const CATALOG_THERE: &str = "the catalog is there";
 
 /// An instance to be [added](Instances::add).
 ///
@@ -209,7 +212,7 @@ impl Instances {
     /// # Errors
     ///
     /// When there is none of this name; [refused](Error::is_refused) while a shard lives there, a move has not ended
-    /// that touches it, the catalog is there, or this configuration still names it as the catalog's place.
+    /// that touches it, the catalog is there, or this configuration still leads to the catalog by way of it.
     pub async fn remove(&mut self, name: &InstanceName) -> Result<()> {
         // Who enters a move waits for the lock, and looks for its target after it.
         const QUIET: &str = "LOCK TABLE howdah.move IN SHARE MODE";
@@ -233,6 +236,7 @@ impl Instances {
         }
         if !problems.is_empty() {
             let next = match client {
+                Some(_) if problems == [CATALOG_THERE] => self.move_catalog_from(name),
                 Some(_) => format!("empty it with `howdah instance drain {name}`"),
                 None => format!("it is lost for good? `howdah moves finish MOVE --lost {name}`"),
             };
@@ -249,6 +253,15 @@ impl Instances {
             })?;
         }
         Ok(())
+    }
+
+    /// How the catalog leaves an instance.
+    fn move_catalog_from(&self, name: &InstanceName) -> String {
+        match self.plan.instances.keys().find(|other| *other != name) {
+            Some(other) => format!("move it first: `howdah catalog move --to {other}`"),
+            None => "it is the only one: `howdah instance add` another, and move the catalog there"
+                .to_owned(),
+        }
     }
 
     /// What the catalog says that needs the instance.
@@ -286,7 +299,7 @@ impl Instances {
         }
         let mut problems = Vec::new();
         if client.query_one(CATALOG, &[]).await.map_err(failed)?.get(0) {
-            problems.push("the catalog is there".to_owned());
+            problems.push(CATALOG_THERE.to_owned());
         }
         let schemas = client.query(SCHEMAS, &[]).await.map_err(failed)?;
         let schemas: Vec<_> = schemas.iter().map(|row| row.get::<_, String>(0)).collect();
@@ -300,23 +313,29 @@ impl Instances {
         Ok(problems)
     }
 
-    /// Refuses to take away what leads us from the configuration to the catalog.
+    /// Refuses to take away what leads us from the configuration to the catalog: the place that it names, or a signpost
+    /// on the way.
     async fn configuration_leads_elsewhere(&self, name: &InstanceName) -> Result<()> {
-        let configured = &self.connector.settings().catalog;
-        if *configured == self.catalog_dsn {
-            return Ok(());
-        }
-        let client = self.connector.connect(configured, Role::Owner).await?;
-        match Identity::read(&client).await? {
-            Some(found) if found.cluster == self.cluster && found.instance == *name => {
-                let catalog = &self.catalog_dsn;
-                Err(Error::refused(format!(
-                    "the configuration says that the catalog is on {name}, where it was"
-                ))
-                .hint(format!("write [catalog] dsn = \"{catalog}\" into this and every other one")))
+        let catalog = &self.catalog_dsn;
+        let mut place = self.connector.settings().catalog.clone();
+        for _ in 0..MOST_SIGNPOSTS {
+            if place == *catalog {
+                break;
             }
-            _ => Ok(()),
+            let client = self.connector.connect(&place, Role::Owner).await?;
+            let found = Identity::read(&client).await?;
+            if found.is_some_and(|at| at.cluster == self.cluster && at.instance == *name) {
+                return Err(Error::refused(format!(
+                    "the configuration leads to the catalog by way of {name}, where it was"
+                ))
+                .hint(format!(
+                    "write [catalog] dsn = \"{catalog}\" into this and every other one"
+                )));
+            }
+            let Some(signpost) = Signpost::read(&client).await? else { break };
+            place = signpost.dsn;
         }
+        Ok(())
     }
 
     fn known(&self, name: &InstanceName) -> Result<&Dsn> {
