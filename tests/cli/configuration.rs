@@ -53,6 +53,7 @@ fn wrong_usage_has_status_two_and_one_line() {
         "migrate up --parallel few",
         "local kill",
         "status --watch --json",
+        "--json status --watch",
         "init --shards 4 --instance pg1=postgres://a:hunter2@h/d",
         "init --shards 4 --instance pg1=postgres://a@h/d?password=hunter2",
         "init pg1=postgres://a:hunter2@h/d",
