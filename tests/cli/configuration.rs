@@ -57,10 +57,25 @@ fn wrong_usage_has_status_two_and_one_line() {
         "init --shards 4 --instance pg1=postgres://a:hunter2@h/d",
         "init --shards 4 --instance pg1=postgres://a@h/d?password=hunter2",
         "init pg1=postgres://a:hunter2@h/d",
+        "init --shards 4 --instance postgres://a:hunter2@h/d?options=x",
+        "instance add pg1 --dsn a:hunter2",
+        "instance add pg1 --dsn=postgres://a:x/hunter2@h/d",
+        "instance add pg1 --dsn postgres://a@h/d --peer-dsn hunter2",
+        "instance add pg1 postgres://a:hunter2@h/d",
+        "postgres://a:hunter2@h/d",
     ] {
         let ran = folder.run(args.split_whitespace());
         assert_eq!(ran.status, 2, "{args}: {}", ran.stderr);
-        assert!(!ran.error().contains("hunter2"), "{args}");
+        assert!(!ran.error().contains("hunter2"), "{args}: {}", ran.stderr);
+    }
+    for dsn in ["postgres://a:hunter2 hunter2@h/d", "host=h user=a password = 'x hunter2'"] {
+        let ran = folder.run(["instance", "add", "pg1", "--dsn", dsn]);
+        assert_eq!(ran.status, 2, "{dsn}: {}", ran.stderr);
+        assert!(
+            !ran.error().contains("hunter2") && ran.error().contains("--dsn"),
+            "{}",
+            ran.stderr
+        );
     }
 }
 
