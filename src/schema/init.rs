@@ -14,7 +14,9 @@ use super::plan::{Plan, read_homes};
 use super::preflight::{foreign_schema, lock_catalog, problems_of, refuse_foreign_schema};
 use crate::catalog::{CATALOG_VERSION, layout};
 use crate::config::{Config, Dsn};
-use crate::connect::{ClusterId, Connector, Role, is_absent, sqlstate, statement_failure};
+use crate::connect::{
+    ClusterId, Connector, Generation, Role, is_absent, sqlstate, statement_failure,
+};
 use crate::error::Kind;
 use crate::id::{Layout, shard_sql};
 use crate::shard::{Epoch, Home, InstanceName, ShardCount, ShardId};
@@ -113,8 +115,10 @@ impl Init {
         let created = plan.cluster.is_none();
         let servers = self.preflight(&connector, &plan).await?;
         let cluster = plan.write(&catalog).await?;
-        let furnish =
-            servers.iter().map(|(name, client)| furnish(client, &cluster, name, &plan.layout));
+        let first = Generation(1);
+        let furnish = servers
+            .iter()
+            .map(|(name, client)| furnish(client, &cluster, name, &plan.layout, first));
         try_join_all(furnish).await?;
         self.put_shards(&catalog, &servers, &plan).await?;
         plan.open(&catalog).await?;

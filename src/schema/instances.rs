@@ -148,23 +148,43 @@ impl Instances {
                 problems.join("; ")
             )));
         }
-        furnish(&client, &self.cluster, name, &self.plan.layout).await?;
-        self.greet(name, dsn).await?;
-        self.enter(name, dsn, peer_dsn.as_ref(), *capacity).await?;
+        let first = self.first_generation(name).await?;
+        furnish(&client, &self.cluster, name, &self.plan.layout, first).await?;
+        let generation = self.greet(name, dsn, first).await?;
+        self.enter(name, dsn, peer_dsn.as_ref(), *capacity, generation).await?;
         self.plan.instances.insert(name.clone(), dsn.clone());
         Ok(())
     }
 
-    /// Whether applications get in: nothing may be entered that they cannot reach.
-    async fn greet(&self, name: &InstanceName, dsn: &Dsn) -> Result<()> {
+    /// The generation with which an instance begins. Programs may know one of this name that was removed, and believe no
+    /// lower one than that had: its removal raised the map's version past that.
+    async fn first_generation(&self, name: &InstanceName) -> Result<Generation> {
+        const NEXT: &str = "SELECT map_version + 1 FROM howdah.cluster";
+
+        if self.plan.instances.contains_key(name) {
+            return Ok(Generation(1));
+        }
+        let row = self.catalog.query_one(NEXT, &[]).await.map_err(unreadable)?;
+        Ok(Generation(row.get(0)))
+    }
+
+    /// Whether applications get in: nothing may be entered that they cannot reach. Returns its generation.
+    async fn greet(
+        &self,
+        name: &InstanceName,
+        dsn: &Dsn,
+        generation: Generation,
+    ) -> Result<Generation> {
         let identity = Identity {
             cluster: self.cluster.clone(),
             instance: name.clone(),
-            generation: Generation(1),
+            generation,
             layout: self.plan.layout,
         };
         let app = self.connector.connect(dsn, Role::App).await.map_err(|error| error.at(name))?;
-        identity.greet(&app, "").await.map(|_| ())
+        identity.greet(&app, "").await?;
+        let found = Identity::read(&app).await.map_err(|error| error.at(name))?;
+        Ok(found.map_or(generation, |found| found.generation))
     }
 
     async fn enter(
@@ -173,15 +193,16 @@ impl Instances {
         dsn: &Dsn,
         peer_dsn: Option<&Dsn>,
         capacity: Option<f64>,
+        generation: Generation,
     ) -> Result<()> {
-        const ENTER: &str = "INSERT INTO howdah.instance (name, dsn, peer_dsn, capacity) \
-                             VALUES ($1, $2, $3, coalesce($4::float8, 1)) \
+        const ENTER: &str = "INSERT INTO howdah.instance (name, dsn, peer_dsn, capacity, generation) \
+                             VALUES ($1, $2, $3, coalesce($4::float8, 1), $5) \
                              ON CONFLICT (name) DO UPDATE SET state = 'active', \
                                  peer_dsn = coalesce($3, instance.peer_dsn), capacity = coalesce($4, instance.capacity)";
 
         let (dsn, peer_dsn) = (dsn.to_string(), peer_dsn.map(Dsn::to_string));
-        let params: [&(dyn postgres_types::ToSql + Sync); 4] =
-            [&name.as_str(), &dsn, &peer_dsn, &capacity];
+        let params: [&(dyn postgres_types::ToSql + Sync); 5] =
+            [&name.as_str(), &dsn, &peer_dsn, &capacity, &generation.0];
         self.change(ENTER, &params).await
     }
 
@@ -216,8 +237,11 @@ impl Instances {
     pub async fn remove(&mut self, name: &InstanceName) -> Result<()> {
         // Who enters a move waits for the lock, and looks for its target after it.
         const QUIET: &str = "LOCK TABLE howdah.move IN SHARE MODE";
-        const REMOVE: &str = "DELETE FROM howdah.instance WHERE name = $1 AND NOT EXISTS (SELECT FROM howdah.move \
-                              WHERE $1 IN (source, target) AND phase NOT IN ('finished', 'rolled_back', 'aborted'))";
+        // With its generation, for one of the same name that comes later.
+        const REMOVE: &str = "WITH removed AS (DELETE FROM howdah.instance WHERE name = $1 AND NOT EXISTS (SELECT FROM howdah.move \
+                              WHERE $1 IN (source, target) AND phase NOT IN ('finished', 'rolled_back', 'aborted')) \
+                              RETURNING generation) \
+                              UPDATE howdah.cluster SET map_version = greatest(map_version, generation) FROM removed";
 
         let dsn = self.known(name)?.clone();
         // Shards may have been moved since.
