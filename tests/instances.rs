@@ -128,6 +128,23 @@ async fn one_that_comes_again_is_believed_by_who_knew_it_before() -> Result<()> 
 }
 
 #[tokio::test]
+async fn the_same_server_may_have_another_address_and_no_other_server_takes_its_place() -> Result<()>
+{
+    let (servers, config) = two_of_three().await?;
+    let cluster = Cluster::connect(config.clone()).await?;
+    let mut instances = Instances::open(&config).await?;
+    let error = instances.readdress(&name("pg2"), &dsn(&servers, "pg1")).await.unwrap_err();
+    assert!(error.is_wrong_server(), "{error:?}");
+    assert!(instances.readdress(&name("pg2"), &dsn(&servers, "pg3")).await.is_err());
+    let other: Dsn = dsn(&servers, "pg2").to_string().replace("127.0.0.1", "localhost").parse()?;
+    instances.readdress(&name("pg2"), &other).await?;
+    let known = async || *cluster.instance(&name("pg2")).unwrap().dsn() == other;
+    until("clients have heard of it", known).await;
+    cluster.shard(ShardId::new(1)?)?.reserve_ids(1).await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_draining_instance_takes_nothing_and_can_be_taken_back() -> Result<()> {
     let (servers, config) = two_of_three().await?;
     let mut instances = Instances::open(&config).await?;

@@ -206,6 +206,25 @@ impl Instances {
         self.change(ENTER, &params).await
     }
 
+    /// Changes how applications reach an instance, whose server is the same and is found at another address now.
+    ///
+    /// # Errors
+    ///
+    /// When there is none of this name, or what answers there is [another server](Error::is_wrong_server), or nothing.
+    pub async fn readdress(&mut self, name: &InstanceName, dsn: &Dsn) -> Result<()> {
+        const LOWEST: &str = "SELECT generation FROM howdah.instance WHERE name = $1";
+        const READDRESS: &str = "UPDATE howdah.instance SET dsn = $2 WHERE name = $1";
+
+        if self.known(name)? == dsn {
+            return Ok(());
+        }
+        let row = self.catalog.query_one(LOWEST, &[&name.as_str()]).await.map_err(unreadable)?;
+        self.greet(name, dsn, Generation(row.get(0))).await?;
+        self.change(READDRESS, &[&name.as_str(), &dsn.to_string()]).await?;
+        self.plan.instances.insert(name.clone(), dsn.clone());
+        Ok(())
+    }
+
     /// Lets an instance take no more shards; those that are there stay until they are moved.
     ///
     /// # Errors

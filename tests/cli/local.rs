@@ -106,6 +106,38 @@ async fn a_promoted_replica_is_found_without_a_change() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_added_and_what_listens_elsewhere_is_told_to_the_catalog() {
+    let local = Local::new().await;
+    let folder = &local.folder;
+    let instances = || folder.json(["status"])["instances"].as_array().unwrap().clone();
+    local.up(&["--instances", "1", "--shards", "2"]);
+    local.up(&["--instances", "2"]);
+    assert_eq!(instances().len(), 2);
+
+    let before = folder.json(["local", "stop"]);
+    let port = |document: &Value, at: usize| {
+        document["servers"][at]["port"].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap()
+    };
+    let take = |at| std::net::TcpListener::bind(("127.0.0.1", port(&before, at))).unwrap();
+    let thieves = [take(0), take(1)];
+    let after = local.up(&[]);
+    drop(thieves);
+    for (at, instance) in instances().iter().enumerate() {
+        assert_ne!(port(&after, at), port(&before, at));
+        let host = &instance["hosts"][0];
+        assert_eq!((&host["port"], &host["role"]), (&json!(port(&after, at)), &json!("primary")));
+    }
+    assert_eq!(folder.run(["exec", "SELECT {shard}.is_local(1)"]).status, 0);
+
+    // What one has removed comes again only when that is said.
+    folder.json(["instance", "remove", "pg2"]);
+    local.up(&[]);
+    assert_eq!(instances().len(), 1);
+    local.up(&["--instances", "2"]);
+    assert_eq!(instances().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_at_once_make_one_cluster() {
     let local = Local::new().await;
     let programs = local.programs.to_str().unwrap();

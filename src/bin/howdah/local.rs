@@ -1,6 +1,7 @@
 //! `howdah local`: PostgreSQL servers on this machine, made into one cluster.
 
 mod configuration;
+mod members;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,13 +9,15 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use howdah::local::{LocalCluster, Server, ServerRole, UpOptions};
-use howdah::{Cluster, Config, Dsn, Init, InstanceName, ShardCount};
+use howdah::{Cluster, Config, Init, InstanceName, ShardCount};
 use serde::Serialize;
 
 use crate::Context;
 use crate::failure::{Failure, Result};
 use crate::output::{Output, Tone};
+use members::address;
 
+const DEFAULT_INSTANCES: usize = 2;
 const DEFAULT_SHARDS: u16 = 64;
 
 /// How long another `local up` of the same folder is waited for, and how often it is looked after.
@@ -68,9 +71,9 @@ pub(crate) struct Place {
 
 #[derive(Args)]
 pub(crate) struct Up {
-    /// Primaries, pg1 on
-    #[arg(long, value_name = "N", default_value_t = 2)]
-    instances: usize,
+    /// Primaries, pg1 on, each an instance of the cluster [default: 2]
+    #[arg(long, value_name = "N")]
+    instances: Option<usize>,
     /// Streaming replicas of each primary, pg1-r1 on
     #[arg(long, value_name = "N", default_value_t = 0)]
     replicas: usize,
@@ -186,32 +189,74 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
 
 /// Servers, then a configuration that leads to them, then a cluster on them.
 async fn make(up: Up, output: &Output) -> Result<()> {
-    let mut options = UpOptions::default().instances(up.instances).replicas(up.replicas);
+    let instances = up.instances.unwrap_or(DEFAULT_INSTANCES);
+    let mut options = UpOptions::default().instances(instances).replicas(up.replicas);
     if let Some(folder) = &up.pg_bin {
         options = options.pg_bin(folder);
     }
     let mut local = LocalCluster::open(&up.place.dir)?;
     configuration::refuse_elsewhere(&local)?;
+    let before: Vec<_> = local.servers().iter().map(|server| server.name().to_owned()).collect();
     busy(output, "starting servers", local.up(&options)).await?;
 
     let config = configuration::of(&local)?;
+    let names = || (1..=instances).map(|number| format!("pg{number}"));
+    if let Some(cluster) = initialise(&up, &local, &config, names(), output).await? {
+        // Who did not say how many may have removed one, which is no reason to have it again.
+        let wanted = names().filter(|name| up.instances.is_some() || !before.contains(name));
+        members::add(&local, &config, &cluster, wanted).await?;
+    }
+    show(&local, output)
+}
+
+/// Makes the cluster, or brings it up to date. Returns it if it was there.
+async fn initialise(
+    up: &Up,
+    local: &LocalCluster,
+    config: &Config,
+    names: impl Iterator<Item = String> + Clone,
+    output: &Output,
+) -> Result<Option<Cluster>> {
     let give_up = Instant::now() + PATIENCE;
     loop {
-        let (init, is_new) = cluster_of(&up, &local, &config).await?;
-        match initialise(init, &config, output).await {
+        let there = connect(config).await?;
+        let init = match &there {
+            Some(cluster) => {
+                members::readdress(local, config, cluster).await?;
+                let shards = up.shards.map_or(Ok(cluster.map().count()), ShardCount::new)?;
+                Init::new(shards).layout(cluster.layout())
+            }
+            None => {
+                let mut init = Init::new(ShardCount::new(up.shards.unwrap_or(DEFAULT_SHARDS))?);
+                for name in names.clone() {
+                    init = init.instance(InstanceName::new(&name)?, address(local, &name)?);
+                }
+                init
+            }
+        };
+        match carry_out(init, config, output).await {
             // Another `local up` is making the same cluster just now.
-            Err(error) if error.is_refused() && is_new && Instant::now() < give_up => {
+            Err(error) if error.is_refused() && there.is_none() && Instant::now() < give_up => {
                 tokio::time::sleep(PAUSE).await;
             }
             made => {
                 made?;
-                return show(&local, output);
+                return Ok(there);
             }
         }
     }
 }
 
-async fn initialise(init: Init, config: &Config, output: &Output) -> howdah::Result<()> {
+/// The cluster, if there is one. What is wrong with what is there is for `init` to say.
+async fn connect(config: &Config) -> Result<Option<Cluster>> {
+    match Cluster::connect(config.clone()).await {
+        Ok(cluster) => Ok(Some(cluster)),
+        Err(error) if error.is_config() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn carry_out(init: Init, config: &Config, output: &Output) -> howdah::Result<()> {
     let bar = output.bar(0, "shards");
     let seen = bar.clone();
     let on_progress = move |done, total| {
@@ -221,34 +266,6 @@ async fn initialise(init: Init, config: &Config, output: &Output) -> howdah::Res
     let made = init.on_progress(on_progress).run(config).await;
     bar.finish_and_clear();
     made.map(|_| ())
-}
-
-/// What is to be initialised: what is there already, else what was asked for, and whether it is that.
-async fn cluster_of(up: &Up, local: &LocalCluster, config: &Config) -> Result<(Init, bool)> {
-    if let Ok(cluster) = Cluster::connect(config.clone()).await {
-        let there = cluster.map().count();
-        let shards = up.shards.map_or(Ok(there), ShardCount::new)?;
-        return Ok((Init::new(shards).layout(cluster.layout()), false));
-    }
-    let mut init = Init::new(ShardCount::new(up.shards.unwrap_or(DEFAULT_SHARDS))?);
-    for number in 1..=up.instances {
-        let name = format!("pg{number}");
-        init = init.instance(InstanceName::new(&name)?, address(local, &name)?);
-    }
-    Ok((init, true))
-}
-
-/// How applications reach an instance: its primary, or else a replica that was promoted.
-fn address(local: &LocalCluster, name: &str) -> Result<Dsn> {
-    let primary = local.server(name)?;
-    let replicas = local.servers().iter().filter(|server| server.upstream() == Some(name));
-    let hosts: Vec<_> = [primary]
-        .into_iter()
-        .chain(replicas)
-        .map(|server| format!("127.0.0.1:{}", server.port()))
-        .collect();
-    let dsn = primary.dsn("howdah_app");
-    Ok(dsn.replacen(&hosts[0], &hosts.join(","), 1).parse()?)
 }
 
 fn cannot(what: &str, path: &Path, error: &std::io::Error) -> Failure {

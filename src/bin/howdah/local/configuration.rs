@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use howdah::Config;
 use howdah::local::LocalCluster;
 
-use super::{address, cannot};
+use super::cannot;
+use super::members::address;
 use crate::failure::{Failure, Result};
 
 /// The first line of a configuration that is ours to write again and to delete.
