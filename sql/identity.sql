@@ -5,7 +5,7 @@ CREATE TABLE IF NOT EXISTS howdah.identity (
     only_one      boolean PRIMARY KEY DEFAULT true CHECK (only_one),
     cluster       uuid    NOT NULL,
     instance      text    NOT NULL,
-    -- How many times this instance's primary was fenced.
+    -- Raised whenever this instance's primary is fenced; it begins above that of an instance of this name that was removed.
     generation    bigint  NOT NULL DEFAULT 1,
     -- The layout that is baked into the functions of clock.sql.
     epoch_ms      bigint  NOT NULL,

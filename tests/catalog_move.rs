@@ -348,6 +348,36 @@ async fn the_old_server_is_emptied_and_removed_once_the_configuration_is_right()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signpost_that_was_not_turned_keeps_its_way_until_it_is() -> Result<()> {
+    const SIGNPOST: &str = "SELECT dsn, map_version FROM howdah.signpost";
+    const BACK: &str = "UPDATE howdah.signpost SET dsn = $1, map_version = $2";
+
+    let test = TestCluster::builder().instances(3).shards(1).start().await?;
+    let old = test.config();
+    move_to(&old, "pg2").await?;
+    let first = test.admin("pg1").await?;
+    let before = first.query_one(SIGNPOST, &[]).await.unwrap();
+    move_to(&leads_to(&test, "pg2"), "pg3").await?;
+    // As if the first had been out of reach.
+    let (dsn, version): (String, i64) = (before.get(0), before.get(1));
+    first.execute(BACK, &[&dsn, &version]).await.unwrap();
+
+    let error = instances(&old).await?.remove(&name("pg2")).await.unwrap_err();
+    assert!(error.is_refused() && error.to_string().contains("by way of pg2"), "{error}");
+    let again = move_to(&old, "pg3").await?;
+    assert!(!again.moved);
+    let turned = first.query_one(SIGNPOST, &[]).await.unwrap();
+    assert_eq!(turned.get::<_, String>(0), test.servers().dsn("pg3", "howdah_app")?);
+    instances(&old).await?.remove(&name("pg2")).await?;
+    Cluster::connect(old.clone()).await?;
+
+    let error = instances(&old).await?.remove(&name("pg3")).await.unwrap_err();
+    assert!(error.to_string().contains("howdah catalog move --to pg1"), "{error}");
+    assert!(move_to(&old, "pg1").await?.moved);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_of_the_map_knows_the_place_when_the_old_server_is_gone() -> Result<()> {
     let test = TestCluster::start().await?;
     let (servers, folder) = (test.servers(), tempfile::tempdir().unwrap());

@@ -179,7 +179,34 @@ async fn an_old_name_is_never_made_anew() -> Result<()> {
     // A cutover that init did not see: the catalog was read before.
     let admin = servers.admin("pg2").await?;
     admin.batch_execute("ALTER SCHEMA shard_0001_e1 RENAME TO shard_0001_e2").await.unwrap();
-    two_instances(&servers, 4)?.run(&config).await?;
+    let error = two_instances(&servers, 4)?.run(&config).await.unwrap_err().to_string();
+    assert!(error.contains("says: 1;") && error.contains("run it again"), "{error}");
     assert_eq!(schemas(&servers, "pg2").await?, ["shard_0001_e2", "shard_0003_e1"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_shard_that_moves_meanwhile_is_brought_up_to_date_where_it_went() -> Result<()> {
+    let servers = TestServers::start(2).await?;
+    let config = config(&servers)?;
+    two_instances(&servers, 2)?.run(&config).await?;
+    let second = servers.admin("pg2").await?;
+    let moved = "ALTER SCHEMA shard_0001_e1 RENAME TO shard_0001_e2;
+        DROP FUNCTION shard_0001_e2.is_local CASCADE;
+        SELECT pg_advisory_lock(x'686f7764'::int, 1)";
+    second.batch_execute(moved).await.unwrap();
+    let catalog = servers.admin("pg1").await?;
+    let moving = async {
+        // By then the map has been read, and the shard's turn is waited for.
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        let home = "UPDATE howdah.home SET epoch = 2 WHERE shard = 1";
+        catalog.batch_execute(home).await.unwrap();
+        second.batch_execute("SELECT pg_advisory_unlock_all()").await.unwrap();
+    };
+    let init = two_instances(&servers, 2)?;
+    let (made, ()) = tokio::join!(init.run(&config), moving);
+    made?;
+    assert_eq!(schemas(&servers, "pg2").await?, ["shard_0001_e2"]);
+    second.batch_execute("SELECT shard_0001_e2.is_local(1)").await.unwrap();
     Ok(())
 }

@@ -137,6 +137,46 @@ async fn only_an_empty_instance_is_removed_and_it_may_come_again() -> Result<()>
 }
 
 #[tokio::test]
+async fn one_that_comes_again_is_believed_by_who_knew_it_before() -> Result<()> {
+    let (servers, config) = two_of_three().await?;
+    add(&config, &third(&servers)).await?;
+    let raise = "UPDATE howdah.instance SET generation = 99 WHERE name = 'pg3'";
+    servers.admin("pg1").await?.batch_execute(raise).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let map = folder.path().join("map");
+    let remembering = config.clone().map_cache(&map);
+    drop(Cluster::connect(remembering.clone()).await?);
+    let kept = async || std::fs::read_to_string(&map).is_ok_and(|map| map.contains("= 99"));
+    until("it is written down", kept).await;
+
+    let mut instances = Instances::open(&config).await?;
+    instances.remove(&name("pg3")).await?;
+    instances.add(&third(&servers)).await?;
+    let cluster = Cluster::connect(remembering).await?;
+    let client = cluster.instance(&name("pg3"))?.client().await?;
+    let generation = "SELECT generation FROM howdah.identity";
+    assert!(client.query_one(generation, &[]).await.unwrap().get::<_, i64>(0) > 99);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_same_server_may_have_another_address_and_no_other_server_takes_its_place() -> Result<()>
+{
+    let (servers, config) = two_of_three().await?;
+    let cluster = Cluster::connect(config.clone()).await?;
+    let mut instances = Instances::open(&config).await?;
+    let error = instances.readdress(&name("pg2"), &dsn(&servers, "pg1")).await.unwrap_err();
+    assert!(error.is_wrong_server(), "{error:?}");
+    assert!(instances.readdress(&name("pg2"), &dsn(&servers, "pg3")).await.is_err());
+    let other: Dsn = dsn(&servers, "pg2").to_string().replace("127.0.0.1", "localhost").parse()?;
+    instances.readdress(&name("pg2"), &other).await?;
+    let known = async || *cluster.instance(&name("pg2")).unwrap().dsn() == other;
+    until("clients have heard of it", known).await;
+    cluster.shard(ShardId::new(1)?)?.reserve_ids(1).await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_draining_instance_takes_nothing_and_can_be_taken_back() -> Result<()> {
     let (servers, config) = two_of_three().await?;
     let mut instances = Instances::open(&config).await?;

@@ -110,13 +110,14 @@ fn running_on(folder: &Path) -> Vec<String> {
 #[tokio::test]
 async fn a_half_made_data_folder_is_made_anew() {
     let dir = TestDir::new().await.unwrap();
-    for half in ["servers/pg1/data", "servers/pg1/data.new"] {
+    let mut cluster = LocalCluster::open(dir.path()).unwrap();
+    cluster.up(&dir.up_options().instances(1)).await.unwrap();
+    for half in ["servers/pg2/data", "servers/pg2/data.new"] {
         fs::create_dir_all(dir.path().join(half)).unwrap();
         fs::write(dir.path().join(half).join("PG_VERSION"), "18\n").unwrap();
     }
-    let mut cluster = LocalCluster::open(dir.path()).unwrap();
-    cluster.up(&dir.up_options().instances(1)).await.unwrap();
-    connect(&cluster, "pg1").await.batch_execute("CREATE SCHEMA s").await.unwrap();
+    cluster.up(&dir.up_options().instances(2)).await.unwrap();
+    connect(&cluster, "pg2").await.batch_execute("CREATE SCHEMA s").await.unwrap();
 }
 
 #[tokio::test]
@@ -237,4 +238,21 @@ async fn destroy_leaves_alone_what_it_did_not_make() {
     assert!(!Path::new(&format!("/proc/{pid}/cwd")).exists());
     let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().path()).collect();
     assert_eq!(left, [precious]);
+}
+
+#[tokio::test]
+async fn what_would_be_deleted_with_the_cluster_must_not_be_there_before() {
+    let dir = TestDir::new().await.unwrap();
+    for (folder, file) in [("a", "servers/precious"), ("b", "run/precious"), ("c", "lock")] {
+        let folder = dir.path().join(folder);
+        let file = folder.join(file);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, "precious").unwrap();
+        let before: Vec<_> = fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).collect();
+        let mut cluster = LocalCluster::open(&folder).unwrap();
+        let error = cluster.up(&dir.up_options().instances(1)).await.unwrap_err();
+        assert!(error.is_refused() && error.to_string().contains("in the way"), "{error}");
+        let after: Vec<_> = fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).collect();
+        assert_eq!((after, fs::read_to_string(&file).unwrap()), (before, "precious".to_owned()));
+    }
 }

@@ -190,6 +190,31 @@ async fn what_failed_outside_a_transaction_is_forgotten_only_if_it_left_nothing(
 }
 
 #[tokio::test]
+async fn what_may_have_committed_a_part_is_not_run_twice() {
+    let test = TestCluster::builder().instances(1).shards(1).start().await.unwrap();
+    let halves = (
+        "0002_halves.sql",
+        "-- howdah: no-transaction\n\
+         DO $$ BEGIN INSERT INTO photos DEFAULT VALUES; COMMIT; PERFORM 1 / 0; END $$",
+    );
+    let first = troubled(&up(&test, &[PHOTOS, halves]).await);
+    assert!(first[0].2.contains("it may have committed a part"), "{first:?}");
+    let second = troubled(&up(&test, &[PHOTOS, halves]).await);
+    assert!(second[0].2.contains("0002_halves.sql began and was not seen to end"), "{second:?}");
+    let admin = test.admin("pg1").await.unwrap();
+    let rows = admin.query_one("SELECT count(*) FROM shard_0000_e1.photos", &[]).await.unwrap();
+    assert_eq!(rows.get::<_, i64>(0), 1);
+
+    // What was not understood did nothing.
+    let forget = "DELETE FROM shard_0000_e1.howdah_migrations WHERE version = 2";
+    admin.batch_execute(forget).await.unwrap();
+    let unknown = ("0002_call.sql", "-- howdah: no-transaction\nCALL nobody()");
+    assert!(troubled(&up(&test, &[PHOTOS, unknown]).await)[0].2.contains("nobody"));
+    let known = ("0002_call.sql", "-- howdah: no-transaction\nVACUUM photos");
+    assert_eq!(troubled(&up(&test, &[PHOTOS, known]).await), vec![]);
+}
+
+#[tokio::test]
 async fn a_shard_that_moves_before_its_turn_is_migrated_where_it_went() {
     let test = TestCluster::builder().instances(1).shards(2).start().await.unwrap();
     let mover = test.admin("pg1").await.unwrap();

@@ -15,7 +15,7 @@ use crate::connect::{Connector, Role, is_absent, statement_failure};
 use crate::error::Kind;
 use crate::{Error, Outcome, Result};
 
-pub(crate) use place::{Place, Signpost};
+pub(crate) use place::{MOST_SIGNPOSTS, Place, Signpost};
 pub use snapshot::InstanceState;
 pub(crate) use snapshot::{CATALOG_VERSION, InstanceRecord, Snapshot, layout};
 pub(crate) use watch::Watch;

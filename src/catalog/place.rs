@@ -13,7 +13,7 @@ use crate::shard::MapVersion;
 use crate::{Error, Result};
 
 /// A signpost leads straight to the catalog, unless somebody could not be reached when it was moved again.
-const MOST_SIGNPOSTS: usize = 16;
+pub(crate) const MOST_SIGNPOSTS: usize = 16;
 /// How long whoever writes waits for a copy to become the catalog, which takes milliseconds once it was decided.
 const OPENING_PATIENCE: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);

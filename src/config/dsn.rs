@@ -67,7 +67,7 @@ impl Dsn {
     }
 
     /// Its hosts and their ports, in order; a Unix socket as the path of its folder.
-    pub(crate) fn hosts(&self) -> impl ExactSizeIterator<Item = (String, u16)> {
+    pub fn hosts(&self) -> impl ExactSizeIterator<Item = (String, u16)> {
         let ports = self.config.get_ports();
         self.config.get_hosts().iter().enumerate().map(move |(i, host)| {
             // One port may stand for all hosts.

@@ -1,6 +1,7 @@
 //! `howdah.toml` and the environment, read into a [`Config`].
 
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -12,6 +13,9 @@ use serde::de::{Deserializer, Error as _};
 
 use super::{Config, Password, SslMode};
 use crate::{Error, Result};
+
+/// How the variables of keys begin. Other programs may have `HOWDAH_…` variables of their own.
+const SECTIONS: [&str; 3] = ["HOWDAH_CATALOG_", "HOWDAH_AUTH_", "HOWDAH_POOL_"];
 
 /// Where the configuration is looked for when nothing says where it is.
 const PLACES: [&str; 2] = ["howdah.toml", ".howdah/howdah.toml"];
@@ -49,7 +53,7 @@ impl Config {
         if env::var_os("HOWDAH_CATALOG_DSN").is_none() {
             return Ok(None);
         }
-        Self::default().overridden(env::vars()).map(Some)
+        Self::default().overridden(env::vars_os()).map(Some)
     }
 
     /// The configuration in a file, each key overridden by its `HOWDAH_…` variable where that is set.
@@ -61,7 +65,19 @@ impl Config {
     /// When the file cannot be read, has a key that howdah does not know, or lacks one that it needs, and when a value is
     /// malformed or out of bounds. The message names the file, the line and the key, and never shows a password.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
+        Self::read(path.as_ref(), env::vars_os())
+    }
+
+    /// The same, but the environment has no say.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::from_file`].
+    pub fn from_file_alone(path: impl AsRef<Path>) -> Result<Self> {
+        Self::read(path.as_ref(), std::iter::empty())
+    }
+
+    fn read(path: &Path, variables: impl Iterator<Item = (OsString, OsString)>) -> Result<Self> {
         let name = path.display().to_string();
         let text = fs::read_to_string(path).map_err(|error| {
             Error::config(format!("the configuration {name} cannot be read")).because(error)
@@ -69,7 +85,7 @@ impl Config {
         let folder = path.parent().unwrap_or(Path::new(""));
         File::parse(&text, &name)?
             .into_config(folder)
-            .overridden(env::vars())
+            .overridden(variables)
             .map_err(|error| Error::config(name).because(error))
     }
 
@@ -85,16 +101,21 @@ impl Config {
     }
 
     /// Applies the variables that concern the configuration, and checks the whole.
-    fn overridden(mut self, variables: impl Iterator<Item = (String, String)>) -> Result<Self> {
+    fn overridden(mut self, variables: impl Iterator<Item = (OsString, OsString)>) -> Result<Self> {
         for (name, value) in variables {
-            self.set(&name, value).map_err(|error| Error::config(name).because(error))?;
+            let name = name.to_string_lossy();
+            if !is_ours(&name) {
+                continue;
+            }
+            let value = value.into_string().map_err(|_| Error::config("it is not UTF-8"));
+            let set = value.and_then(|value| self.set(&name, value));
+            set.map_err(|error| Error::config(name).because(error))?;
         }
         self.settings()?;
         Ok(self)
     }
 
-    /// Sets the key of one variable. Only what looks like a key is held against its name: other programs may have
-    /// `HOWDAH_…` variables of their own.
+    /// Sets the key of one variable.
     fn set(&mut self, variable: &str, value: String) -> Result<()> {
         match variable {
             "HOWDAH_PASSWORD" => self.password = Some(Password::new(value)),
@@ -140,17 +161,17 @@ impl Config {
             }
             "HOWDAH_POOL_TOTAL_MAX_SIZE" => self.total_max_size = Some(number(&value)?),
             _ => {
-                let a_key = ["HOWDAH_CATALOG_", "HOWDAH_AUTH_", "HOWDAH_POOL_"]
-                    .iter()
-                    .any(|section| variable.starts_with(section));
-                if a_key {
-                    return Err(Error::config("no such setting")
-                        .hint("a variable is HOWDAH_, the section and the key of howdah.toml"));
-                }
+                return Err(Error::config("no such setting")
+                    .hint("a variable is HOWDAH_, the section and the key of howdah.toml"));
             }
         }
         Ok(())
     }
+}
+
+/// Whether a variable concerns the configuration.
+fn is_ours(variable: &str) -> bool {
+    variable == "HOWDAH_PASSWORD" || SECTIONS.iter().any(|section| variable.starts_with(section))
 }
 
 /// The file, key by key.
@@ -309,6 +330,8 @@ fn sslmode_key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SslM
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
     use super::*;
 
     fn with(variables: &[(&str, &str)]) -> Result<Config> {
@@ -355,5 +378,22 @@ mod tests {
             let error = with(&[(name, value)]).unwrap_err();
             assert!(error.is_config() && error.to_string().contains(name), "{error}");
         }
+    }
+
+    #[test]
+    fn a_variable_that_is_not_utf_8_is_named_if_it_is_ours() {
+        let broken = |name: &str| {
+            let variable = (OsString::from(name), OsString::from_vec(vec![0xff]));
+            Config::new("postgres://app@db1/d").overridden([variable].into_iter())
+        };
+        for ours in ["HOWDAH_PASSWORD", "HOWDAH_CATALOG_DSN", "HOWDAH_AUTH_SSLKEY"] {
+            let error = broken(ours).unwrap_err();
+            assert!(error.is_config() && error.to_string().contains(ours), "{error}");
+        }
+        for other in ["LANG", "HOWDAH_PG_BIN"] {
+            assert!(broken(other).is_ok(), "{other}");
+        }
+        let name = (OsString::from_vec(vec![b'A', 0xff]), OsString::new());
+        assert!(Config::new("postgres://app@db1/d").overridden([name].into_iter()).is_ok());
     }
 }

@@ -17,6 +17,8 @@ pub(crate) use password::Password;
 pub use settings::SslMode;
 pub(crate) use settings::{Auth, Settings, StatementCache};
 
+use crate::Result;
+
 /// How to reach a cluster, and how many connections to keep: `howdah.toml`, or its builder.
 ///
 /// Every key of the file has a setter of the same name. Only the catalog's address is needed; the instances'
@@ -99,6 +101,15 @@ impl Config {
     #[must_use]
     pub fn new(dsn: impl Into<String>) -> Self {
         Self { dsn: dsn.into(), ..Self::default() }
+    }
+
+    /// Where it says that the catalog is.
+    ///
+    /// # Errors
+    ///
+    /// When it says nothing of that, or what is no address.
+    pub fn catalog(&self) -> Result<Dsn> {
+        Ok(self.settings()?.catalog)
     }
 
     /// A file that keeps a copy of the shard map, so that the application starts and runs while the catalog is

@@ -1,12 +1,13 @@
 //! Who the servers run as. PostgreSQL refuses to run as root, so root lends them an unprivileged account.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 use std::process::Stdio;
 
+use nix::fcntl::OFlag;
 use nix::unistd::{User, geteuid};
 use tokio::process::Command;
 
@@ -66,17 +67,25 @@ impl Account {
     pub(crate) fn make_folder(&self, folder: &Path, mode: u32) -> Result<()> {
         match fs::DirBuilder::new().mode(mode).create(folder) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-            _ => fs::set_permissions(folder, fs::Permissions::from_mode(mode))
-                .and_then(|()| self.give(folder)),
+            _ => open_folder(folder).and_then(|open| {
+                open.set_permissions(fs::Permissions::from_mode(mode))?;
+                self.give(&open)
+            }),
         }
         .map_err(|error| Error::system(format!("cannot make {}", folder.display())).because(error))
     }
 
-    /// Hands a file or folder of ours over to the account.
-    pub(super) fn give(&self, path: &Path) -> io::Result<()> {
+    /// Hands an open file of ours over to the account: what its path leads to may be another one by now.
+    pub(super) fn give(&self, file: &File) -> io::Result<()> {
         match &self.other {
-            Some(user) => chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())),
+            Some(user) => fchown(file, Some(user.uid.as_raw()), Some(user.gid.as_raw())),
             None => Ok(()),
         }
     }
+}
+
+/// A folder itself, and no other one to which a link in its place leads.
+fn open_folder(folder: &Path) -> io::Result<File> {
+    let itself = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+    File::options().read(true).custom_flags(itself.bits()).open(folder)
 }

@@ -157,7 +157,8 @@ impl LocalCluster {
     ///
     /// # Errors
     ///
-    /// When there are no usable binaries, or a server cannot be made or started: its name and the reason.
+    /// [Refused](Error::is_refused) where the folder holds no cluster and something of somebody else's is where one would
+    /// be. When there are no usable binaries, or a server cannot be made or started: its name and the reason.
     pub async fn up(&mut self, options: &UpOptions) -> Result<()> {
         if !(1..=MOST).contains(&options.instances) || options.replicas > MOST {
             return Err(Error::input(format!(
@@ -352,8 +353,24 @@ impl LocalCluster {
         State::new(made.durable, made.place.annex().cloned(), servers).save(&self.state_file())
     }
 
+    /// Whatever has the name of a file of ours is deleted with the cluster, so it must not be there before one is made.
+    fn refuse_if_taken(&self) -> Result<()> {
+        let (place, lock) = (Place::remembered(&self.dir, None), self.dir.join(LOCK));
+        let ours = [place.servers(), place.sockets(), lock.clone()];
+        let Some(taken) = ours.iter().find(|path| folders::holds_something(path)) else {
+            return Ok(());
+        };
+        // The one that we made to come here.
+        if !folders::holds_something(&lock) {
+            let _ = fs::remove_file(&lock);
+        }
+        Err(Error::refused(format!("{} is in the way and is not ours", taken.display()))
+            .hint("move it away, or put the cluster into another folder"))
+    }
+
     /// Makes the folder a cluster without servers.
     async fn begin(&mut self, durable: bool) -> Result<()> {
+        self.refuse_if_taken()?;
         let place = Place::choose(&self.dir, &self.account).await;
         // Of a cluster whose folder was deleted by hand, an annex may still be there.
         let annex = place::annex_of(&self.dir);

@@ -26,6 +26,17 @@ pub(crate) fn make_open(folder: &Path) -> Result<()> {
     made.map_err(|error| Error::system(format!("cannot make {}", folder.display())).because(error))
 }
 
+/// Whether there is more than an empty file or folder, be it a link that leads to one.
+pub(super) fn holds_something(path: &Path) -> bool {
+    match fs::symlink_metadata(path) {
+        Ok(there) if there.is_dir() => {
+            fs::read_dir(path).map_or(true, |mut entries| entries.next().is_some())
+        }
+        Ok(there) => !there.is_file() || there.len() > 0,
+        Err(_) => false,
+    }
+}
+
 /// Deletes a folder and all in it; that it is not there is no error.
 ///
 /// A program that was interrupted may leave children that write there, or tidy up, until they notice: so it is tried

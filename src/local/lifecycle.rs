@@ -5,10 +5,12 @@
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use tokio::io::AsyncWriteExt;
 use tokio::time::sleep;
@@ -59,6 +61,8 @@ impl Server {
 
         fs::OpenOptions::new()
             .append(true)
+            // The folder is the account's, which may put a link there.
+            .custom_flags(OFlag::O_NOFOLLOW.bits())
             .open(making.join("postgresql.conf"))
             .and_then(|mut file| writeln!(file, "\ninclude '{FILE}'"))
             .map_err(|error| self.failed("cannot write postgresql.conf", error))?;
@@ -93,9 +97,8 @@ impl Server {
     }
 
     fn finish_replica(&self, making: &Path) -> Result<()> {
-        let signal = making.join("standby.signal");
-        fs::write(&signal, "")
-            .and_then(|()| self.account.give(&signal))
+        file::create(&making.join("standby.signal"))
+            .and_then(|signal| self.account.give(&signal))
             .map_err(|error| self.failed("cannot make it a replica", error))?;
         self.finish_making(making)
     }
@@ -262,12 +265,9 @@ impl Server {
             durable: self.durable,
             upstream: upstream.filter(|_| self.role() == ServerRole::Replica),
         };
-        let file = data.join(FILE);
-        let changed = file::replace(&file, "new", &settings.text())?;
-        self.account
-            .give(&file)
-            .map_err(|error| self.failed("cannot write its settings", error))?;
-        Ok(changed)
+        let give = |file: &fs::File| self.account.give(file);
+        file::replace_as(&data.join(FILE), "new", &settings.text(), give)
+            .map_err(|error| error.at(&self.name))
     }
 
     /// What its log says from a position on; survivors of its last run write there as well.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -81,18 +82,33 @@ fn is_starting(data: &Path) -> bool {
 }
 
 fn serves(pid: Pid, data: &Path) -> bool {
+    let (command, data) = (command_of(pid), data.as_os_str().as_encoded_bytes());
     if cfg!(target_os = "linux") {
-        let data = data.as_os_str().as_encoded_bytes();
-        arguments(pid).split(|byte| *byte == 0).any(|argument| argument == data)
+        command.split(|byte| *byte == 0).any(|argument| argument == data)
     } else {
-        // EPERM says that it exists and is somebody else's.
-        kill(pid, None).is_ok()
+        has_word(&command, data)
     }
 }
 
-/// Empty from the moment when a process begins to end.
-fn arguments(pid: Pid) -> Vec<u8> {
-    fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()
+/// The program and its arguments: on Linux each with a zero at its end, elsewhere a line with blanks between them. Empty
+/// from the moment when a process begins to end.
+fn command_of(pid: Pid) -> Vec<u8> {
+    if cfg!(target_os = "linux") {
+        fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()
+    } else {
+        let mut ps = std::process::Command::new("ps");
+        ps.args(["-ww", "-o", "args=", "-p", &pid.to_string()]).stdin(Stdio::null());
+        ps.output().map(|output| output.stdout).unwrap_or_default()
+    }
+}
+
+/// Whether a text stands in a line with blanks around it; it may have blanks in it.
+fn has_word(line: &[u8], word: &[u8]) -> bool {
+    let is_blank = |byte: Option<&u8>| byte.is_none_or(u8::is_ascii_whitespace);
+    line.windows(word.len()).enumerate().any(|(at, part)| {
+        let before = at.checked_sub(1).and_then(|before| line.get(before));
+        part == word && is_blank(before) && is_blank(line.get(at + word.len()))
+    })
 }
 
 /// Ends a server at once, without a word: every process of it gets SIGKILL, as in a power failure.
@@ -146,7 +162,7 @@ pub(super) fn reload(pid: Pid) -> Result<()> {
 /// lets go of its memory and its sockets.
 async fn gone(pid: Pid, data: &Path, patience: Duration) -> Result<()> {
     let start = Instant::now();
-    let is_another = || !arguments(pid).is_empty() && !serves(pid, data);
+    let is_another = || !command_of(pid).is_empty() && !serves(pid, data);
     while postmaster(data).is_some() || !(has_ended(pid) || is_another()) {
         if start.elapsed() > patience {
             return Err(Error::system(format!(
@@ -232,4 +248,20 @@ pub(super) fn telling_line(said: &str) -> Option<String> {
         .find(|line| telling.iter().any(|word| line.contains(word)))
         .or_else(|| lines().next())
         .map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_servers_folder_is_told_from_others_of_like_names() {
+        let line = b"/usr/bin/postgres -D /tmp/my data/pg1/data -p 5432\n";
+        assert!(has_word(line, b"/tmp/my data/pg1/data"));
+        assert!(has_word(b"postgres -D /data\n", b"/data") && has_word(b"/data", b"/data"));
+        for other in ["/tmp/my data/pg1", "/tmp/my data/pg1/data2", "/pg1/data", "/data"] {
+            assert!(!has_word(line, other.as_bytes()), "{other}");
+        }
+        assert!(!has_word(b"", b"/data"));
+    }
 }

@@ -14,13 +14,18 @@ use super::plan::{Plan, read_homes};
 use super::preflight::{foreign_schema, lock_catalog, problems_of, refuse_foreign_schema};
 use crate::catalog::{CATALOG_VERSION, layout};
 use crate::config::{Config, Dsn};
-use crate::connect::{ClusterId, Connector, Role, is_absent, sqlstate, statement_failure};
+use crate::connect::{
+    ClusterId, Connector, Generation, Role, is_absent, sqlstate, statement_failure,
+};
+use crate::error::Kind;
 use crate::id::{Layout, shard_sql};
 use crate::shard::{Epoch, Home, InstanceName, ShardCount, ShardId};
 use crate::{Error, Result};
 
 /// How many shards are made in one transaction: few enough for the server's table of locks.
 const SHARDS_AT_ONCE: usize = 32;
+/// How often the map is read again for shards that moved before their turn came.
+const ROUNDS: usize = 3;
 
 /// What cluster to make, or to finish: `howdah init`.
 ///
@@ -110,10 +115,12 @@ impl Init {
         let created = plan.cluster.is_none();
         let servers = self.preflight(&connector, &plan).await?;
         let cluster = plan.write(&catalog).await?;
-        let done = AtomicUsize::new(0);
-        let fill =
-            servers.iter().map(|(name, client)| self.fill(client, &cluster, name, &plan, &done));
-        try_join_all(fill).await?;
+        let first = Generation(1);
+        let furnish = servers
+            .iter()
+            .map(|(name, client)| furnish(client, &cluster, name, &plan.layout, first));
+        try_join_all(furnish).await?;
+        self.put_shards(&catalog, &servers, &plan).await?;
         plan.open(&catalog).await?;
         Ok(InitReport {
             cluster: cluster.to_string(),
@@ -221,36 +228,66 @@ impl Init {
         }
     }
 
-    /// Puts into an instance what belongs there; all of it may be there already.
+    /// Puts every shard where it lives. Shards may move meanwhile: those that were not met are looked for again.
+    async fn put_shards(
+        &self,
+        catalog: &Client,
+        servers: &[(InstanceName, Client)],
+        plan: &Plan,
+    ) -> Result<()> {
+        let done = AtomicUsize::new(0);
+        let mut due = plan.homes.clone();
+        for round in 1..=ROUNDS {
+            let fill = servers.iter().map(|(name, client)| {
+                let here = due.iter().filter(|home| home.instance() == name).collect();
+                self.fill(client, name, here, plan, &done)
+            });
+            let missed = try_join_all(fill).await?.concat();
+            if missed.is_empty() {
+                break;
+            }
+            if round == ROUNDS {
+                return Err(not_met(&missed));
+            }
+            (_, due) = read_homes(catalog).await?;
+            due.retain(|home| missed.contains(&home.shard()));
+        }
+        Ok(())
+    }
+
+    /// Puts shards into an instance; all of them may be there already. Returns those that are not there any more.
     async fn fill(
         &self,
         client: &Client,
-        cluster: &ClusterId,
         name: &InstanceName,
+        homes: Vec<&Home>,
         plan: &Plan,
         done: &AtomicUsize,
-    ) -> Result<()> {
+    ) -> Result<Vec<ShardId>> {
         let failed = |error| statement_failure(error, "cannot set up the instance").at(name);
-        furnish(client, cluster, name, &plan.layout).await?;
-        let homes: Vec<_> = plan.homes.iter().filter(|home| home.instance() == name).collect();
+        let mut missed = Vec::new();
         for homes in homes.chunks(SHARDS_AT_ONCE) {
+            let before = missed.len();
             if plan.is_ready {
-                upgrade(client, &plan.layout, homes).await.map_err(|error| error.at(name))?;
+                let upgraded = upgrade(client, &plan.layout, homes).await;
+                missed.extend(upgraded.map_err(|error| error.at(name))?);
             } else {
                 // Several commands in one message are one transaction.
                 let sql: String = homes.iter().map(|home| shard_sql(&plan.layout, home)).collect();
                 client.batch_execute(&sql).await.map_err(failed)?;
             }
-            let before = done.fetch_add(homes.len(), Ordering::Relaxed);
-            (self.progress)(before + homes.len(), plan.homes.len());
+            let put = homes.len() - (missed.len() - before);
+            let before = done.fetch_add(put, Ordering::Relaxed);
+            (self.progress)(before + put, plan.homes.len());
         }
-        Ok(())
+        Ok(missed)
     }
 }
 
 /// Brings the schemas of shards up to date, in a cluster that is in use: a shard that has moved away since the catalog
-/// was read must not get an empty schema under its old name, which is what keeps old maps from being obeyed.
-async fn upgrade(client: &Client, layout: &Layout, homes: &[&Home]) -> Result<()> {
+/// was read must not get an empty schema under its old name, which is what keeps old maps from being obeyed. Returns
+/// such shards.
+async fn upgrade(client: &Client, layout: &Layout, homes: &[&Home]) -> Result<Vec<ShardId>> {
     const THERE: &str = "SELECT nspname::text FROM pg_namespace WHERE nspname = ANY ($1::text[])";
 
     let failed = |error| statement_failure(error, "cannot bring the shards up to date");
@@ -259,13 +296,21 @@ async fn upgrade(client: &Client, layout: &Layout, homes: &[&Home]) -> Result<()
     }
     let names: Vec<_> = homes.iter().map(|home| home.schema()).collect();
     let there = client.query(THERE, &[&names]).await.map_err(failed)?;
-    let is_there = |home: &&&Home| there.iter().any(|row| row.get::<_, &str>(0) == home.schema());
-    let sql: String = homes.iter().filter(is_there).map(|home| shard_sql(layout, home)).collect();
+    let is_there = |home: &&Home| there.iter().any(|row| row.get::<_, &str>(0) == home.schema());
+    let (met, missed): (Vec<&Home>, Vec<&Home>) = homes.iter().copied().partition(is_there);
+    let sql: String = met.iter().map(|home| shard_sql(layout, home)).collect();
     client.batch_execute(&sql).await.map_err(failed)?;
     for home in homes {
         shard_unlock(client, home.shard()).await?;
     }
-    Ok(())
+    Ok(missed.into_iter().map(|home| home.shard()).collect())
+}
+
+fn not_met(shards: &[ShardId]) -> Error {
+    let shards: Vec<_> = shards.iter().map(ToString::to_string).collect();
+    let text = format!("shards were not where the catalog says: {}", shards.join(", "));
+    Error::new(Kind::StaleHome, text)
+        .hint("they are being moved: see `howdah moves list`, and run it again after that")
 }
 
 impl fmt::Debug for Init {

@@ -11,13 +11,16 @@ use tokio_postgres::{Client, Row};
 use super::furnish::furnish;
 use super::plan::{Plan, read_homes};
 use super::preflight::{lock_catalog, problems_of};
-use crate::catalog::{CATALOG_VERSION, CHANNEL, layout};
+use crate::catalog::{CATALOG_VERSION, CHANNEL, MOST_SIGNPOSTS, Signpost, layout};
 use crate::config::{Config, Dsn};
 use crate::connect::{
     ClusterId, Connector, Generation, Identity, Role, is_absent, sqlstate, statement_failure,
 };
 use crate::shard::{InstanceName, ShardCount};
 use crate::{Error, Result};
+
+/// What keeps an instance that has the catalog.
+const CATALOG_THERE: &str = "the catalog is there";
 
 /// An instance to be [added](Instances::add).
 ///
@@ -145,23 +148,43 @@ impl Instances {
                 problems.join("; ")
             )));
         }
-        furnish(&client, &self.cluster, name, &self.plan.layout).await?;
-        self.greet(name, dsn).await?;
-        self.enter(name, dsn, peer_dsn.as_ref(), *capacity).await?;
+        let first = self.first_generation(name).await?;
+        furnish(&client, &self.cluster, name, &self.plan.layout, first).await?;
+        let generation = self.greet(name, dsn, first).await?;
+        self.enter(name, dsn, peer_dsn.as_ref(), *capacity, generation).await?;
         self.plan.instances.insert(name.clone(), dsn.clone());
         Ok(())
     }
 
-    /// Whether applications get in: nothing may be entered that they cannot reach.
-    async fn greet(&self, name: &InstanceName, dsn: &Dsn) -> Result<()> {
+    /// The generation with which an instance begins. Programs may know one of this name that was removed, and believe no
+    /// lower one than that had: its removal raised the map's version past that.
+    async fn first_generation(&self, name: &InstanceName) -> Result<Generation> {
+        const NEXT: &str = "SELECT map_version + 1 FROM howdah.cluster";
+
+        if self.plan.instances.contains_key(name) {
+            return Ok(Generation(1));
+        }
+        let row = self.catalog.query_one(NEXT, &[]).await.map_err(unreadable)?;
+        Ok(Generation(row.get(0)))
+    }
+
+    /// Whether applications get in: nothing may be entered that they cannot reach. Returns its generation.
+    async fn greet(
+        &self,
+        name: &InstanceName,
+        dsn: &Dsn,
+        generation: Generation,
+    ) -> Result<Generation> {
         let identity = Identity {
             cluster: self.cluster.clone(),
             instance: name.clone(),
-            generation: Generation(1),
+            generation,
             layout: self.plan.layout,
         };
         let app = self.connector.connect(dsn, Role::App).await.map_err(|error| error.at(name))?;
-        identity.greet(&app, "").await.map(|_| ())
+        identity.greet(&app, "").await?;
+        let found = Identity::read(&app).await.map_err(|error| error.at(name))?;
+        Ok(found.map_or(generation, |found| found.generation))
     }
 
     async fn enter(
@@ -170,16 +193,36 @@ impl Instances {
         dsn: &Dsn,
         peer_dsn: Option<&Dsn>,
         capacity: Option<f64>,
+        generation: Generation,
     ) -> Result<()> {
-        const ENTER: &str = "INSERT INTO howdah.instance (name, dsn, peer_dsn, capacity) \
-                             VALUES ($1, $2, $3, coalesce($4::float8, 1)) \
+        const ENTER: &str = "INSERT INTO howdah.instance (name, dsn, peer_dsn, capacity, generation) \
+                             VALUES ($1, $2, $3, coalesce($4::float8, 1), $5) \
                              ON CONFLICT (name) DO UPDATE SET state = 'active', \
                                  peer_dsn = coalesce($3, instance.peer_dsn), capacity = coalesce($4, instance.capacity)";
 
         let (dsn, peer_dsn) = (dsn.to_string(), peer_dsn.map(Dsn::to_string));
-        let params: [&(dyn postgres_types::ToSql + Sync); 4] =
-            [&name.as_str(), &dsn, &peer_dsn, &capacity];
+        let params: [&(dyn postgres_types::ToSql + Sync); 5] =
+            [&name.as_str(), &dsn, &peer_dsn, &capacity, &generation.0];
         self.change(ENTER, &params).await
+    }
+
+    /// Changes how applications reach an instance, whose server is the same and is found at another address now.
+    ///
+    /// # Errors
+    ///
+    /// When there is none of this name, or what answers there is [another server](Error::is_wrong_server), or nothing.
+    pub async fn readdress(&mut self, name: &InstanceName, dsn: &Dsn) -> Result<()> {
+        const LOWEST: &str = "SELECT generation FROM howdah.instance WHERE name = $1";
+        const READDRESS: &str = "UPDATE howdah.instance SET dsn = $2 WHERE name = $1";
+
+        if self.known(name)? == dsn {
+            return Ok(());
+        }
+        let row = self.catalog.query_one(LOWEST, &[&name.as_str()]).await.map_err(unreadable)?;
+        self.greet(name, dsn, Generation(row.get(0))).await?;
+        self.change(READDRESS, &[&name.as_str(), &dsn.to_string()]).await?;
+        self.plan.instances.insert(name.clone(), dsn.clone());
+        Ok(())
     }
 
     /// Lets an instance take no more shards; those that are there stay until they are moved.
@@ -209,12 +252,15 @@ impl Instances {
     /// # Errors
     ///
     /// When there is none of this name; [refused](Error::is_refused) while a shard lives there, a move has not ended
-    /// that touches it, the catalog is there, or this configuration still names it as the catalog's place.
+    /// that touches it, the catalog is there, or this configuration still leads to the catalog by way of it.
     pub async fn remove(&mut self, name: &InstanceName) -> Result<()> {
         // Who enters a move waits for the lock, and looks for its target after it.
         const QUIET: &str = "LOCK TABLE howdah.move IN SHARE MODE";
-        const REMOVE: &str = "DELETE FROM howdah.instance WHERE name = $1 AND NOT EXISTS (SELECT FROM howdah.move \
-                              WHERE $1 IN (source, target) AND phase NOT IN ('finished', 'rolled_back', 'aborted'))";
+        // With its generation, for one of the same name that comes later.
+        const REMOVE: &str = "WITH removed AS (DELETE FROM howdah.instance WHERE name = $1 AND NOT EXISTS (SELECT FROM howdah.move \
+                              WHERE $1 IN (source, target) AND phase NOT IN ('finished', 'rolled_back', 'aborted')) \
+                              RETURNING generation) \
+                              UPDATE howdah.cluster SET map_version = greatest(map_version, generation) FROM removed";
 
         let dsn = self.known(name)?.clone();
         // Shards may have been moved since.
@@ -233,6 +279,7 @@ impl Instances {
         }
         if !problems.is_empty() {
             let next = match client {
+                Some(_) if problems == [CATALOG_THERE] => self.move_catalog_from(name),
                 Some(_) => format!("empty it with `howdah instance drain {name}`"),
                 None => format!("it is lost for good? `howdah moves finish MOVE --lost {name}`"),
             };
@@ -249,6 +296,15 @@ impl Instances {
             })?;
         }
         Ok(())
+    }
+
+    /// How the catalog leaves an instance.
+    fn move_catalog_from(&self, name: &InstanceName) -> String {
+        match self.plan.instances.keys().find(|other| *other != name) {
+            Some(other) => format!("move it first: `howdah catalog move --to {other}`"),
+            None => "it is the only one: `howdah instance add` another, and move the catalog there"
+                .to_owned(),
+        }
     }
 
     /// What the catalog says that needs the instance.
@@ -286,7 +342,7 @@ impl Instances {
         }
         let mut problems = Vec::new();
         if client.query_one(CATALOG, &[]).await.map_err(failed)?.get(0) {
-            problems.push("the catalog is there".to_owned());
+            problems.push(CATALOG_THERE.to_owned());
         }
         let schemas = client.query(SCHEMAS, &[]).await.map_err(failed)?;
         let schemas: Vec<_> = schemas.iter().map(|row| row.get::<_, String>(0)).collect();
@@ -300,23 +356,29 @@ impl Instances {
         Ok(problems)
     }
 
-    /// Refuses to take away what leads us from the configuration to the catalog.
+    /// Refuses to take away what leads us from the configuration to the catalog: the place that it names, or a signpost
+    /// on the way.
     async fn configuration_leads_elsewhere(&self, name: &InstanceName) -> Result<()> {
-        let configured = &self.connector.settings().catalog;
-        if *configured == self.catalog_dsn {
-            return Ok(());
-        }
-        let client = self.connector.connect(configured, Role::Owner).await?;
-        match Identity::read(&client).await? {
-            Some(found) if found.cluster == self.cluster && found.instance == *name => {
-                let catalog = &self.catalog_dsn;
-                Err(Error::refused(format!(
-                    "the configuration says that the catalog is on {name}, where it was"
-                ))
-                .hint(format!("write [catalog] dsn = \"{catalog}\" into this and every other one")))
+        let catalog = &self.catalog_dsn;
+        let mut place = self.connector.settings().catalog.clone();
+        for _ in 0..MOST_SIGNPOSTS {
+            if place == *catalog {
+                break;
             }
-            _ => Ok(()),
+            let client = self.connector.connect(&place, Role::Owner).await?;
+            let found = Identity::read(&client).await?;
+            if found.is_some_and(|at| at.cluster == self.cluster && at.instance == *name) {
+                return Err(Error::refused(format!(
+                    "the configuration leads to the catalog by way of {name}, where it was"
+                ))
+                .hint(format!(
+                    "write [catalog] dsn = \"{catalog}\" into this and every other one"
+                )));
+            }
+            let Some(signpost) = Signpost::read(&client).await? else { break };
+            place = signpost.dsn;
         }
+        Ok(())
     }
 
     fn known(&self, name: &InstanceName) -> Result<&Dsn> {

@@ -27,7 +27,8 @@ while [ -e "$gone" ] && [ $((rounds -= 1)) -gt 0 ]; do
     find "$gone" -name postmaster.pid | while read -r file; do
         read -r pid <"$file" || continue
         # The number in the file may be left from a server that was killed.
-        [ ! -e /proc/self/cmdline ] || grep -qF "$folder/" "/proc/$pid/cmdline" || continue
+        if [ -e /proc/self/cmdline ]; then cat "/proc/$pid/cmdline"; else ps -ww -o args= -p "$pid"; fi |
+            grep -qF "$folder/" || continue
         kill -QUIT "$pid"
         tries=100
         while [ -e "$file" ] && kill -0 "$pid" && [ $((tries -= 1)) -gt 0 ]; do

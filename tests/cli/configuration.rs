@@ -1,6 +1,8 @@
 //! Usage and configuration: what is wrong is said in one line, with the right exit status and no password.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
@@ -51,13 +53,29 @@ fn wrong_usage_has_status_two_and_one_line() {
         "migrate up --parallel few",
         "local kill",
         "status --watch --json",
+        "--json status --watch",
         "init --shards 4 --instance pg1=postgres://a:hunter2@h/d",
         "init --shards 4 --instance pg1=postgres://a@h/d?password=hunter2",
         "init pg1=postgres://a:hunter2@h/d",
+        "init --shards 4 --instance postgres://a:hunter2@h/d?options=x",
+        "instance add pg1 --dsn a:hunter2",
+        "instance add pg1 --dsn=postgres://a:x/hunter2@h/d",
+        "instance add pg1 --dsn postgres://a@h/d --peer-dsn hunter2",
+        "instance add pg1 postgres://a:hunter2@h/d",
+        "postgres://a:hunter2@h/d",
     ] {
         let ran = folder.run(args.split_whitespace());
         assert_eq!(ran.status, 2, "{args}: {}", ran.stderr);
-        assert!(!ran.error().contains("hunter2"), "{args}");
+        assert!(!ran.error().contains("hunter2"), "{args}: {}", ran.stderr);
+    }
+    for dsn in ["postgres://a:hunter2 hunter2@h/d", "host=h user=a password = 'x hunter2'"] {
+        let ran = folder.run(["instance", "add", "pg1", "--dsn", dsn]);
+        assert_eq!(ran.status, 2, "{dsn}: {}", ran.stderr);
+        assert!(
+            !ran.error().contains("hunter2") && ran.error().contains("--dsn"),
+            "{}",
+            ran.stderr
+        );
     }
 }
 
@@ -94,6 +112,21 @@ fn a_configuration_that_is_missing_or_wrong_has_status_two() {
             .env("HOWDAH_CATALOG_DSN", "postgres://a@h/d"),
     );
     assert!(ran.status == 2 && ran.error().contains("HOWDAH_POOL_MAXSIZE"), "{}", ran.stderr);
+}
+
+#[test]
+fn what_is_not_utf_8_in_the_environment_is_an_error_only_where_it_is_ours() {
+    let folder = Folder::empty();
+    let run = |variable| {
+        let broken = OsStr::from_bytes(b"\xff");
+        let dsn = "postgres://a@127.0.0.1:1/d";
+        let mut status = folder.command(["status"]);
+        Ran::of(status.env("HOWDAH_CATALOG_DSN", dsn).env(variable, broken))
+    };
+    let foreign = run("MUSIC_FOLDER");
+    assert!(foreign.status == 1 && foreign.error().contains("127.0.0.1:1"), "{}", foreign.stderr);
+    let ours = run("HOWDAH_AUTH_OWNER");
+    assert!(ours.status == 2 && ours.error().contains("HOWDAH_AUTH_OWNER"), "{}", ours.stderr);
 }
 
 #[test]

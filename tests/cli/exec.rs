@@ -34,6 +34,12 @@ async fn results_come_with_their_shard() {
               "affected": 2, "error": null },
         ]})
     );
+    let twice = "SELECT count(*), 1 AS count_2, count(n), sum(n) AS count FROM {shard}.t";
+    let document = folder.json(["exec", twice, "--shards", "2"]);
+    assert_eq!(
+        document["shards"][0]["rows"],
+        json!([{ "count": "2", "count_2": "1", "count_3": "2", "count_4": "3" }])
+    );
     let all = folder.json(["exec", "SELECT count(*) FROM {shard}.t", "--parallel", "3"]);
     assert_eq!(all["shards"].as_array().unwrap().len(), 8);
 }

@@ -106,6 +106,38 @@ async fn a_promoted_replica_is_found_without_a_change() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_added_and_what_listens_elsewhere_is_told_to_the_catalog() {
+    let local = Local::new().await;
+    let folder = &local.folder;
+    let instances = || folder.json(["status"])["instances"].as_array().unwrap().clone();
+    local.up(&["--instances", "1", "--shards", "2"]);
+    local.up(&["--instances", "2"]);
+    assert_eq!(instances().len(), 2);
+
+    let before = folder.json(["local", "stop"]);
+    let port = |document: &Value, at: usize| {
+        document["servers"][at]["port"].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap()
+    };
+    let take = |at| std::net::TcpListener::bind(("127.0.0.1", port(&before, at))).unwrap();
+    let thieves = [take(0), take(1)];
+    let after = local.up(&[]);
+    drop(thieves);
+    for (at, instance) in instances().iter().enumerate() {
+        assert_ne!(port(&after, at), port(&before, at));
+        let host = &instance["hosts"][0];
+        assert_eq!((&host["port"], &host["role"]), (&json!(port(&after, at)), &json!("primary")));
+    }
+    assert_eq!(folder.run(["exec", "SELECT {shard}.is_local(1)"]).status, 0);
+
+    // What one has removed comes again only when that is said.
+    folder.json(["instance", "remove", "pg2"]);
+    local.up(&[]);
+    assert_eq!(instances().len(), 1);
+    local.up(&["--instances", "2"]);
+    assert_eq!(instances().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_at_once_make_one_cluster() {
     let local = Local::new().await;
     let programs = local.programs.to_str().unwrap();
@@ -120,6 +152,48 @@ async fn two_at_once_make_one_cluster() {
         assert!(up.wait().unwrap().success());
     }
     assert_eq!(local.folder.json(["status"])["instances"][0]["shards"], 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_that_leads_elsewhere_is_refused_untouched() {
+    let local = Local::new().await;
+    let folder = &local.folder;
+    let file = ".howdah/howdah.toml";
+    let up = || folder.run(["local", "up", "--pg-bin", local.programs.to_str().unwrap()]);
+    let left = || std::fs::read(folder.path().join(file)).unwrap();
+
+    let staging = "[catalog]\ndsn = \"postgres://app@127.0.0.1:1/staging\"\n";
+    folder.write(file, staging);
+    let ran = up();
+    assert_eq!(ran.status, 3, "{}", ran.stderr);
+    assert!(ran.error().contains(file), "{}", ran.stderr);
+    assert_eq!(left(), staging.as_bytes());
+    assert!(!folder.path().join(".howdah/cluster.json").exists());
+
+    std::fs::write(folder.path().join(file), [0xff, b'\n']).unwrap();
+    let ran = up();
+    assert_eq!(ran.status, 2, "{}", ran.stderr);
+    assert!(ran.error().contains(file), "{}", ran.stderr);
+    assert_eq!(left(), [0xff, b'\n']);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_of_ones_own_that_leads_to_the_servers_is_kept() {
+    let local = Local::new().await;
+    let folder = &local.folder;
+    let made = local.up(&["--instances", "1", "--shards", "2"]);
+    let port = &made["servers"][0]["port"];
+    let own = format!(
+        "[catalog]\ndsn = \"postgres://howdah_app@localhost:{port}/howdah\"\nmap_cache = \"map\"\n"
+    );
+    let file = ".howdah/howdah.toml";
+    folder.write(file, &own);
+    assert_eq!(local.up(&["--instances", "1"])["servers"], made["servers"]);
+    assert_eq!(std::fs::read_to_string(folder.path().join(file)).unwrap(), own);
+    assert_eq!(folder.run(["local", "destroy"]).status, 0);
+    assert!(folder.path().join(file).exists(), "it is not ours to delete");
+    // What the file names starts from its folder.
+    assert!(!folder.path().join("map").exists());
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::iter;
 use std::ops::RangeInclusive;
+use std::rc::Rc;
 
 use clap::Args;
 use howdah::{ShardAnswer, ShardId, Statement};
@@ -49,7 +51,7 @@ struct Answer<'a> {
 
 /// An object with the columns in their order.
 struct Row<'a> {
-    columns: &'a [String],
+    columns: Rc<[String]>,
     values: &'a [Option<String>],
 }
 
@@ -93,8 +95,9 @@ impl<'a> Answer<'a> {
         let shard = answer.shard.get();
         match &answer.result {
             Ok(found) => {
-                let columns = &found.columns;
-                let rows = found.rows.iter().map(|values| Row { columns, values }).collect();
+                let columns: Rc<[String]> = distinct(&found.columns).into();
+                let row = |values| Row { columns: columns.clone(), values };
+                let rows = found.rows.iter().map(|values| row(values)).collect();
                 Self { shard, rows, affected: found.affected, error: None }
             }
             Err(error) => {
@@ -108,6 +111,19 @@ impl Serialize for Row<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.columns.iter().zip(self.values))
     }
+}
+
+/// The names of columns, those that come again with a number: an object has each name once.
+fn distinct(columns: &[String]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::with_capacity(columns.len());
+    for column in columns {
+        let numbered = (2..).map(|number| format!("{column}_{number}"));
+        let unlike_others = numbered.filter(|name| !columns.contains(name));
+        let free =
+            iter::once(column.clone()).chain(unlike_others).find(|name| !names.contains(name));
+        names.extend(free);
+    }
+    names
 }
 
 /// The rows of all shards in one table; where a statement returns none, how many each changed.

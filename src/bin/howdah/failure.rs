@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use howdah::{Error, ShardId};
 
 const FAILED: u8 = 1;
@@ -28,6 +29,11 @@ impl Failure {
     /// It was asked for in the wrong way.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::Said { message: message.into(), status: USAGE }
+    }
+
+    /// It would do harm.
+    pub(crate) fn refused(message: impl Into<String>) -> Self {
+        Self::Said { message: message.into(), status: REFUSED }
     }
 
     pub(crate) fn report(self) -> ExitCode {
@@ -59,37 +65,48 @@ impl From<io::Error> for Failure {
 }
 
 /// An error of the command line in one line, or the help that was asked for.
-pub(crate) fn of_usage(error: &clap::Error) -> ExitCode {
+pub(crate) fn of_usage(mut error: clap::Error) -> ExitCode {
     if error.exit_code() == 0 {
         // Nothing can be done when help cannot be printed.
         let _ = error.print();
         return ExitCode::SUCCESS;
     }
-    let text = error.render().to_string();
-    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         let _ = error.print();
         return ExitCode::from(USAGE);
     }
+    hide_addresses(&mut error);
+    let text = error.render().to_string();
     let told = text.split("\n\nUsage:").next().unwrap_or(&text);
     let told = told.split("\n\nFor more information").next().unwrap_or(told);
-    let line = told.split_whitespace().map(without_password).collect::<Vec<_>>().join(" ");
+    let line = told.split_whitespace().collect::<Vec<_>>().join(" ");
     Failure::usage(format!("{}; see --help", line.trim_start_matches("error: "))).report()
 }
 
-/// A word of the command line that clap repeats may be an address with the password that it should not have.
-fn without_password(word: &str) -> String {
-    let shown = word.split("password=").next().unwrap_or(word);
-    let hidden = if shown.len() < word.len() { "password=(hidden)" } else { "" };
-    let start = shown.find("://").map(|scheme| scheme + 3);
-    let secret = start.and_then(|start| {
-        let at = start + shown[start..].rfind('@')?;
-        let colon = start + shown[start..at].find(':')?;
-        Some((colon, at))
-    });
-    match secret {
-        Some((colon, at)) => format!("{}:(hidden){}{hidden}", &shown[..colon], &shown[at..]),
-        None => format!("{shown}{hidden}"),
+/// An address may have the password that it should not have, written in whatever way: so no value of an argument that
+/// takes one is repeated, nor what looks like one in another place.
+fn hide_addresses(error: &mut clap::Error) {
+    let text = |error: &clap::Error, kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        _ => None,
+    };
+    let takes_address = text(error, ContextKind::InvalidArg).is_some_and(|arg| arg.contains("URL"));
+    let repeated =
+        [ContextKind::InvalidValue, ContextKind::InvalidArg, ContextKind::InvalidSubcommand];
+    for kind in repeated {
+        let is_value = kind == ContextKind::InvalidValue;
+        let hides = |text: &String| (is_value && takes_address) || looks_like_address(text);
+        // An empty one has a message of its own.
+        if text(error, kind).is_some_and(|text| !text.is_empty() && hides(&text)) {
+            error.insert(kind, ContextValue::String("(hidden)".to_owned()));
+            // It tells how the same could be written.
+            error.remove(ContextKind::Suggested);
+        }
     }
+}
+
+fn looks_like_address(text: &str) -> bool {
+    text.contains("://") || text.contains('@') || text.to_ascii_lowercase().contains("password")
 }
 
 fn say(message: &str) {

@@ -67,6 +67,8 @@ pub(crate) async fn run(command: Init, context: &Context) -> Result<()> {
 fn read_instance(text: &str) -> Result<(InstanceName, Dsn), String> {
     let (name, dsn) =
         text.split_once('=').ok_or("write it as NAME=postgres://user@host/database")?;
-    let name = InstanceName::new(name).map_err(|error| error.to_string())?;
+    // Where the name was left out, what stands here is a part of the address, which is not repeated.
+    let name = InstanceName::new(name)
+        .map_err(|_| "what comes before the = is not an instance's name, such as pg1")?;
     Ok((name, dsn.parse::<Dsn>().map_err(|error| error.to_string())?))
 }

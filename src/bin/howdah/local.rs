@@ -1,22 +1,23 @@
 //! `howdah local`: PostgreSQL servers on this machine, made into one cluster.
 
+mod configuration;
+mod members;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use howdah::local::{LocalCluster, Server, ServerRole, UpOptions};
-use howdah::{Cluster, Config, Dsn, Init, InstanceName, ShardCount};
+use howdah::{Cluster, Config, Init, InstanceName, ShardCount};
 use serde::Serialize;
 
 use crate::Context;
 use crate::failure::{Failure, Result};
 use crate::output::{Output, Tone};
+use members::address;
 
-/// The first line of a configuration that is ours to write again and to delete.
-const OURS: &str =
-    "# Written by `howdah local up`, which writes it again as long as this line is here.";
-
+const DEFAULT_INSTANCES: usize = 2;
 const DEFAULT_SHARDS: u16 = 64;
 
 /// How long another `local up` of the same folder is waited for, and how often it is looked after.
@@ -70,9 +71,9 @@ pub(crate) struct Place {
 
 #[derive(Args)]
 pub(crate) struct Up {
-    /// Primaries, pg1 on
-    #[arg(long, value_name = "N", default_value_t = 2)]
-    instances: usize,
+    /// Primaries, pg1 on, each an instance of the cluster [default: 2]
+    #[arg(long, value_name = "N")]
+    instances: Option<usize>,
     /// Streaming replicas of each primary, pg1-r1 on
     #[arg(long, value_name = "N", default_value_t = 0)]
     replicas: usize,
@@ -174,11 +175,10 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
         Command::Destroy(place) => {
             let local = LocalCluster::open(place.dir)?;
             let dir = local.dir().to_owned();
-            let config = config_file(&dir);
-            if is_ours(&config) {
-                fs::remove_file(&config).map_err(|error| cannot("delete", &config, &error))?;
-            }
             busy(output, "deleting", local.destroy()).await?;
+            configuration::delete(&dir)?;
+            // It stays when there is anything else in it.
+            let _ = fs::remove_dir(&dir);
             let gone =
                 Document { dir: dir.display().to_string(), config: None, servers: Vec::new() };
             let rest = if dir.exists() { "; it stays, as it holds other things" } else { "" };
@@ -189,53 +189,74 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
 
 /// Servers, then a configuration that leads to them, then a cluster on them.
 async fn make(up: Up, output: &Output) -> Result<()> {
-    let mut options = UpOptions::default().instances(up.instances).replicas(up.replicas);
+    let instances = up.instances.unwrap_or(DEFAULT_INSTANCES);
+    let mut options = UpOptions::default().instances(instances).replicas(up.replicas);
     if let Some(folder) = &up.pg_bin {
         options = options.pg_bin(folder);
     }
     let mut local = LocalCluster::open(&up.place.dir)?;
+    configuration::refuse_elsewhere(&local)?;
+    let before: Vec<_> = local.servers().iter().map(|server| server.name().to_owned()).collect();
     busy(output, "starting servers", local.up(&options)).await?;
 
-    let config = configuration(&local)?;
+    let config = configuration::of(&local)?;
+    let names = || (1..=instances).map(|number| format!("pg{number}"));
+    if let Some(cluster) = initialise(&up, &local, &config, names(), output).await? {
+        // Who did not say how many may have removed one, which is no reason to have it again.
+        let wanted = names().filter(|name| up.instances.is_some() || !before.contains(name));
+        members::add(&local, &config, &cluster, wanted).await?;
+    }
+    show(&local, output)
+}
+
+/// Makes the cluster, or brings it up to date. Returns it if it was there.
+async fn initialise(
+    up: &Up,
+    local: &LocalCluster,
+    config: &Config,
+    names: impl Iterator<Item = String> + Clone,
+    output: &Output,
+) -> Result<Option<Cluster>> {
     let give_up = Instant::now() + PATIENCE;
     loop {
-        let (init, is_new) = cluster_of(&up, &local, &config).await?;
-        match initialise(init, &config, output).await {
+        let there = connect(config).await?;
+        let init = match &there {
+            Some(cluster) => {
+                members::readdress(local, config, cluster).await?;
+                let shards = up.shards.map_or(Ok(cluster.map().count()), ShardCount::new)?;
+                Init::new(shards).layout(cluster.layout())
+            }
+            None => {
+                let mut init = Init::new(ShardCount::new(up.shards.unwrap_or(DEFAULT_SHARDS))?);
+                for name in names.clone() {
+                    init = init.instance(InstanceName::new(&name)?, address(local, &name)?);
+                }
+                init
+            }
+        };
+        match carry_out(init, config, output).await {
             // Another `local up` is making the same cluster just now.
-            Err(error) if error.is_refused() && is_new && Instant::now() < give_up => {
+            Err(error) if error.is_refused() && there.is_none() && Instant::now() < give_up => {
                 tokio::time::sleep(PAUSE).await;
             }
             made => {
                 made?;
-                return show(&local, output);
+                return Ok(there);
             }
         }
     }
 }
 
-/// The configuration that leads to these servers, as the folder has it. The environment has no say in which cluster
-/// is made here.
-fn configuration(local: &LocalCluster) -> Result<Config> {
-    let file = config_file(local.dir());
-    let leads_here = format!("127.0.0.1:{}", local.server("pg1")?.port());
-    let known = fs::read_to_string(&file).unwrap_or_default();
-    if known.is_empty() || (known.starts_with(OURS) && !known.contains(&leads_here)) {
-        let dsn = address(local, "pg1")?;
-        let toml = format!(
-            "{OURS}\n[catalog]\ndsn = \"{dsn}\"\n\n[auth]\nsslmode = \"disable\"\nowner = \"howdah_owner\"\n\
-             mover = \"howdah_mover\"\n"
-        );
-        // In one piece: a reader finds all of it or nothing.
-        let beside = file.with_extension(format!("{}.new", std::process::id()));
-        fs::write(&beside, &toml)
-            .and_then(|()| fs::rename(&beside, &file))
-            .map_err(|error| cannot("write", &file, &error))?;
-        return Ok(Config::parse(&toml)?);
+/// The cluster, if there is one. What is wrong with what is there is for `init` to say.
+async fn connect(config: &Config) -> Result<Option<Cluster>> {
+    match Cluster::connect(config.clone()).await {
+        Ok(cluster) => Ok(Some(cluster)),
+        Err(error) if error.is_config() => Ok(None),
+        Err(error) => Err(error.into()),
     }
-    Ok(Config::parse(&known)?)
 }
 
-async fn initialise(init: Init, config: &Config, output: &Output) -> howdah::Result<()> {
+async fn carry_out(init: Init, config: &Config, output: &Output) -> howdah::Result<()> {
     let bar = output.bar(0, "shards");
     let seen = bar.clone();
     let on_progress = move |done, total| {
@@ -245,42 +266,6 @@ async fn initialise(init: Init, config: &Config, output: &Output) -> howdah::Res
     let made = init.on_progress(on_progress).run(config).await;
     bar.finish_and_clear();
     made.map(|_| ())
-}
-
-/// What is to be initialised: what is there already, else what was asked for, and whether it is that.
-async fn cluster_of(up: &Up, local: &LocalCluster, config: &Config) -> Result<(Init, bool)> {
-    if let Ok(cluster) = Cluster::connect(config.clone()).await {
-        let there = cluster.map().count();
-        let shards = up.shards.map_or(Ok(there), ShardCount::new)?;
-        return Ok((Init::new(shards).layout(cluster.layout()), false));
-    }
-    let mut init = Init::new(ShardCount::new(up.shards.unwrap_or(DEFAULT_SHARDS))?);
-    for number in 1..=up.instances {
-        let name = format!("pg{number}");
-        init = init.instance(InstanceName::new(&name)?, address(local, &name)?);
-    }
-    Ok((init, true))
-}
-
-/// How applications reach an instance: its primary, or else a replica that was promoted.
-fn address(local: &LocalCluster, name: &str) -> Result<Dsn> {
-    let primary = local.server(name)?;
-    let replicas = local.servers().iter().filter(|server| server.upstream() == Some(name));
-    let hosts: Vec<_> = [primary]
-        .into_iter()
-        .chain(replicas)
-        .map(|server| format!("127.0.0.1:{}", server.port()))
-        .collect();
-    let dsn = primary.dsn("howdah_app");
-    Ok(dsn.replacen(&hosts[0], &hosts.join(","), 1).parse()?)
-}
-
-fn config_file(dir: &Path) -> PathBuf {
-    dir.join("howdah.toml")
-}
-
-fn is_ours(file: &Path) -> bool {
-    fs::read_to_string(file).is_ok_and(|text| text.starts_with(OURS))
 }
 
 fn cannot(what: &str, path: &Path, error: &std::io::Error) -> Failure {
@@ -296,7 +281,7 @@ async fn busy<T>(output: &Output, what: &'static str, work: impl Future<Output =
 }
 
 fn show(local: &LocalCluster, output: &Output) -> Result<()> {
-    let config = Some(config_file(local.dir())).filter(|file| file.exists());
+    let config = Some(configuration::file_in(local.dir())).filter(|file| file.exists());
     let document = Document {
         dir: local.dir().display().to_string(),
         config: config.map(|file| file.display().to_string()),

@@ -145,7 +145,7 @@ impl Context {
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return failure::of_usage(&error),
+        Err(error) => return failure::of_usage(error),
     };
     let Global { config, json, no_progress, verbose } = cli.global;
     let context = Context { config, output: Output::new(json, !no_progress, verbose) };

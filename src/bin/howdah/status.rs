@@ -10,7 +10,7 @@ use howdah::{Cluster, ClusterStatus, HostRole, HostStatus, InstanceStatus, MoveR
 use serde::Serialize;
 
 use crate::Context;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::moves;
 use crate::output::{Output, Tone};
 
@@ -27,7 +27,7 @@ const CLEAR_SCREEN: &str = "\x1b[2J\x1b[H";
   howdah status --json | jq '.instances[].shards'")]
 pub(crate) struct Status {
     /// Show it again every two seconds, until Ctrl-C
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long)]
     watch: bool,
 }
 
@@ -72,9 +72,13 @@ struct Host<'a> {
 }
 
 pub(crate) async fn run(command: Status, context: &Context) -> Result<()> {
+    let output = &context.output;
+    // Here, because clap does not see the conflict where --json comes before the command.
+    if command.watch && output.is_json() {
+        return Err(Failure::usage("--watch shows pictures, --json one document; leave one out"));
+    }
     let cluster = context.cluster().await?;
     let mover = Mover::new(&context.config()?)?;
-    let output = &context.output;
     if !command.watch {
         let (status, moves) = (cluster.status().await, open_moves(&mover, output).await);
         return output.show(&Document::new(&status, &moves), picture(&status, &moves, output));

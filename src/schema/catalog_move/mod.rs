@@ -28,7 +28,7 @@ use crate::shard::{InstanceName, MapVersion};
 use crate::{Error, Result};
 use facts::Facts;
 use hosts::Fact;
-use site::Site;
+use site::{Site, Turn};
 
 /// How long the hosts of the new place may take to get the copy. The catalog takes no changes meanwhile.
 const COPY_PATIENCE: Duration = Duration::from_secs(10);
@@ -149,7 +149,10 @@ impl CatalogMove {
 
         let target = facts.instance(&self.to)?;
         if facts.is_on(&self.to) {
-            return Ok(self.report(connector, target.dsn.clone(), facts.map_version(), false));
+            let version = facts.map_version();
+            let turn = Turn::Later { to: &target.dsn, version };
+            self.redirect(connector, &facts, &target.dsn, turn).await;
+            return Ok(self.report(connector, target.dsn.clone(), version, false));
         }
         if target.state != InstanceState::Active {
             return Err(Error::refused(format!("{} is {}", self.to, target.state)).hint(format!(
@@ -233,18 +236,23 @@ impl CatalogMove {
             .map_err(again)?;
         self.begins(CatalogMoveStep::Open);
         to.open().await.map_err(again)?;
+        self.redirect(connector, facts, from, Turn::With(onward)).await;
+        Ok(self.report(connector, to.dsn.clone(), onward.map_version, true))
+    }
+
+    /// Turns the signposts of earlier moves to where the catalog is now. Who cannot be reached leads there by way of where it
+    /// was, and is turned when this is run again.
+    async fn redirect(&self, connector: &Connector, facts: &Facts, from: &Dsn, turn: Turn<'_>) {
         self.begins(CatalogMoveStep::Redirect);
         let others =
             facts.instances().filter(|(name, record)| **name != self.to && record.dsn != *from);
         join_all(others.map(|(name, record)| async {
-            // Who cannot be reached leads here by way of where the catalog was.
             let client = connector.connect(&record.dsn, Role::Owner).await?;
             facts.identity(name, record).greet(&client, "").await?;
             let site = Site::prepared(client, record.dsn.clone()).await?;
-            site.redirect(self.to.as_str(), onward).await
+            site.redirect(self.to.as_str(), turn).await
         }))
         .await;
-        Ok(self.report(connector, to.dsn.clone(), onward.map_version, true))
     }
 
     fn report(

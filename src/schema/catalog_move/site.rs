@@ -13,6 +13,7 @@ use super::super::preflight::{CATALOG_LOCK, lock};
 use crate::catalog::{CHANNEL, Signpost};
 use crate::config::Dsn;
 use crate::connect::{sqlstate, statement_failure};
+use crate::shard::MapVersion;
 use crate::{Error, Result};
 
 /// Whatever the servers' defaults are: a run that was stopped keeps nobody from writing for long, and values have the same
@@ -32,6 +33,16 @@ const FENCE: &str = "BEGIN; SET LOCAL lock_timeout = '200ms'; \
 /// How long writers are waited for. Ours write for milliseconds.
 const FENCE_PATIENCE: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// When a signpost of an earlier move is turned.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Turn<'a> {
+    /// With the move that leads there: it becomes that move's.
+    With(&'a Signpost),
+    /// Later, when the map has come to some version. The signpost's own version grows by one alone: the catalog has left
+    /// where it leads to, so every move from now on is of a later one, even where a failover loses what was added since.
+    Later { to: &'a Dsn, version: MapVersion },
+}
 
 /// A database that has the catalog, or shall have it.
 #[derive(Debug)]
@@ -124,16 +135,25 @@ impl Site {
     }
 
     /// Lets a signpost of an earlier move lead to where the catalog is now, so that it depends on no database in between.
-    pub(super) async fn redirect(&self, instance: &str, to: &Signpost) -> Result<()> {
-        const REDIRECT: &str = "UPDATE howdah.signpost SET instance = $1, dsn = $2, map_version = $3, \
-                                mark = $4::text::uuid WHERE map_version < $3";
+    pub(super) async fn redirect(&self, instance: &str, turn: Turn<'_>) -> Result<()> {
+        const WITH: &str = "UPDATE howdah.signpost SET instance = $1, dsn = $2, map_version = $3, \
+                            mark = $4::text::uuid WHERE map_version < $3";
+        const LATER: &str = "UPDATE howdah.signpost SET instance = $1, dsn = $2, map_version = map_version + 1, \
+                             mark = gen_random_uuid() WHERE map_version < $3 AND dsn <> $2";
 
         if Signpost::read(&self.client).await?.is_none() {
             return Ok(());
         }
-        let dsn = to.dsn.to_string();
-        let params: [&(dyn ToSql + Sync); 4] = [&instance, &dsn, &to.map_version.get(), &to.mark];
-        let redirected = self.client.execute(REDIRECT, &params).await;
+        let redirected = match turn {
+            Turn::With(to) => {
+                let (dsn, version) = (to.dsn.to_string(), to.map_version.get());
+                self.client.execute(WITH, &[&instance, &dsn, &version, &to.mark]).await
+            }
+            Turn::Later { to, version } => {
+                let params: [&(dyn ToSql + Sync); 3] = [&instance, &to.to_string(), &version.get()];
+                self.client.execute(LATER, &params).await
+            }
+        };
         redirected.map(|_| ()).map_err(|error| statement_failure(error, "cannot turn the signpost"))
     }
 

@@ -30,6 +30,22 @@ pub(super) fn transaction_command(sql: &str) -> Option<(usize, String)> {
     statement.ends().map(|command| (1 + sql.matches('\n').count(), command))
 }
 
+/// Whether a command may commit a part of its work and then fail: what it runs is code that may say `COMMIT`.
+pub(super) fn may_commit_in_part(sql: &str) -> bool {
+    let mut scanner = Scanner { sql: sql.as_bytes(), at: 0 };
+    loop {
+        match scanner.next() {
+            Some(Token::Word(start)) => {
+                let word = &sql[start..scanner.at];
+                return ["CALL", "DO"].iter().any(|command| word.eq_ignore_ascii_case(command));
+            }
+            // Empty statements may come before it.
+            Some(Token::Semicolon) => {}
+            _ => return false,
+        }
+    }
+}
+
 /// What has been seen of the statement at hand.
 #[derive(Default)]
 struct Statement {
@@ -210,7 +226,7 @@ fn is_word(byte: u8) -> bool {
 mod tests {
     use proptest::prelude::*;
 
-    use super::transaction_command;
+    use super::{may_commit_in_part, transaction_command};
 
     fn found(sql: &str) -> Option<(usize, String)> {
         transaction_command(sql)
@@ -259,10 +275,25 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_runs_code_may_commit_in_part() {
+        for sql in
+            ["CALL p()", "-- why\n/* and */ do $$ BEGIN COMMIT; END $$", "; ;Do LANGUAGE x ''"]
+        {
+            assert!(may_commit_in_part(sql), "{sql}");
+        }
+        for sql in
+            ["", "VACUUM do", "document", "\"call\" p()", "CREATE INDEX CONCURRENTLY i ON t (a)"]
+        {
+            assert!(!may_commit_in_part(sql), "{sql}");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_text_is_scanned_to_its_end(sql in r#"(?s)[ -~é\n'"$;/*eE\\-]{0,80}"#) {
             transaction_command(&sql);
+            may_commit_in_part(&sql);
         }
     }
 }

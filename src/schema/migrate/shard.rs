@@ -9,6 +9,7 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::ShardMigration;
 use super::ledger::Ledger;
+use super::scan::may_commit_in_part;
 use super::set::{Migration, Migrations};
 use crate::connect::{sqlstate, statement_failure};
 use crate::schema::lock::{lock, unlock};
@@ -162,7 +163,13 @@ async fn apply_alone(client: &Client, home: &Home, migration: &Migration) -> Res
     let path = format!("SET search_path = {schema}, public");
     client.batch_execute(&path).await.map_err(|error| statement_failure(error, "cannot begin"))?;
     // Sent as a prepared statement, of which the server accepts one command alone.
-    if let Err(error) = client.execute(&*migration.sql, &[]).await {
+    let statement = match client.prepare(&migration.sql).await {
+        Ok(statement) => statement,
+        Err(error) => {
+            return Err(forget_start(client, home, migration, in_file(error, migration)).await);
+        }
+    };
+    if let Err(error) = client.execute(&statement, &[]).await {
         return Err(after_failing_alone(client, home, migration, in_file(error, migration)).await);
     }
     let end = format!(
@@ -173,7 +180,8 @@ async fn apply_alone(client: &Client, home: &Home, migration: &Migration) -> Res
     ended.map(|_| ()).map_err(|error| statement_failure(error, "cannot write the ledger"))
 }
 
-/// Where a failed command left nothing behind, neither does the ledger keep its start.
+/// Where a failed command left nothing behind, neither does the ledger keep its start. What it had committed before it
+/// failed cannot be told, so a command that may have keeps it.
 async fn after_failing_alone(
     client: &Client,
     home: &Home,
@@ -182,6 +190,12 @@ async fn after_failing_alone(
 ) -> Error {
     const LEFTOVERS: &str = include_str!("../../../sql/leftovers.sql");
 
+    if may_commit_in_part(&migration.sql) {
+        return error.hint(format!(
+            "it may have committed a part: undo that, delete version {} from howdah_migrations there, and run this again",
+            migration.version.get()
+        ));
+    }
     let schema = home.schema();
     let Ok(leftovers) = client.query_typed(LEFTOVERS, &[(&schema, Type::TEXT)]).await else {
         return error;
@@ -190,6 +204,12 @@ async fn after_failing_alone(
     if !leftovers.is_empty() {
         return error.hint(format!("it left behind, unusable: {}", leftovers.join(", ")));
     }
+    forget_start(client, home, migration, error).await
+}
+
+/// Takes the start of a command out of the ledger that did nothing.
+async fn forget_start(client: &Client, home: &Home, migration: &Migration, error: Error) -> Error {
+    let schema = home.schema();
     let forget = format!("DELETE FROM {schema}.howdah_migrations WHERE version = $1");
     let version = i32::from(migration.version.get());
     match client.execute_typed(&forget, &[(&version, Type::INT4)]).await {
