@@ -7,8 +7,8 @@
 //! The program itself, after `howdah local up` and `howdah migrate up --dir examples/migrations`: `cargo run --example
 //! own_tests`.
 //!
-//! In `Cargo.toml`: `howdah = { version = "…", features = ["local"] }` under `[dev-dependencies]`. The servers are started
-//! by the first test that needs them, shared by all, and ended after the last.
+//! In your own project: `cargo add --dev howdah --path ../howdah --features local`. The servers are started by the first test
+//! that needs them, shared by all, and ended after the last.
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 use howdah::{Cluster, Config, Id, Result, Statement};

@@ -1,6 +1,10 @@
-//! Reads that replicas answer, and a user who sees his own writes at once.
+//! Reads that replicas answer, and users who see their own writes at once.
+//!
+//! The replicas have to be there from the beginning, so the local cluster is destroyed first, with what is in it. Without
+//! replicas the program runs as well, and the primary answers.
 //!
 //! ```text
+//! howdah local destroy
 //! howdah local up --replicas 1
 //! howdah migrate up --dir examples/migrations
 //! cargo run --example replicas_and_tokens
