@@ -14,7 +14,7 @@
 //!
 //! # async fn example() -> howdah::Result<()> {
 //! let cluster = Cluster::connect(Config::load()?).await?;
-//! let user: Id = "11637205501278089".parse()?;
+//! let user: Id = "11637205499910025".parse()?;
 //!
 //! // No I/O: the id says which shard, the map in memory where it lives.
 //! let shard = cluster.shard_of_id(user)?;

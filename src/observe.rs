@@ -15,7 +15,7 @@
 //! | `howdah_replica_reads_total` | counter: reads for which a replica would do | `instance`, `by` (`replica` or `primary`) |
 //! | `howdah_in_doubt_total` | counter: attempts in vain to finish a part of a transaction over shards | `instance` |
 //! | `howdah_map_version` | gauge | |
-//! | `howdah_pool_…` | gauges and counters: the fields of [`PoolStats`](crate::PoolStats), every second | `instance`, `host`: a replica's, or `primary` |
+//! | `howdah_pool_…` | gauges and counters: the fields of [`PoolStats`](crate::PoolStats) but for times, every second | `instance`, `host`: a replica's, or `primary` |
 //!
 //! | span | around | fields |
 //! | --- | --- | --- |

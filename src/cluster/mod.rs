@@ -86,7 +86,7 @@ use union::Unions;
 ///
 /// # async fn example() -> howdah::Result<()> {
 /// let cluster = Cluster::connect(Config::load()?).await?;
-/// let user: Id = "11637205501278089".parse()?;
+/// let user: Id = "11637205499910025".parse()?;
 /// let shard = cluster.shard_of_id(user)?;
 /// let photo: Id = shard.query_one(&ADD, &[&user, &"first light"]).await?.get(0);
 /// # Ok(())

@@ -148,9 +148,9 @@ impl<'a> Scatter<'a> {
     ///
     /// # Cost
     ///
-    /// Where [all](Scatter::all) shards are asked, one round trip to each instance and one answer of about `limit` rows,
-    /// on page 200 as on page 1: up to 32 shards share a statement, which the server merges and cuts off. Shards with
-    /// parameters of their own are asked side by side, each for up to `limit` rows.
+    /// Where [all](Scatter::all) shards are asked, one statement for each 32 of an instance, which the server merges and cuts
+    /// off at about `limit` rows, on page 200 as on page 1; up to 32 statements are under way at once. Shards with parameters
+    /// of their own are asked side by side, each for up to `limit` rows.
     ///
     /// # Errors
     ///

@@ -38,7 +38,7 @@ use output::Output;
   howdah status                                 what is where
   howdah locate --key alice                     the shard of a key
   howdah id decode 2715604631366879010          what an id says
-  howdah move 5 --to pg2                        a shard to another server, live
+  howdah move 4 --to pg2                        a shard to another server, live
 
 Exit status: 0 done; 1 failed; 2 usage or configuration; 3 refused by a safety check.")]
 struct Cli {

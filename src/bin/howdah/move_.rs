@@ -18,9 +18,9 @@ The old copy is kept up to date, so that the move can be undone, until `howdah m
 pg_dump and psql of the source's version or newer are looked for on PATH and in HOWDAH_PG_BIN.
 
 Examples:
-  howdah move 5 --to pg2
-  howdah move 5 9 12 --to pg2 --parallel 2
-  howdah move 5 --to pg2 --rate 20
+  howdah move 4 --to pg2
+  howdah move 4 8 12 --to pg2 --parallel 2
+  howdah move 4 --to pg2 --rate 20
   howdah moves finish 5"
 )]
 pub(crate) struct Move {

@@ -34,7 +34,7 @@ pub(crate) enum Command {
 #[derive(Args)]
 #[command(after_help = "Examples:
   howdah moves show m17
-  howdah moves finish 5        the open move of shard 5")]
+  howdah moves finish 4        the open move of shard 4")]
 pub(crate) struct Which {
     /// The move, as m17, or the number of a shard that has an open one
     #[arg(value_name = "MOVE")]
@@ -48,8 +48,8 @@ lost one is left there.
 
 Examples:
   howdah moves finish m17
-  howdah moves finish 5               the open move of shard 5
-  howdah moves finish 5 --lost pg1    pg1 had the old copy, and will not come back"
+  howdah moves finish 4               the open move of shard 4
+  howdah moves finish 4 --lost pg1    pg1 had the old copy, and will not come back"
 )]
 pub(crate) struct End {
     /// The move, as m17, or the number of a shard that has an open one

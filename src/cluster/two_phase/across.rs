@@ -40,7 +40,8 @@ impl Cluster {
     /// `Ok`.
     ///
     /// What only reads, and what is written on one instance alone, costs a plain commit. Written on several instances, it
-    /// is two-phase commit: two more round trips, two more flushes of each server's log, and a row that holds the decision.
+    /// is two-phase commit: three more round trips, three waits for a disk in a row instead of one, and a row that holds the
+    /// decision. Beside others, servers that were only read are asked whether they wrote: one more round trip.
     /// Between the two phases other readers may see one shard's part already and another's not yet: it is atomic, but no
     /// snapshot. `max_prepared_transactions` of each server must allow for it.
     ///

@@ -131,7 +131,8 @@ impl Cluster {
     /// rolls back what nobody can decide any more. Safe at any time and in any number of processes at once.
     ///
     /// Parts that were prepared less than `idle` ago are left alone; so are those whose transaction is still open,
-    /// whatever its age. Every process that runs transactions over shards does the same in the background, twice a minute.
+    /// whatever its age. Every process that has run a transaction over shards does the same in the background, twice a
+    /// minute.
     ///
     /// What could not be finished is part of the answer.
     pub async fn recover(&self, idle: Duration) -> Recovery {
