@@ -210,3 +210,37 @@ async fn a_copy_that_lost_its_slot_is_made_anew() -> Result<()> {
     assert_eq!(leftovers(&test).await?, Vec::<String>::new());
     Ok(())
 }
+
+/// How far a copy has come is known by its subscription alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_lost_its_subscription_is_made_anew() -> Result<()> {
+    let test = cluster_with_tables()?.start().await?;
+    let load = Load::start(&test, 3).await?;
+    let dying = Mover::new(&test.config())?.on_event(|event: &MoveEvent| {
+        assert!(event.step != MoveStep::Verify, "died as it should");
+    });
+    assert!(tokio::spawn(async move { dying.run(shard(), &pg(1)).await }).await.is_err());
+    let target = test.admin("pg1").await?;
+    let name = "SELECT subname::text FROM pg_subscription JOIN pg_database d ON d.oid = subdbid \
+        WHERE datname = current_database()";
+    let name: String = target.query_one(name, &[]).await.unwrap().get(0);
+    let drop = format!(
+        "ALTER SUBSCRIPTION {name} DISABLE; ALTER SUBSCRIPTION {name} SET (slot_name = NONE); \
+         DROP SUBSCRIPTION {name}"
+    );
+    target.batch_execute(&drop).await.unwrap();
+
+    let was_copied = Arc::new(AtomicBool::new(false));
+    let copied = was_copied.clone();
+    let mover = Mover::new(&test.config())?.on_event(move |event: &MoveEvent| {
+        copied.fetch_or(event.step == MoveStep::CopyRows, Ordering::Relaxed);
+    });
+    let moved = mover.run(shard(), &pg(1)).await?;
+    assert!(was_copied.load(Ordering::Relaxed), "it was gone on with");
+    mover.finish(moved.id).await?;
+    let ledger = load.stop().await;
+    assert_eq!(ledger.errors, Vec::<String>::new());
+    ledger.check(&test.cluster().await?.shard(shard())?).await?;
+    assert_eq!(leftovers(&test).await?, Vec::<String>::new());
+    Ok(())
+}

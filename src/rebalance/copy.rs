@@ -44,8 +44,7 @@ impl Run<'_> {
         if found != whole && found != bare {
             // Nobody knows the snapshot of its slot any more. And a psql of a mover that is gone may still be waiting for its own.
             stream::drop_slot(&self.source, &self.names.forward).await?;
-        } else if !stream::has_slot(&self.source, &self.names.forward).await? {
-            // Nothing has kept what the copy lacks.
+        } else if !self.can_be_followed(found == whole).await? {
             self.drop_copy_of_ours().await?;
             found = None;
         }
@@ -72,6 +71,14 @@ impl Run<'_> {
             self.end(MoveStep::PrepareReverse).await?;
         }
         self.journal.set_copied(&self.report, began.elapsed()).await
+    }
+
+    /// Whether what the copy lacks is kept, and it is known what that is.
+    async fn can_be_followed(&self, is_whole: bool) -> Result<bool> {
+        let (source, target, name) = (&self.source, &self.target, &self.names.forward);
+        // A whole copy followed already: nobody knows how far without its subscription.
+        Ok(stream::has_slot(source, name).await?
+            && (!is_whole || stream::is_subscribed(target, name).await?))
     }
 
     async fn mark_shard(&self, schema: &str) -> Result<()> {

@@ -105,10 +105,12 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Drops a subscription, then what it has drawn from.
+    /// Drops a slot, then the subscription that has drawn from it. How far that came is known by its origin, which goes with it:
+    /// another one made on the same slot would apply again what was applied.
     async fn drop_stream(&self, from: &Side, to: &Side, name: &str) -> Result<()> {
-        stream::unsubscribe(to, name).await?;
+        stream::disable(to, name).await?;
         stream::drop_slot(from, name).await?;
+        stream::unsubscribe(to, name).await?;
         stream::unpublish(from, name).await
     }
 

@@ -100,7 +100,7 @@ pub(super) async fn subscribe(
     name: &str,
     takes: Takes,
 ) -> Result<()> {
-    if oid(to, name).await?.is_some() {
+    if is_subscribed(to, name).await? {
         return Ok(());
     }
     // From 16 on the publisher leaves out what it has itself received from elsewhere; before, the slot's position must do.
@@ -143,9 +143,26 @@ async fn trouble(to: &Side, name: &str) -> String {
     }
 }
 
+/// Has a subscription let go of its slot, for good.
+pub(super) async fn disable(to: &Side, name: &str) -> Result<()> {
+    // Before 16 a worker that has nothing to do looks after a second.
+    const STOP: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_subscription \
+        WHERE subname = $1 AND pid IS NOT NULL";
+    const WHAT: &str = "cannot disable the subscription";
+
+    if !is_subscribed(to, name).await? {
+        return Ok(());
+    }
+    to.mover.batch(&format!("ALTER SUBSCRIPTION {} DISABLE", ident(name)), WHAT).await?;
+    if to.major < 16 {
+        to.mover.rows(STOP, &[&name], WHAT).await?;
+    }
+    Ok(())
+}
+
 /// Drops a subscription without touching its slot, which may be on a server that is gone.
 pub(super) async fn unsubscribe(to: &Side, name: &str) -> Result<()> {
-    if oid(to, name).await?.is_none() {
+    if !is_subscribed(to, name).await? {
         return Ok(());
     }
     let name = ident(name);
@@ -250,10 +267,9 @@ pub(super) async fn mark(
     }
 }
 
-async fn oid(to: &Side, name: &str) -> Result<Option<u32>> {
-    const IS_THERE: &str = "SELECT oid FROM pg_subscription WHERE subname = $1 \
+pub(super) async fn is_subscribed(to: &Side, name: &str) -> Result<bool> {
+    const IS_THERE: &str = "SELECT FROM pg_subscription WHERE subname = $1 \
         AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())";
 
-    let row = to.mover.opt(IS_THERE, &[&name], "cannot look for the subscription").await?;
-    Ok(row.map(|row| row.get(0)))
+    Ok(to.mover.opt(IS_THERE, &[&name], "cannot look for the subscription").await?.is_some())
 }
