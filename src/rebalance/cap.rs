@@ -17,6 +17,7 @@ impl Run<'_> {
     /// stays where it is, and the WAL is free.
     pub(super) async fn within_cap<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let kept = tokio::select! {
+            biased;
             done = work => return done,
             kept = self.beyond_cap() => kept?,
         };
