@@ -244,3 +244,35 @@ async fn a_copy_that_lost_its_subscription_is_made_anew() -> Result<()> {
     assert_eq!(leftovers(&test).await?, Vec::<String>::new());
     Ok(())
 }
+
+/// Whoever holds a table of the copy is met before anything was built: what is lost in a deadlock is no work.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_tables_are_locked_before_an_index_is_built() -> Result<()> {
+    // What it holds, while it waits, that is not a lock of the first kind.
+    const HELD: &str = "SELECT coalesce(array_agg(DISTINCT mode) FILTER (WHERE granted), '{}')::text[] \
+        FROM pg_locks l JOIN pg_class c ON c.oid = relation \
+        WHERE relnamespace = to_regnamespace('shard_0001_e1') AND relkind = 'r' AND pid = (SELECT pid FROM pg_locks \
+            WHERE NOT granted AND relation = to_regclass('shard_0001_e1.users'))";
+
+    let test = cluster_with_tables()?.start().await?;
+    let held = Arc::new(test.admin("pg1").await?);
+    let (holder, runtime) = (held.clone(), tokio::runtime::Handle::current());
+    let mover = Mover::new(&test.config())?.on_event(move |event: &MoveEvent| {
+        if event.step == MoveStep::BuildIndexes && matches!(event.what, MoveNews::Begun) {
+            let hold = "BEGIN; LOCK TABLE shard_0001_e1.users IN ROW EXCLUSIVE MODE";
+            let holding = holder.batch_execute(hold);
+            tokio::task::block_in_place(|| runtime.block_on(holding)).unwrap();
+        }
+    });
+    let moving = tokio::spawn(async move { mover.run(shard(), &pg(1)).await });
+    let looking = test.admin("pg1").await?;
+    let modes = howdah::testing::until("it waits for the table", async || {
+        let modes: Vec<String> = looking.query_one(HELD, &[]).await.unwrap().get(0);
+        (!modes.is_empty()).then_some(modes)
+    })
+    .await;
+    assert_eq!(modes, ["ShareRowExclusiveLock"]);
+    held.batch_execute("ROLLBACK").await.unwrap();
+    moving.await.unwrap()?;
+    Ok(())
+}

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::try_join;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::dump::Dump;
 use super::event::MoveNews;
@@ -31,8 +31,10 @@ const TELL_JOURNAL: Duration = Duration::from_secs(1);
 const PATIENT: &str = "SET LOCAL idle_in_transaction_session_timeout = 0";
 /// From which size on a table is analyzed before it is used: what the planner assumes of smaller ones does.
 const LARGE: i64 = 8 << 20;
-/// How often indexes are begun anew where others held the locks.
+/// How often indexes are begun anew where others held the locks, and the pauses between, from the first to the longest: what is
+/// applied gets on meanwhile.
 const BUILD_ATTEMPTS: u32 = 60;
+const BUILD_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 impl Run<'_> {
     /// Makes the copy, or what is missing of it.
@@ -60,7 +62,7 @@ impl Run<'_> {
                 dump
             };
             self.follow().await?;
-            self.build_indexes(schema, &dump).await?;
+            self.build_indexes(schema, relations, &dump).await?;
         } else {
             self.follow().await?;
         }
@@ -247,29 +249,33 @@ impl Run<'_> {
         self.end(MoveStep::Follow).await
     }
 
-    async fn build_indexes(&self, schema: &str, dump: &Dump) -> Result<()> {
+    async fn build_indexes(&self, schema: &str, relations: &Relations, dump: &Dump) -> Result<()> {
         const WHAT: &str = "cannot make the indexes and constraints on the target";
 
         self.begin(MoveStep::BuildIndexes).await?;
         let (_, rest) = self.after_rows(schema, dump).await?;
         let work = &self.target.work;
         let whole = seal::comment(schema, Some(&self.names.comment));
-        let mut attempt = 1;
+        // What is applied meanwhile locks several tables, too, in an order of its own. Where the two wait for each other, it is
+        // before anything is built.
+        let lock = relations.lock(schema, "SHARE ROW EXCLUSIVE");
+        let build = format!("BEGIN; {lock}{rest}; {whole}COMMIT");
+        let (mut attempt, mut pause) = (1, BUILD_PAUSE.0);
         loop {
-            let made = work.batch(&format!("BEGIN; {rest}; {whole}COMMIT"), WHAT).await;
+            let made = work.batch(&build, WHAT).await;
             work.roll_back().await;
             work.refresh().await?;
             match made {
-                // What is applied meanwhile locks several tables, too, in an order of its own; it took the second that a server
-                // takes to find that out.
                 Err(error)
                     if error.code().is_some_and(is_in_the_way) && attempt < BUILD_ATTEMPTS =>
                 {
                     self.tell(MoveStep::BuildIndexes, &format!("tried {attempt} times: {error}"));
-                    attempt += 1;
                 }
                 made => break made?,
             }
+            sleep(pause).await;
+            attempt += 1;
+            pause = (pause * 2).min(BUILD_PAUSE.1);
         }
         self.analyze(schema).await?;
         self.end(MoveStep::BuildIndexes).await
