@@ -253,6 +253,7 @@ impl Cutover<'_> {
         let [old, _] = self.schemas();
         // For the first time while it hurts nobody: what fails there fails here, and what is asked in the fence is prepared.
         self.recheck(relations).await?;
+        self.check_way_back().await?;
         let (journal, report) = (&self.run.journal, &self.run.report);
         journal.rehearse_cutover(report, &self.change(0), self.reverse).await?;
         let begin = format!(
@@ -277,6 +278,17 @@ impl Cutover<'_> {
         let idle = format!("SET LOCAL idle_in_transaction_session_timeout = '{IDLE}'");
         try_join!(self.from.work.batch(&idle, what), self.to.work.batch(&idle, what))?;
         Ok(Prepared { sequences, functions })
+    }
+
+    /// What is written at the new home has to be kept for the old one.
+    async fn check_way_back(&self) -> Result<()> {
+        if !self.reverse || stream::is_whole(self.to, &self.run.names.reverse).await? {
+            return Ok(());
+        }
+        let lost = "the slot of the way back is lost (max_slot_wal_keep_size)";
+        Err(Error::refused(lost)
+            .at(&self.to.name)
+            .hint(format!("`howdah moves resume {}` makes another one", self.run.report.id)))
     }
 
     /// Closes the source as far as a transaction can, and waits until the target has everything, up to the mark returned.

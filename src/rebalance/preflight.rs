@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use futures_util::try_join;
 use tokio::time::{Instant, sleep};
 
+use super::journal::Journal;
+use super::mover::Mover;
 use super::names::{GUARD, literal};
 use super::side::Side;
-use crate::shard::Home;
+use super::stream;
+use crate::shard::{Home, ShardId};
 use crate::{Error, Result};
 
 /// What a shard's schema ($1) must not have, or depend on: one row a problem.
@@ -134,6 +138,33 @@ pub(super) async fn check(source: &Side, target: &Side, home: &Home) -> Result<(
     }
     Err(Error::refused(format!("shard {shard} cannot be moved: {}", problems.join("; ")))
         .hint("nothing was touched"))
+}
+
+/// Has each server log in to the other as it will have to; the source to the target when the shard is there, and the move can hardly
+/// be ended without.
+///
+/// # Errors
+///
+/// [Refused](Error::is_refused), where one is not let in.
+pub(super) async fn rehearse(
+    mover: &Mover,
+    journal: &Journal,
+    [source, target]: [&Side; 2],
+    (shard, reverse): (ShardId, bool),
+) -> Result<()> {
+    let name = format!("howdah_rehearsal_s{shard}");
+    let log_in = async |from: &Side, to: &Side, is_needed: bool| {
+        let conninfo = stream::conninfo(&mover.connector, journal, from, to).await?;
+        if !is_needed {
+            return Ok(());
+        }
+        stream::rehearse(&conninfo, to, from, &name).await.map_err(|error| {
+            Error::refused(format!("{} cannot follow {}", to.name, from.name)).because(error).hint(
+                "nothing was touched; how do servers reach each other? see `howdah instance list`",
+            )
+        })
+    };
+    try_join!(log_in(source, target, true), log_in(target, source, reverse)).map(|_| ())
 }
 
 /// The extensions that a server has.

@@ -54,9 +54,11 @@ pub(super) async fn publish(
 pub(super) async fn make_slot(from: &Side, name: &str) -> Result<()> {
     const MAKE: &str = "SELECT pg_create_logical_replication_slot($1, 'pgoutput')";
 
-    if has_slot(from, name).await? {
+    if is_whole(from, name).await? {
         return Ok(());
     }
+    // One that the server gave up keeps nothing any more.
+    drop_slot(from, name).await?;
     from.mover.one(MAKE, &[&name], "cannot make the replication slot").await.map(|_| ())
 }
 
@@ -117,6 +119,19 @@ pub(super) async fn subscribe(
         slot = literal(name),
     );
     to.mover.batch(&sql, format!("cannot subscribe to {}", from.name)).await
+}
+
+/// Makes a subscription that takes nothing, for which the one server logs in to the other, and takes it back.
+pub(super) async fn rehearse(conninfo: &str, to: &Side, from: &Side, name: &str) -> Result<()> {
+    let sql = format!(
+        "BEGIN; CREATE SUBSCRIPTION {name} CONNECTION {conninfo} PUBLICATION {name} \
+         WITH (create_slot = false, copy_data = false, enabled = false); ROLLBACK",
+        name = ident(name),
+        conninfo = literal(conninfo),
+    );
+    let made = to.mover.batch(&sql, format!("cannot subscribe to {}", from.name)).await;
+    to.mover.roll_back().await;
+    made
 }
 
 /// How many tables a subscription has, and how many of them follow.
@@ -231,6 +246,11 @@ pub(super) async fn held_back(from: &Side, name: &str) -> Result<Option<(i64, bo
 
     let row = from.watch.opt(HELD, &[&name, &temporary(name)], "cannot look at the slot").await?;
     Ok(row.map(|row| (row.get(0), row.get(1))))
+}
+
+/// Whether a slot is there, and keeps all that comes after its position.
+pub(super) async fn is_whole(from: &Side, name: &str) -> Result<bool> {
+    Ok(held_back(from, name).await?.is_some_and(|(_, is_whole)| is_whole))
 }
 
 /// Writes a mark at home and waits until the copy has it: everything that was committed before is there then. How long it
