@@ -20,6 +20,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const LOOK_SOON: Duration = Duration::from_millis(5);
 /// For how long the mark is looked for again at once, since clients may be waiting: the timer's shortest pause is longer than a look.
 const LOOK_AT_ONCE: Duration = Duration::from_millis(10);
+/// How often who looks on is told that something is still waited for.
+const TELL_AGAIN: Duration = Duration::from_millis(500);
 /// How long a slot may be in use by the walsender of a subscription that is gone.
 const RELEASE: Duration = Duration::from_secs(10);
 
@@ -263,14 +265,11 @@ pub(super) async fn mark(
     patience: Duration,
 ) -> Result<(i64, Duration)> {
     let began = Instant::now();
-    let write =
-        format!("UPDATE {schema}.{MARK_TABLE} SET mark = mark + 1 WHERE move = $1 RETURNING mark");
-    let mark: i64 = from.watch.one(&write, &[&id], "cannot write the mark").await?.get(0);
-    let read = format!("SELECT FROM {schema}.{MARK_TABLE} WHERE move = $1 AND mark >= $2");
+    let mark = write_mark(from, (schema, id)).await?;
     loop {
-        let seen = to.watch.opt(&read, &[&id, &mark], "cannot look for the mark").await?;
+        let is_there = has_mark(to, (schema, id), mark).await?;
         let waited = began.elapsed();
-        if seen.is_some() {
+        if is_there {
             return Ok((mark, waited));
         }
         if waited > patience {
@@ -280,11 +279,67 @@ pub(super) async fn mark(
             )
             .hint(trouble(to, stream).await));
         }
-        if waited > LOOK_AT_ONCE {
-            // The longer it takes, the less a look more matters.
-            sleep((waited / 20).min(LOOK_AGAIN)).await;
-        }
+        pause(waited).await;
     }
+}
+
+/// Waits until the copy has what has piled up at home, however long that takes: it is given up when the copy stands still for as long
+/// as the patience lasts. `tell` hears for how long it has been waited.
+pub(super) async fn work_off(
+    from: &Side,
+    to: &Side,
+    stream: &str,
+    (schema, id): (&str, i64),
+    patience: Duration,
+    tell: impl Fn(Duration) + Send + Sync,
+) -> Result<()> {
+    let began = Instant::now();
+    let mark = write_mark(from, (schema, id)).await?;
+    let (mut told, mut moved, mut position) = (began, began, None);
+    while !has_mark(to, (schema, id), mark).await? {
+        let position_now = confirmed(from, stream).await?;
+        if position != position_now {
+            (moved, position) = (Instant::now(), position_now);
+        }
+        if moved.elapsed() > patience {
+            let still = format!("{} has taken nothing of {} for {patience:?}", to.name, from.name);
+            return Err(Error::new(Kind::Timeout, still).hint(trouble(to, stream).await));
+        }
+        if told.elapsed() > TELL_AGAIN {
+            told = Instant::now();
+            tell(began.elapsed());
+        }
+        pause(began.elapsed()).await;
+    }
+    Ok(())
+}
+
+async fn write_mark(from: &Side, (schema, id): (&str, i64)) -> Result<i64> {
+    let write =
+        format!("UPDATE {schema}.{MARK_TABLE} SET mark = mark + 1 WHERE move = $1 RETURNING mark");
+    Ok(from.watch.one(&write, &[&id], "cannot write the mark").await?.get(0))
+}
+
+async fn has_mark(to: &Side, (schema, id): (&str, i64), mark: i64) -> Result<bool> {
+    let read = format!("SELECT FROM {schema}.{MARK_TABLE} WHERE move = $1 AND mark >= $2");
+    let seen = to.watch.opt(&read, &[&id, &mark], "cannot look for the mark").await?;
+    Ok(seen.is_some())
+}
+
+/// Between two looks for a mark. The longer it takes, the less a look more matters.
+async fn pause(waited: Duration) {
+    if waited > LOOK_AT_ONCE {
+        sleep((waited / 20).min(LOOK_AGAIN)).await;
+    }
+}
+
+/// Up to where the subscriber has said that it has everything.
+async fn confirmed(from: &Side, name: &str) -> Result<Option<PgLsn>> {
+    const CONFIRMED: &str =
+        "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = $1";
+
+    let row = from.watch.opt(CONFIRMED, &[&name], "cannot look at the slot").await?;
+    Ok(row.and_then(|row| row.get(0)))
 }
 
 pub(super) async fn is_subscribed(to: &Side, name: &str) -> Result<bool> {
