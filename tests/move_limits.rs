@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
+use howdah::testing::until;
 use howdah::{
     InstanceName, Instances, MoveNews, MovePhase, MoveStep, Mover, Result, ShardId, Statement,
 };
@@ -111,7 +112,13 @@ async fn limits_that_are_set_for_others_end_no_move() -> Result<()> {
     ] {
         set(&format!("DATABASE {database} SET {limit}")).await;
     }
-    let mover = Mover::new(&test.config())?;
+    let told = Arc::new(Mutex::new(String::new()));
+    let notes = told.clone();
+    let mover = Mover::new(&test.config())?.on_event(move |event| {
+        if let (MoveStep::Publish, MoveNews::Note(note)) = (event.step, &event.what) {
+            notes.lock().unwrap().push_str(note);
+        }
+    });
     // Making a slot waits for whoever writes, for longer than any of these limits.
     writer.batch_execute("BEGIN; UPDATE shard_0001_e1.users SET n = 0 WHERE id = 1").await.unwrap();
     let moving = tokio::spawn(async move {
@@ -123,6 +130,10 @@ async fn limits_that_are_set_for_others_end_no_move() -> Result<()> {
         assert!(!moving.is_finished(), "{:?}", moving.await);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    until("it is told for whom it waits", async || {
+        told.lock().unwrap().contains("pg2 waits for the ")
+    })
+    .await;
     writer.batch_execute("COMMIT").await.unwrap();
     assert_eq!(moving.await.unwrap()?.phase, MovePhase::RolledBack);
     for admin in &admins {

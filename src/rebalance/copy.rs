@@ -20,7 +20,7 @@ use super::relations::Relations;
 use super::run::Run;
 use super::step::MoveStep;
 use super::stream::{self, Takes};
-use super::{seal, sequences};
+use super::{seal, sequences, writers};
 use crate::connect::sqlstate::is_in_the_way;
 use crate::{Error, Result};
 
@@ -69,7 +69,9 @@ impl Run<'_> {
         if self.report.reverse {
             self.begin(MoveStep::PrepareReverse).await?;
             stream::publish(&self.target, &self.names.reverse, schema, relations).await?;
-            stream::make_slot(&self.target, &self.names.reverse).await?;
+            let made = stream::make_slot(&self.target, &self.names.reverse);
+            let tell = |waits: &str| self.tell(MoveStep::PrepareReverse, waits);
+            writers::awaited(&self.target, made, tell).await?;
             self.end(MoveStep::PrepareReverse).await?;
         }
         self.journal.set_copied(&self.report, began.elapsed()).await
@@ -122,7 +124,8 @@ impl Run<'_> {
         let (name, source) = (&self.names.forward, &self.source);
         self.begin(MoveStep::Publish).await?;
         stream::publish(source, name, schema, relations).await?;
-        let snapshot = exporter.export(source, name).await?;
+        let tell = |waits: &str| self.tell(MoveStep::Publish, waits);
+        let snapshot = writers::awaited(source, exporter.export(source, name), tell).await?;
         self.end(MoveStep::Publish).await?;
         Ok(snapshot)
     }
