@@ -200,8 +200,8 @@ async fn what_hangs_behind_the_fence_is_given_up() -> Result<()> {
         sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(test.cluster().await?.shard(first)?.execute(&WRITE, &[]).await?, 20);
+    until_told(&notes, "what follows the fence took more than").await;
     wait_for("").await;
     assert_eq!(moving.await.unwrap()?.phase, MovePhase::Reversible);
-    until_told(&notes, "what follows the fence took more than").await;
     Ok(())
 }

@@ -115,12 +115,13 @@ impl Cutover<'_> {
             if error.outcome() == Outcome::Unknown {
                 return Err(error);
             }
+            // Before it is waited for the target, which may be what was too slow.
+            run.tell(MoveStep::FenceTables, &format!("tried {attempt} times: {error}"));
             // The source is still the home.
             self.take_back().await?;
             if !is_passing(&error) || attempt >= ATTEMPTS {
                 return Err(error);
             }
-            run.tell(MoveStep::FenceTables, &format!("tried {attempt} times: {error}"));
             sleep(pause).await;
             self.within_cap(self.check_hosts(&mut hosts, CHECK_HOSTS)).await?;
             attempt += 1;

@@ -110,8 +110,8 @@ impl Mover {
         })
     }
 
-    /// Whether a stream back keeps the old copy up to date, so that a move can be undone. Without one a move is finished as
-    /// soon as the shard lives on the target. Default: `true`.
+    /// Whether a stream back keeps the old copy up to date, so that a move can be undone. Without one, or where the target has
+    /// lost what belongs into it, a move is finished as soon as the shard lives on the target. Default: `true`.
     #[must_use]
     pub fn reverse(mut self, reverse: bool) -> Self {
         self.reverse = reverse;
@@ -223,7 +223,7 @@ impl Mover {
     }
 
     /// Ends a move: the stream back and the old copy are dropped. Also one that is on its way back, as long as the shard has
-    /// not left the target.
+    /// not left the target; and one that lives there and cannot have a stream back.
     ///
     /// # Errors
     ///
