@@ -109,12 +109,16 @@ async fn a_new_home_that_fails_over_while_it_is_opened_is_opened_again() -> Resu
     Ok(())
 }
 
-/// A mover that stands still once, when a step begins or is done, until it is let go; and what it tells.
-fn halted(
-    config: &Config,
-    step: MoveStep,
-    done: bool,
-) -> Result<(Mover, mpsc::Sender<()>, Arc<Mutex<Vec<String>>>)> {
+/// A mover that stands still once, until it is let go.
+struct Halted {
+    mover: Mover,
+    let_go: mpsc::Sender<()>,
+    /// What it has told, and that it stands.
+    notes: Arc<Mutex<Vec<String>>>,
+}
+
+/// It stands when a step begins, or is done.
+fn halted(config: &Config, step: MoveStep, done: bool) -> Result<Halted> {
     let (let_go, gone_on) = mpsc::channel::<()>();
     let gone_on = Mutex::new(Some(gone_on));
     let notes = Arc::new(Mutex::new(Vec::new()));
@@ -129,7 +133,7 @@ fn halted(
             block_in_place(|| gone_on.recv().unwrap());
         }
     });
-    Ok((mover, let_go, notes))
+    Ok(Halted { mover, let_go, notes })
 }
 
 async fn until_told(notes: &Mutex<Vec<String>>, what: &str) {
@@ -143,7 +147,7 @@ async fn until_told(notes: &Mutex<Vec<String>>, what: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_that_goes_before_the_fence_is_waited_for_with_the_shard_open() -> Result<()> {
     let mut test = cluster_with_tables()?.replicas(1).start().await?;
-    let (mover, let_go, notes) = halted(&test.config(), MoveStep::CheckHosts, true)?;
+    let Halted { mover, let_go, notes } = halted(&test.config(), MoveStep::CheckHosts, true)?;
     let moving = tokio::spawn(async move { mover.run(shard(), &InstanceName::new("pg1")?).await });
     until_told(&notes, "halted").await;
     test.kill("pg2-r1").await?;
@@ -163,7 +167,7 @@ async fn a_host_that_goes_before_the_fence_is_waited_for_with_the_shard_open() -
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_primary_does_not_count_as_following() -> Result<()> {
     let mut test = cluster_with_tables()?.replicas(1).start().await?;
-    let (mover, let_go, notes) = halted(&test.config(), MoveStep::CheckHosts, false)?;
+    let Halted { mover, let_go, notes } = halted(&test.config(), MoveStep::CheckHosts, false)?;
     let moving = tokio::spawn(async move { mover.run(shard(), &InstanceName::new("pg1")?).await });
     until_told(&notes, "halted").await;
     test.promote("pg2-r1").await?;
@@ -189,7 +193,7 @@ async fn what_hangs_behind_the_fence_is_given_up() -> Result<()> {
     };
     // From the instance with the catalog to the other one.
     let first = ShardId::new(0)?;
-    let (mover, let_go, notes) = halted(&test.config(), MoveStep::CheckHosts, false)?;
+    let Halted { mover, let_go, notes } = halted(&test.config(), MoveStep::CheckHosts, false)?;
     let moving = tokio::spawn(async move { mover.run(first, &InstanceName::new("pg2")?).await });
     until_told(&notes, "halted").await;
     wait_for("nobody").await;
