@@ -20,6 +20,12 @@ SELECT 'table ' || relname || ' has no primary key' FROM relation
 WHERE relkind = 'r' AND relname <> 'howdah_move'
   AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = relation.oid AND i.indisprimary)
 UNION ALL
+-- Once published, such a table would refuse every UPDATE and DELETE at home.
+SELECT 'table ' || relname || ' has a primary key that is ' || CASE WHEN indisvalid THEN 'deferrable' ELSE 'not valid' END ||
+       ', and so no replica identity'
+FROM relation JOIN pg_index ON indrelid = relation.oid AND indisprimary
+WHERE relkind = 'r' AND relname <> 'howdah_move' AND NOT (indimmediate AND indisvalid)
+UNION ALL
 SELECT 'table ' || relname || ' is unlogged' FROM relation WHERE relkind IN ('r', 'p') AND relpersistence = 'u'
 UNION ALL
 SELECT CASE relkind WHEN 'm' THEN 'materialized view ' ELSE 'foreign table ' END || relname || ' cannot be replicated'

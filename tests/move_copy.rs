@@ -210,3 +210,69 @@ async fn a_copy_that_lost_its_slot_is_made_anew() -> Result<()> {
     assert_eq!(leftovers(&test).await?, Vec::<String>::new());
     Ok(())
 }
+
+/// How far a copy has come is known by its subscription alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_lost_its_subscription_is_made_anew() -> Result<()> {
+    let test = cluster_with_tables()?.start().await?;
+    let load = Load::start(&test, 3).await?;
+    let dying = Mover::new(&test.config())?.on_event(|event: &MoveEvent| {
+        assert!(event.step != MoveStep::Verify, "died as it should");
+    });
+    assert!(tokio::spawn(async move { dying.run(shard(), &pg(1)).await }).await.is_err());
+    let target = test.admin("pg1").await?;
+    let name = "SELECT subname::text FROM pg_subscription JOIN pg_database d ON d.oid = subdbid \
+        WHERE datname = current_database()";
+    let name: String = target.query_one(name, &[]).await.unwrap().get(0);
+    let drop = format!(
+        "ALTER SUBSCRIPTION {name} DISABLE; ALTER SUBSCRIPTION {name} SET (slot_name = NONE); \
+         DROP SUBSCRIPTION {name}"
+    );
+    target.batch_execute(&drop).await.unwrap();
+
+    let was_copied = Arc::new(AtomicBool::new(false));
+    let copied = was_copied.clone();
+    let mover = Mover::new(&test.config())?.on_event(move |event: &MoveEvent| {
+        copied.fetch_or(event.step == MoveStep::CopyRows, Ordering::Relaxed);
+    });
+    let moved = mover.run(shard(), &pg(1)).await?;
+    assert!(was_copied.load(Ordering::Relaxed), "it was gone on with");
+    mover.finish(moved.id).await?;
+    let ledger = load.stop().await;
+    assert_eq!(ledger.errors, Vec::<String>::new());
+    ledger.check(&test.cluster().await?.shard(shard())?).await?;
+    assert_eq!(leftovers(&test).await?, Vec::<String>::new());
+    Ok(())
+}
+
+/// Whoever holds a table of the copy is met before anything was built: what is lost in a deadlock is no work.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_tables_are_locked_before_an_index_is_built() -> Result<()> {
+    // What it holds, while it waits, that is not a lock of the first kind.
+    const HELD: &str = "SELECT coalesce(array_agg(DISTINCT mode) FILTER (WHERE granted), '{}')::text[] \
+        FROM pg_locks l JOIN pg_class c ON c.oid = relation \
+        WHERE relnamespace = to_regnamespace('shard_0001_e1') AND relkind = 'r' AND pid = (SELECT pid FROM pg_locks \
+            WHERE NOT granted AND relation = to_regclass('shard_0001_e1.users'))";
+
+    let test = cluster_with_tables()?.start().await?;
+    let held = Arc::new(test.admin("pg1").await?);
+    let (holder, runtime) = (held.clone(), tokio::runtime::Handle::current());
+    let mover = Mover::new(&test.config())?.on_event(move |event: &MoveEvent| {
+        if event.step == MoveStep::BuildIndexes && matches!(event.what, MoveNews::Begun) {
+            let hold = "BEGIN; LOCK TABLE shard_0001_e1.users IN ROW EXCLUSIVE MODE";
+            let holding = holder.batch_execute(hold);
+            tokio::task::block_in_place(|| runtime.block_on(holding)).unwrap();
+        }
+    });
+    let moving = tokio::spawn(async move { mover.run(shard(), &pg(1)).await });
+    let looking = test.admin("pg1").await?;
+    let modes = howdah::testing::until("it waits for the table", async || {
+        let modes: Vec<String> = looking.query_one(HELD, &[]).await.unwrap().get(0);
+        (!modes.is_empty()).then_some(modes)
+    })
+    .await;
+    assert_eq!(modes, ["ShareRowExclusiveLock"]);
+    held.batch_execute("ROLLBACK").await.unwrap();
+    moving.await.unwrap()?;
+    Ok(())
+}

@@ -4,14 +4,20 @@
 mod moving;
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use howdah::{Id, InstanceName, MoveNews, MovePhase, MoveStep, Mover, Result, Statement};
+use howdah::{
+    Config, Id, InstanceName, MoveNews, MovePhase, MoveStep, Mover, Result, ShardId, Statement,
+};
 use moving::fault::{Command, Point, Standing};
 use moving::{Load, cluster_with_tables, shard};
+use tokio::task::block_in_place;
 use tokio::time::sleep;
+
+/// It changes all users of a shard.
+const WRITE: Statement = Statement::new("UPDATE {shard}.users SET n = n + 1");
 
 /// The standby replays commits later than the cutover waits for it. So each attempt is taken back, and what the standby shows
 /// while the next one waits is the opening of the attempt before: the right name, without the last rows.
@@ -100,5 +106,106 @@ async fn a_new_home_that_fails_over_while_it_is_opened_is_opened_again() -> Resu
     shard.reserve_ids(1).await?;
     let write = Statement::new("UPDATE {shard}.users SET id = id");
     assert_eq!(shard.execute(&write, &[]).await?, 20);
+    Ok(())
+}
+
+/// A mover that stands still once, until it is let go.
+struct Halted {
+    mover: Mover,
+    let_go: mpsc::Sender<()>,
+    /// What it has told, and that it stands.
+    notes: Arc<Mutex<Vec<String>>>,
+}
+
+/// It stands when a step begins, or is done.
+fn halted(config: &Config, step: MoveStep, done: bool) -> Result<Halted> {
+    let (let_go, gone_on) = mpsc::channel::<()>();
+    let gone_on = Mutex::new(Some(gone_on));
+    let notes = Arc::new(Mutex::new(Vec::new()));
+    let told = notes.clone();
+    let mover = Mover::new(config)?.on_event(move |event| {
+        if let MoveNews::Note(note) = &event.what {
+            told.lock().unwrap().push(format!("{}: {note}", event.step));
+        }
+        let is_there = event.step == step && matches!(event.what, MoveNews::Done) == done;
+        if is_there && let Some(gone_on) = gone_on.lock().unwrap().take() {
+            told.lock().unwrap().push("halted".to_owned());
+            block_in_place(|| gone_on.recv().unwrap());
+        }
+    });
+    Ok(Halted { mover, let_go, notes })
+}
+
+async fn until_told(notes: &Mutex<Vec<String>>, what: &str) {
+    howdah::testing::until(what, async || {
+        notes.lock().unwrap().iter().any(|note| note.contains(what))
+    })
+    .await;
+}
+
+/// A host that goes after it was looked at, while others have their turn, leaves no shard closed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_goes_before_the_fence_is_waited_for_with_the_shard_open() -> Result<()> {
+    let mut test = cluster_with_tables()?.replicas(1).start().await?;
+    let Halted { mover, let_go, notes } = halted(&test.config(), MoveStep::CheckHosts, true)?;
+    let moving = tokio::spawn(async move { mover.run(shard(), &InstanceName::new("pg1")?).await });
+    until_told(&notes, "halted").await;
+    test.kill("pg2-r1").await?;
+    let_go.send(()).unwrap();
+    until_told(&notes, "has still to follow closely").await;
+    let was_closed = |note: &String| note.contains(MoveStep::AwaitSourceHosts.as_str());
+    assert!(!notes.lock().unwrap().iter().any(was_closed));
+    let cluster = test.cluster().await?;
+    assert_eq!(cluster.shard(shard())?.execute(&WRITE, &[]).await?, 20);
+    assert_eq!(cluster.shard(shard())?.home()?.instance().as_str(), "pg2");
+    test.start_server("pg2-r1").await?;
+    assert_eq!(moving.await.unwrap()?.phase, MovePhase::Reversible);
+    Ok(())
+}
+
+/// Of two that take writes, one would never learn that the shard has left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_primary_does_not_count_as_following() -> Result<()> {
+    let mut test = cluster_with_tables()?.replicas(1).start().await?;
+    let Halted { mover, let_go, notes } = halted(&test.config(), MoveStep::CheckHosts, false)?;
+    let moving = tokio::spawn(async move { mover.run(shard(), &InstanceName::new("pg1")?).await });
+    until_told(&notes, "halted").await;
+    test.promote("pg2-r1").await?;
+    let_go.send(()).unwrap();
+    while !notes.lock().unwrap().iter().any(|note| note.contains("it is another primary")) {
+        assert!(!moving.is_finished(), "{:?}", moving.await);
+        sleep(Duration::from_millis(10)).await;
+    }
+    moving.abort();
+    assert!(moving.await.unwrap_err().is_cancelled());
+    Ok(())
+}
+
+/// A target whose commits hang holds up nobody who writes at home.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_hangs_behind_the_fence_is_given_up() -> Result<()> {
+    let test = cluster_with_tables()?.own_servers().start().await?;
+    let target = test.admin("pg2").await?;
+    let wait_for = async |standbys: &str| {
+        let set = format!("ALTER SYSTEM SET synchronous_standby_names = '{standbys}'");
+        target.batch_execute(&set).await.unwrap();
+        target.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    };
+    // From the instance with the catalog to the other one.
+    let first = ShardId::new(0)?;
+    let Halted { mover, let_go, notes } = halted(&test.config(), MoveStep::CheckHosts, false)?;
+    let moving = tokio::spawn(async move { mover.run(first, &InstanceName::new("pg2")?).await });
+    until_told(&notes, "halted").await;
+    wait_for("nobody").await;
+    let_go.send(()).unwrap();
+    let hangs = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')";
+    while !target.query_one(hangs, &[]).await.unwrap().get::<_, bool>(0) {
+        assert!(!moving.is_finished(), "{:?}", moving.await);
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(test.cluster().await?.shard(first)?.execute(&WRITE, &[]).await?, 20);
+    until_told(&notes, "what follows the fence took more than").await;
+    wait_for("").await;
+    assert_eq!(moving.await.unwrap()?.phase, MovePhase::Reversible);
     Ok(())
 }

@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
+use howdah::testing::until;
 use howdah::{
     InstanceName, Instances, MoveNews, MovePhase, MoveStep, Mover, Result, ShardId, Statement,
 };
-use moving::{Load, cluster_with_tables, leftovers, schemas, shard};
+use moving::{Load, cluster_with_tables, leftovers, leftovers_on, schemas, shard};
 use tokio::sync::oneshot;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -84,6 +85,33 @@ async fn a_copy_that_holds_back_too_much_wal_is_given_up() -> Result<()> {
     Ok(())
 }
 
+/// Also when it waits for a host, with nothing left to copy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_move_that_waits_before_its_fence_holds_back_no_more_wal_than_a_copy() -> Result<()> {
+    const STOP: &str = "DO $$ BEGIN EXECUTE (SELECT format('ALTER SUBSCRIPTION %I DISABLE', subname) \
+        FROM pg_subscription WHERE subname LIKE 'howdah%'); END $$";
+
+    let mut test = cluster_with_tables()?.replicas(1).start().await?;
+    let mover = Mover::new(&test.config())?.max_wal(1 << 20);
+    let Paused { mover, at_step, go_on, .. } = pausing(mover, MoveStep::CheckHosts);
+    let moving = tokio::spawn(async move { mover.run(shard(), &pg(1)).await });
+    at_step.await.unwrap();
+    test.kill("pg2-r1").await?;
+    test.admin("pg1").await?.batch_execute(STOP).await.unwrap();
+    go_on.send(()).unwrap();
+    let source = test.admin("pg2").await?;
+    let written = "INSERT INTO shard_0001_e1.events (what) SELECT repeat('x', 1000) FROM generate_series(1, 4000)";
+    until("it is given up", async || {
+        source.batch_execute(written).await.unwrap();
+        moving.is_finished()
+    })
+    .await;
+    let error = moving.await.unwrap().unwrap_err();
+    assert!(error.is_refused() && error.to_string().contains("bytes of WAL"), "{error}");
+    assert_eq!(leftovers_on(&test, ["pg1", "pg2"]).await?, Vec::<String>::new());
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limits_that_are_set_for_others_end_no_move() -> Result<()> {
     const WAITING: &str = "SELECT EXISTS (SELECT FROM pg_stat_activity \
@@ -111,7 +139,13 @@ async fn limits_that_are_set_for_others_end_no_move() -> Result<()> {
     ] {
         set(&format!("DATABASE {database} SET {limit}")).await;
     }
-    let mover = Mover::new(&test.config())?;
+    let told = Arc::new(Mutex::new(String::new()));
+    let notes = told.clone();
+    let mover = Mover::new(&test.config())?.on_event(move |event| {
+        if let (MoveStep::Publish, MoveNews::Note(note)) = (event.step, &event.what) {
+            notes.lock().unwrap().push_str(note);
+        }
+    });
     // Making a slot waits for whoever writes, for longer than any of these limits.
     writer.batch_execute("BEGIN; UPDATE shard_0001_e1.users SET n = 0 WHERE id = 1").await.unwrap();
     let moving = tokio::spawn(async move {
@@ -123,6 +157,10 @@ async fn limits_that_are_set_for_others_end_no_move() -> Result<()> {
         assert!(!moving.is_finished(), "{:?}", moving.await);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    until("it is told for whom it waits", async || {
+        told.lock().unwrap().contains("pg2 waits for the ")
+    })
+    .await;
     writer.batch_execute("COMMIT").await.unwrap();
     assert_eq!(moving.await.unwrap()?.phase, MovePhase::RolledBack);
     for admin in &admins {

@@ -7,9 +7,12 @@ mod moving;
 use std::time::{Duration, Instant};
 
 use howdah::testing::TestCluster;
-use howdah::{Error, InstanceName, Instances, MovePhase, MoveStep, Mover, Result};
+use howdah::{Error, InstanceName, Instances, MoveNews, MovePhase, MoveStep, Mover, Result};
 use moving::{cluster_with_tables, leftovers, leftovers_on, schemas, shard};
+use tokio::runtime::Handle;
+use tokio::task::block_in_place;
 use tokio::time::sleep;
+use tokio_postgres::NoTls;
 
 fn pg(number: u8) -> InstanceName {
     InstanceName::new(&format!("pg{number}")).unwrap()
@@ -152,5 +155,74 @@ async fn a_server_that_is_away_for_a_moment_is_waited_for() -> Result<()> {
     sleep(Duration::from_secs(1)).await;
     test.proxy("pg2")?.heal();
     assert_eq!(finishing.await.unwrap()?.phase, MovePhase::Finished);
+    Ok(())
+}
+
+/// A mover that loses the slot of the way back on a server when a step begins.
+fn losing_its_way_back(test: &TestCluster, on: &'static str, at: MoveStep) -> Result<Mover> {
+    const LOSE: &str = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
+        WHERE database = current_database() AND slot_name ~ '_r$'";
+
+    let (dsn, runtime) = (test.servers().dsn(on, "postgres")?, Handle::current());
+    Ok(Mover::new(&test.config())?.on_event(move |event| {
+        let lose = async {
+            let (client, connection) = tokio_postgres::connect(&dsn, NoTls).await.unwrap();
+            let driven = tokio::spawn(connection);
+            assert_eq!(client.query(LOSE, &[]).await.unwrap().len(), 1);
+            driven.abort();
+        };
+        if event.step == at && matches!(event.what, MoveNews::Begun) {
+            block_in_place(|| runtime.block_on(lose));
+        }
+    }))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_way_back_that_is_lost_is_made_anew_before_the_shard_leaves_and_done_without_after_it()
+-> Result<()> {
+    let test = cluster_with_tables()?.start().await?;
+    let losing = losing_its_way_back(&test, "pg1", MoveStep::CheckHosts)?;
+    let error = losing.run(shard(), &pg(1)).await.unwrap_err();
+    let said = error.to_string();
+    assert!(error.is_refused() && said.contains("`howdah moves resume m1`"), "{said}");
+    assert_eq!(schemas(&test).await?, ["pg1 shard_0001_e1", "pg2 shard_0001_e1"]);
+    let mover = Mover::new(&test.config())?;
+    let open = mover.open_move(shard()).await?.unwrap();
+    assert_eq!(mover.resume(open.id).await?.phase, MovePhase::Reversible);
+    assert_eq!(mover.roll_back(open.id).await?.phase, MovePhase::RolledBack);
+
+    let losing = losing_its_way_back(&test, "pg1", MoveStep::DropForward)?;
+    assert_eq!(losing.run(shard(), &pg(1)).await?.phase, MovePhase::Finished);
+    assert_eq!(leftovers(&test).await?, Vec::<String>::new());
+    assert_eq!(schemas(&test).await?, ["pg1 shard_0001_e4"]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_cannot_log_in_to_the_target_is_known_before_and_hinders_no_end_after()
+-> Result<()> {
+    let test = cluster_with_tables()?.start().await?;
+    let catalog = test.admin("pg1").await?;
+    let lead_peers_to = async |dsn: Option<&str>| {
+        let change = "UPDATE howdah.instance SET peer_dsn = $1 WHERE name = 'pg1'";
+        catalog.execute(change, &[&dsn]).await.unwrap();
+    };
+    let nowhere = Some("postgres://howdah_app@127.0.0.1:1/nowhere");
+    lead_peers_to(nowhere).await;
+    let mover = Mover::new(&test.config())?;
+    let error = mover.run(shard(), &pg(1)).await.unwrap_err();
+    assert!(error.is_refused() && error.to_string().contains("pg2 cannot follow pg1"), "{error}");
+    assert!(mover.list().await?.is_empty());
+    assert_eq!(leftovers(&test).await?, Vec::<String>::new());
+
+    lead_peers_to(None).await;
+    die_at(&test, MoveStep::StartReverse, pg(1)).await?;
+    lead_peers_to(nowhere).await;
+    let id = mover.open_move(shard()).await?.unwrap().id;
+    let error = mover.resume(id).await.unwrap_err();
+    assert!(error.to_string().contains("`howdah moves finish m1`"), "{error}");
+    assert_eq!(mover.finish(id).await?.phase, MovePhase::Finished);
+    assert_eq!(leftovers(&test).await?, Vec::<String>::new());
+    assert_eq!(schemas(&test).await?, ["pg1 shard_0001_e2"]);
     Ok(())
 }

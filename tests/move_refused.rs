@@ -24,6 +24,7 @@ async fn everything_in_the_way_is_named_at_once_and_nothing_is_touched() -> Resu
         .batch_execute(
             "SET search_path = shard_0001_e1;
              CREATE TABLE keyless (a int);
+             CREATE TABLE late (id int PRIMARY KEY DEFERRABLE);
              CREATE UNLOGGED TABLE fleeting (id int PRIMARY KEY);
              CREATE TABLE files (id int PRIMARY KEY, content oid);
              CREATE TABLE family (id int PRIMARY KEY);
@@ -50,6 +51,7 @@ async fn everything_in_the_way_is_named_at_once_and_nothing_is_touched() -> Resu
     let message = error.to_string();
     for reason in [
         "keyless has no primary key",
+        "late has a primary key that is deferrable, and so no replica identity",
         "fleeting is unlogged",
         "files has the column content of type oid",
         "whole has a replica identity",

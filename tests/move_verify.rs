@@ -138,3 +138,33 @@ async fn a_table_or_column_made_by_hand_during_a_move_stops_the_cutover() -> Res
     Mover::new(&test.config())?.run(shard(), &to).await?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_piled_up_is_worked_off_before_the_copies_are_compared() -> Result<()> {
+    let test = Arc::new(cluster_with_tables()?.start().await?);
+    let told = Arc::new(Mutex::new(false));
+    let (planting, telling) = (test.clone(), told.clone());
+    let switch = |how: &str| {
+        format!(
+            "DO $$ BEGIN EXECUTE (SELECT format('ALTER SUBSCRIPTION %I {how}', subname) FROM pg_subscription s \
+             JOIN pg_database d ON d.oid = s.subdbid WHERE datname = current_database()); END $$"
+        )
+    };
+    let (disable, enable) = (switch("DISABLE"), switch("ENABLE"));
+    let mover = Mover::new(&test.config())?.on_event(move |event: &MoveEvent| {
+        match (event.step, &event.what) {
+            (MoveStep::Verify, MoveNews::Begun) => plant(&planting, "pg1", &disable),
+            (MoveStep::Verify, MoveNews::Lag(_)) => *telling.lock().unwrap() = true,
+            (MoveStep::Verify, MoveNews::Progress { .. }) => {
+                assert!(*telling.lock().unwrap(), "compared while it stood still");
+            }
+            _ => {}
+        }
+    });
+    let moving = tokio::spawn(async move { mover.run(shard(), &InstanceName::new("pg1")?).await });
+    howdah::testing::until("it is told how far the copy is behind", async || *told.lock().unwrap())
+        .await;
+    plant(&test, "pg1", &enable);
+    assert!(moving.await.unwrap()?.verified);
+    Ok(())
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures_util::try_join;
+use futures_util::join;
 use tokio::time::sleep;
 
 use super::run::Run;
@@ -17,12 +17,17 @@ impl Run<'_> {
     /// stays where it is, and the WAL is free.
     pub(super) async fn within_cap<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let kept = tokio::select! {
+            biased;
             done = work => return done,
             kept = self.beyond_cap() => kept?,
         };
         let (source, target, name) = (&self.source, &self.target, &self.names.forward);
-        // The slot is dropped whatever the target does: that may be busy for long with what it was told before.
-        try_join!(stream::drop_slot(source, name), stream::unsubscribe(target, name))?;
+        // The slot is dropped whatever becomes of the target: that may be busy for long with what it was told before, or gone. The
+        // subscription goes behind the slot, as always.
+        let (dropped, disabled) =
+            join!(stream::drop_slot(source, name), stream::disable(target, name));
+        dropped?;
+        disabled?;
         source.work.roll_back().await;
         target.work.roll_back().await;
         self.abort().await?;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::try_join;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::dump::Dump;
 use super::event::MoveNews;
@@ -20,7 +20,7 @@ use super::relations::Relations;
 use super::run::Run;
 use super::step::MoveStep;
 use super::stream::{self, Takes};
-use super::{seal, sequences};
+use super::{seal, sequences, writers};
 use crate::connect::sqlstate::is_in_the_way;
 use crate::{Error, Result};
 
@@ -31,8 +31,10 @@ const TELL_JOURNAL: Duration = Duration::from_secs(1);
 const PATIENT: &str = "SET LOCAL idle_in_transaction_session_timeout = 0";
 /// From which size on a table is analyzed before it is used: what the planner assumes of smaller ones does.
 const LARGE: i64 = 8 << 20;
-/// How often indexes are begun anew where others held the locks.
+/// How often indexes are begun anew where others held the locks, and the pauses between, from the first to the longest: what is
+/// applied gets on meanwhile.
 const BUILD_ATTEMPTS: u32 = 60;
+const BUILD_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 impl Run<'_> {
     /// Makes the copy, or what is missing of it.
@@ -44,8 +46,7 @@ impl Run<'_> {
         if found != whole && found != bare {
             // Nobody knows the snapshot of its slot any more. And a psql of a mover that is gone may still be waiting for its own.
             stream::drop_slot(&self.source, &self.names.forward).await?;
-        } else if !stream::has_slot(&self.source, &self.names.forward).await? {
-            // Nothing has kept what the copy lacks.
+        } else if !self.can_be_followed(found == whole).await? {
             self.drop_copy_of_ours().await?;
             found = None;
         }
@@ -61,17 +62,27 @@ impl Run<'_> {
                 dump
             };
             self.follow().await?;
-            self.build_indexes(schema, &dump).await?;
+            self.build_indexes(schema, relations, &dump).await?;
         } else {
             self.follow().await?;
         }
         if self.report.reverse {
             self.begin(MoveStep::PrepareReverse).await?;
             stream::publish(&self.target, &self.names.reverse, schema, relations).await?;
-            stream::make_slot(&self.target, &self.names.reverse).await?;
+            let made = stream::make_slot(&self.target, &self.names.reverse);
+            let tell = |waits: &str| self.tell(MoveStep::PrepareReverse, waits);
+            writers::awaited(&self.target, made, tell).await?;
             self.end(MoveStep::PrepareReverse).await?;
         }
         self.journal.set_copied(&self.report, began.elapsed()).await
+    }
+
+    /// Whether what the copy lacks is kept, and it is known what that is.
+    async fn can_be_followed(&self, is_whole: bool) -> Result<bool> {
+        let (source, target, name) = (&self.source, &self.target, &self.names.forward);
+        // A whole copy followed already: nobody knows how far without its subscription.
+        Ok(stream::has_slot(source, name).await?
+            && (!is_whole || stream::is_subscribed(target, name).await?))
     }
 
     async fn mark_shard(&self, schema: &str) -> Result<()> {
@@ -113,7 +124,8 @@ impl Run<'_> {
         let (name, source) = (&self.names.forward, &self.source);
         self.begin(MoveStep::Publish).await?;
         stream::publish(source, name, schema, relations).await?;
-        let snapshot = exporter.export(source, name).await?;
+        let tell = |waits: &str| self.tell(MoveStep::Publish, waits);
+        let snapshot = writers::awaited(source, exporter.export(source, name), tell).await?;
         self.end(MoveStep::Publish).await?;
         Ok(snapshot)
     }
@@ -240,29 +252,33 @@ impl Run<'_> {
         self.end(MoveStep::Follow).await
     }
 
-    async fn build_indexes(&self, schema: &str, dump: &Dump) -> Result<()> {
+    async fn build_indexes(&self, schema: &str, relations: &Relations, dump: &Dump) -> Result<()> {
         const WHAT: &str = "cannot make the indexes and constraints on the target";
 
         self.begin(MoveStep::BuildIndexes).await?;
         let (_, rest) = self.after_rows(schema, dump).await?;
         let work = &self.target.work;
         let whole = seal::comment(schema, Some(&self.names.comment));
-        let mut attempt = 1;
+        // What is applied meanwhile locks several tables, too, in an order of its own. Where the two wait for each other, it is
+        // before anything is built.
+        let lock = relations.lock(schema, "SHARE ROW EXCLUSIVE");
+        let build = format!("BEGIN; {lock}{rest}; {whole}COMMIT");
+        let (mut attempt, mut pause) = (1, BUILD_PAUSE.0);
         loop {
-            let made = work.batch(&format!("BEGIN; {rest}; {whole}COMMIT"), WHAT).await;
+            let made = work.batch(&build, WHAT).await;
             work.roll_back().await;
             work.refresh().await?;
             match made {
-                // What is applied meanwhile locks several tables, too, in an order of its own; it took the second that a server
-                // takes to find that out.
                 Err(error)
                     if error.code().is_some_and(is_in_the_way) && attempt < BUILD_ATTEMPTS =>
                 {
                     self.tell(MoveStep::BuildIndexes, &format!("tried {attempt} times: {error}"));
-                    attempt += 1;
                 }
                 made => break made?,
             }
+            sleep(pause).await;
+            attempt += 1;
+            pause = (pause * 2).min(BUILD_PAUSE.1);
         }
         self.analyze(schema).await?;
         self.end(MoveStep::BuildIndexes).await

@@ -27,10 +27,16 @@ use crate::{Error, Outcome, Result};
 
 /// How long the locks that hurt nobody are waited for: autovacuum leaves after a second.
 const GENTLE_LOCK: &str = "15s";
+/// How long one side may wait for these locks of the other, in a transaction that is idle; and how long a mover may say nothing
+/// from then on.
+const GENTLE_IDLE: &str = "60s";
+const IDLE: &str = "10s";
 /// How long writers may be made to wait for a lock that the fence does not get, at first and at most.
 const LOCK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
 /// How long the fence may take, from its first lock until the target has everything.
 const FENCE: Duration = Duration::from_secs(1);
+/// How long all may take that is between that and the commit which closes the source.
+const READY: Duration = Duration::from_secs(2);
 /// How often the fence is tried, and the pauses between, from the first to the longest.
 const ATTEMPTS: u32 = 60;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -41,7 +47,9 @@ const CATCH_UP: Duration = Duration::from_secs(600);
 const TARGET_HOSTS: Duration = Duration::from_secs(1);
 const SOURCE_HOSTS: Duration = Duration::from_secs(600);
 pub(super) const UNSEALED_HOSTS: Duration = Duration::from_secs(600);
+/// How long they may take to follow closely: before it is our turn, and then, when others wait for theirs.
 const CHECK_HOSTS: Duration = Duration::from_secs(600);
+const CHECK_HOSTS_AGAIN: Duration = Duration::from_secs(1);
 
 const CANNOT_CLOSE: &str = "cannot close the source";
 
@@ -82,45 +90,62 @@ impl Cutover<'_> {
     /// Fences the source, renames the target, closes the source, unseals the target, and tells everybody.
     pub(super) async fn perform(&self, relations: &Relations, findings: &Findings) -> Result<()> {
         let run = self.run;
-        let mut source_hosts = Hosts::connect(&run.mover.connector, self.from).await;
-        let mut target_hosts = Hosts::connect(&run.mover.connector, self.to).await;
+        let connector = &run.mover.connector;
+        let mut hosts =
+            [Hosts::connect(connector, self.from).await, Hosts::connect(connector, self.to).await];
         run.begin(MoveStep::CheckHosts).await?;
-        let tell = |waits: &str| run.tell(MoveStep::CheckHosts, waits);
-        source_hosts.check(CHECK_HOSTS, tell).await?;
-        target_hosts.check(CHECK_HOSTS, tell).await?;
+        self.within_cap(self.check_hosts(&mut hosts, CHECK_HOSTS)).await?;
         run.end(MoveStep::CheckHosts).await?;
 
-        // One fence at a time: two on one server would wait for each other's row in the identity.
-        let alone = run.mover.fencing.lock().await;
-        let mut pause = PAUSE.0;
-        let mut lock = LOCK.0;
-        let mut attempt = 0;
-        let closed = loop {
-            attempt += 1;
-            self.catch_up().await?;
-            let tried = self.attempt(relations, findings, lock, &mut target_hosts).await;
-            let error = match tried {
-                Ok(closed) => break closed,
+        let (mut attempt, mut lock, mut pause) = (1, LOCK.0, PAUSE.0);
+        loop {
+            // One fence at a time: two on one server would wait for each other's row in the identity.
+            let alone = self.within_cap(async { Ok(run.mover.fencing.lock().await) }).await?;
+            self.within_cap(self.catch_up()).await?;
+            let error = match self.attempt(relations, findings, lock, &mut hosts).await {
+                Ok(closed) => {
+                    self.conclude(&mut hosts[0], closed).await?;
+                    break;
+                }
                 Err(error) => error,
             };
             self.from.work.roll_back().await;
+            // What follows hinders nobody, and others may have their turn.
+            drop(alone);
             if error.outcome() == Outcome::Unknown {
                 return Err(error);
             }
+            // Before it is waited for the target, which may be what was too slow.
+            run.tell(MoveStep::FenceTables, &format!("tried {attempt} times: {error}"));
             // The source is still the home.
             self.take_back().await?;
             if !is_passing(&error) || attempt >= ATTEMPTS {
                 return Err(error);
             }
-            run.tell(MoveStep::FenceTables, &format!("tried {attempt} times: {error}"));
             sleep(pause).await;
-            pause = (pause * 2).min(PAUSE.1);
+            self.within_cap(self.check_hosts(&mut hosts, CHECK_HOSTS)).await?;
+            attempt += 1;
             lock = lock.mul_f64(1.25).min(LOCK.1);
-        };
-        let told = self.conclude(&mut source_hosts, closed).await;
-        drop(alone);
-        told?;
-        self.await_unsealed(&mut target_hosts).await
+            pause = (pause * 2).min(PAUSE.1);
+        }
+        self.await_unsealed(&mut hosts[1]).await
+    }
+
+    /// Waits for something, as long as the source may keep the WAL. On the way back there is no such limit.
+    async fn within_cap<T>(&self, waits: impl Future<Output = Result<T>>) -> Result<T> {
+        if self.stream == self.run.names.forward {
+            Box::pin(self.run.within_cap(waits)).await
+        } else {
+            waits.await
+        }
+    }
+
+    /// Waits until no host would be waited for when the source is closed.
+    async fn check_hosts(&self, hosts: &mut [Hosts<'_>; 2], patience: Duration) -> Result<()> {
+        for hosts in hosts {
+            hosts.check(patience, |waits| self.run.tell(MoveStep::CheckHosts, waits)).await?;
+        }
+        Ok(())
     }
 
     /// What an earlier run has left to do after it closed the source.
@@ -200,24 +225,27 @@ impl Cutover<'_> {
         relations: &Relations,
         findings: &Findings,
         lock: Duration,
-        target_hosts: &mut Hosts<'_>,
+        hosts: &mut [Hosts<'_>; 2],
     ) -> Result<Closed> {
+        // One may have gone while we waited for our turn, or since the last attempt; others do not wait for it with us.
+        self.check_hosts(hosts, CHECK_HOSTS_AGAIN).await?;
         let prepared = self.prepare(relations, findings).await?;
         let began = Instant::now();
         self.run.fence_begins(began);
         let fenced = timeout(FENCE, self.fence(relations, findings, &prepared, lock)).await;
-        let too_slow = || Error::new(Kind::Timeout, format!("the fence took more than {FENCE:?}"));
-        let (sequences, mark) = fenced.map_err(|_| too_slow())??;
+        let (sequences, mark) = fenced.map_err(|_| too_slow("the fence", FENCE))??;
         let [_, new] = self.schemas();
         let opens = sequences::open(&new, &sequences);
         let open_target = async {
             let position = self.rename_target(&prepared.functions, &opens).await?;
             try_join!(
                 self.prepare_unsealing(relations, &opens, "1s"),
-                self.before_closing(target_hosts, mark, position)
+                self.before_closing(&mut hosts[1], mark, position)
             )
         };
-        let (generation, _) = try_join!(self.prepare_closing(&prepared), open_target)?;
+        let ready = async { try_join!(self.prepare_closing(&prepared), open_target) };
+        let ready = timeout(READY, ready).await;
+        let (generation, _) = ready.map_err(|_| too_slow("what follows the fence", READY))??;
         self.close_source(generation).await
     }
 
@@ -226,10 +254,12 @@ impl Cutover<'_> {
         let [old, _] = self.schemas();
         // For the first time while it hurts nobody: what fails there fails here, and what is asked in the fence is prepared.
         self.recheck(relations).await?;
+        self.check_way_back().await?;
         let (journal, report) = (&self.run.journal, &self.run.report);
         journal.rehearse_cutover(report, &self.change(0), self.reverse).await?;
         let begin = format!(
-            "BEGIN; SET LOCAL lock_timeout = '{GENTLE_LOCK}'; {}",
+            "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '{GENTLE_IDLE}'; \
+             SET LOCAL lock_timeout = '{GENTLE_LOCK}'; {}",
             relations.lock(&old, "SHARE UPDATE EXCLUSIVE")
         );
         let what = "cannot lock the shard's tables";
@@ -246,7 +276,20 @@ impl Cutover<'_> {
         }
         let sequences = sequences::read(&self.from.work, &old, &relations.sequences, "").await?;
         let functions = seal::functions_naming(&self.from.work, &old).await?;
+        let idle = format!("SET LOCAL idle_in_transaction_session_timeout = '{IDLE}'");
+        try_join!(self.from.work.batch(&idle, what), self.to.work.batch(&idle, what))?;
         Ok(Prepared { sequences, functions })
+    }
+
+    /// What is written at the new home has to be kept for the old one.
+    async fn check_way_back(&self) -> Result<()> {
+        if !self.reverse || stream::is_whole(self.to, &self.run.names.reverse).await? {
+            return Ok(());
+        }
+        let lost = "the slot of the way back is lost (max_slot_wal_keep_size)";
+        Err(Error::refused(lost)
+            .at(&self.to.name)
+            .hint(format!("`howdah moves resume {}` makes another one", self.run.report.id)))
     }
 
     /// Closes the source as far as a transaction can, and waits until the target has everything, up to the mark returned.
@@ -418,6 +461,10 @@ impl Cutover<'_> {
         self.run.event_end(MoveStep::CloseSource);
         Ok(Closed { generation, is_dropped: false })
     }
+}
+
+fn too_slow(what: &str, limit: Duration) -> Error {
+    Error::new(Kind::Timeout, format!("{what} took more than {limit:?}"))
 }
 
 /// Whether an attempt failed for something that passes: others held locks, or the target was too far behind.

@@ -42,7 +42,7 @@ struct Host {
 #[derive(Debug)]
 enum Fact<'a> {
     /// Whether it has replayed all but a little of what the primary had written.
-    Follows { at: String },
+    Follows { at: String, timeline: i32 },
     /// Whether it has the schema by its new name alone.
     HasRenamed { old: &'a str, new: &'a str },
     /// Whether it has the schema by neither name.
@@ -53,10 +53,22 @@ enum Fact<'a> {
     IsUnsealed { schema: &'a str, comment: &'a str },
 }
 
+/// Who does not have a fact yet.
+struct Missing {
+    address: String,
+    /// What keeps it from having it, if that is known.
+    reason: Option<String>,
+    is_lost: bool,
+}
+
 impl Fact<'_> {
-    async fn holds(&self, client: &Client) -> Result<bool, tokio_postgres::Error> {
-        const BEHIND: &str = "SELECT NOT pg_is_in_recovery() \
-            OR coalesce(($1::text::pg_lsn - pg_last_wal_replay_lsn())::bigint <= $2, false)";
+    /// Nothing where a primary was asked that is not the one that we are connected to.
+    async fn holds(&self, client: &Client) -> Result<Option<bool>, tokio_postgres::Error> {
+        // A primary that was replaced and still runs never learns of anything. A replica cannot be asked where it would write.
+        const BEHIND: &str = "SELECT CASE \
+            WHEN pg_is_in_recovery() \
+                THEN coalesce(($1::text::pg_lsn - pg_last_wal_replay_lsn())::bigint <= $2, false) \
+            WHEN ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int = ";
         const RENAMED: &str = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $2) \
             AND NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)";
         const DROPPED: &str =
@@ -64,7 +76,7 @@ impl Fact<'_> {
         const UNSEALED: &str = "SELECT EXISTS (SELECT FROM pg_namespace \
             WHERE nspname = $1 AND obj_description(oid, 'pg_namespace') IS DISTINCT FROM $2)";
 
-        let marked;
+        let (marked, follows);
         let (sql, params): (_, [(&(dyn ToSql + Sync), Type); 2]) = match self {
             Self::HasMark { schema, id, mark } => {
                 marked = format!(
@@ -72,7 +84,10 @@ impl Fact<'_> {
                 );
                 (marked.as_str(), [(id, Type::INT8), (mark, Type::INT8)])
             }
-            Self::Follows { at } => (BEHIND, [(at, Type::TEXT), (&MOST_BEHIND, Type::INT8)]),
+            Self::Follows { at, timeline } => {
+                follows = format!("{BEHIND}{timeline} THEN true END");
+                (follows.as_str(), [(at, Type::TEXT), (&MOST_BEHIND, Type::INT8)])
+            }
             Self::HasRenamed { old, new } => (RENAMED, [(old, Type::NAME), (new, Type::NAME)]),
             Self::HasDropped { old, new } => (DROPPED, [(old, Type::NAME), (new, Type::NAME)]),
             Self::IsUnsealed { schema, comment } => {
@@ -113,7 +128,8 @@ impl<'a> Hosts<'a> {
         }
         let at = "SELECT pg_current_wal_lsn()::text";
         let at: String = self.side.watch.one(at, &[], "cannot ask for the position").await?.get(0);
-        self.until_all(patience, &Fact::Follows { at }, tell).await
+        let timeline = self.side.server.timeline;
+        self.until_all(patience, &Fact::Follows { at, timeline }, tell).await
     }
 
     /// Waits until each has the schema by its new name alone.
@@ -178,36 +194,17 @@ impl<'a> Hosts<'a> {
         let began = Instant::now();
         let mut told = None;
         loop {
-            let mut waiting = None;
-            for host in &mut self.reached {
-                let reason = match &host.client {
-                    Ok(client) => match timeout(ANSWER, fact.holds(client)).await {
-                        Ok(Ok(true)) => continue,
-                        Ok(Ok(false)) => None,
-                        Err(_) => {
-                            let error = Error::new(Kind::Timeout, "it does not answer");
-                            host.client = Err(error.clone());
-                            Some(error.to_string())
-                        }
-                        Ok(Err(error)) => {
-                            let error = statement_failure(error, "cannot ask it");
-                            let reason = error.to_string();
-                            host.client = Err(error);
-                            Some(reason)
-                        }
-                    },
-                    Err(error) => Some(error.to_string()),
-                };
-                waiting = Some((host.address.clone(), reason));
-                break;
-            }
-            let Some((address, reason)) = waiting else { return Ok(()) };
+            // Writers may be waiting for the answer: nobody takes longer than the patience for all.
+            let left = patience.saturating_sub(began.elapsed()).max(COME_AGAIN);
+            let Some(missing) = self.first_without(fact, left.min(ANSWER)).await else {
+                return Ok(());
+            };
             if self.side.watch.is_lost() {
                 // It may have failed over: what is waited for may never come, and the facts are to be looked at again.
                 let lost = Error::new(Kind::Unavailable, "the connection was lost");
                 return Err(lost.at(&self.side.name));
             }
-            let lost = reason.is_some();
+            let Missing { address, reason, is_lost } = missing;
             let reason = reason.map_or(String::new(), |reason| format!(" ({reason})"));
             let waits = format!("{}: host {address} has still to {fact}{reason}", self.side.name);
             if began.elapsed() > patience {
@@ -218,13 +215,38 @@ impl<'a> Hosts<'a> {
                 tell(&waits);
                 told = Some(waits);
             }
-            if lost {
+            if is_lost {
                 sleep(COME_AGAIN).await;
-                self.come_again().await;
+                // Who has not come by then is as lost as before.
+                let _ = timeout(left, self.come_again()).await;
             } else {
                 sleep(ASK_AGAIN).await;
             }
         }
+    }
+
+    /// Asks one after the other, up to the first that does not have it.
+    async fn first_without(&mut self, fact: &Fact<'_>, limit: Duration) -> Option<Missing> {
+        for host in &mut self.reached {
+            let asked = match &host.client {
+                Ok(client) => match timeout(limit, fact.holds(client)).await {
+                    Ok(Ok(Some(true))) => continue,
+                    Ok(Ok(Some(false))) => Ok(None),
+                    Ok(Ok(None)) => Ok(Some("it is another primary".to_owned())),
+                    Ok(Err(error)) => Err(statement_failure(error, "cannot ask it")),
+                    Err(_) => Err(Error::new(Kind::Timeout, "it does not answer")),
+                },
+                Err(error) => Err(error.clone()),
+            };
+            let (address, is_lost) = (host.address.clone(), asked.is_err());
+            let reason = asked.unwrap_or_else(|error| {
+                let reason = error.to_string();
+                host.client = Err(error);
+                Some(reason)
+            });
+            return Some(Missing { address, reason, is_lost });
+        }
+        None
     }
 
     /// Logs in where that has not worked yet, or not lasted.
@@ -232,19 +254,20 @@ impl<'a> Hosts<'a> {
         if self.is_alone() {
             return;
         }
-        let kept: Vec<_> = self.reached.drain(..).filter(|host| host.client.is_ok()).collect();
-        let connected = self.connector.connect_each(&self.side.dsn).await;
-        for (name, port, client) in connected {
+        let mut came = Vec::new();
+        for (name, port, client) in self.connector.connect_each(&self.side.dsn).await {
             let address = format!("{name}:{port}");
-            if kept.iter().any(|host| host.address == address) {
+            if self.reached.iter().any(|host| host.address == address && host.client.is_ok()) {
                 continue;
             }
             let client = match client {
                 Ok(client) => self.side.identity.greet(&client, "").await.map(|_| client),
                 Err(error) => Err(error),
             };
-            self.reached.push(Host { address, client });
+            came.push(Host { address, client });
         }
-        self.reached.extend(kept);
+        // All at once: a host that is missing here would be waited for by nobody, and the wait may be given up above.
+        self.reached.retain(|host| host.client.is_ok());
+        self.reached.extend(came);
     }
 }

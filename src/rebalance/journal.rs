@@ -102,6 +102,12 @@ impl MoveReport {
         matches!(self.step, MoveStep::DropReverse | MoveStep::DropCopy)
     }
 
+    /// The shard has its new home, on all hosts, and what is missing is the stream back.
+    pub(super) fn is_unsettled(&self) -> bool {
+        let steps = MoveStep::DropForward..MoveStep::DropReverse;
+        !self.back && self.phase == MovePhase::Fence && steps.contains(&self.step)
+    }
+
     fn from_row(row: &Row) -> Result<Self> {
         let count = |column| u64::try_from(row.get::<_, i64>(column)).unwrap_or(0);
         let milliseconds = |column| {

@@ -37,6 +37,7 @@ mod step;
 mod stream;
 mod structure;
 mod verify;
+mod writers;
 
 pub use event::{MoveEvent, MoveNews};
 pub use journal::{MoveId, MoveReport};

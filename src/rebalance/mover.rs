@@ -19,7 +19,6 @@ use super::programs::Programs;
 use super::run::Run;
 use super::side::Side;
 use super::step::{MovePhase, MoveStep};
-use super::stream;
 use crate::catalog::{InstanceState, Snapshot};
 use crate::config::Config;
 use crate::connect::Connector;
@@ -111,8 +110,8 @@ impl Mover {
         })
     }
 
-    /// Whether a stream back keeps the old copy up to date, so that a move can be undone. Without one a move is finished as
-    /// soon as the shard lives on the target. Default: `true`.
+    /// Whether a stream back keeps the old copy up to date, so that a move can be undone. Without one, or where the target has
+    /// lost what belongs into it, a move is finished as soon as the shard lives on the target. Default: `true`.
     #[must_use]
     pub fn reverse(mut self, reverse: bool) -> Self {
         self.reverse = reverse;
@@ -224,7 +223,7 @@ impl Mover {
     }
 
     /// Ends a move: the stream back and the old copy are dropped. Also one that is on its way back, as long as the shard has
-    /// not left the target.
+    /// not left the target; and one that lives there and cannot have a stream back.
     ///
     /// # Errors
     ///
@@ -337,9 +336,8 @@ impl Mover {
         observe(MoveStep::Preflight, MoveNews::Begun);
         if !is_forgotten(&source, &target, &home).await? {
             preflight::check(&source, &target, &home).await?;
-        }
-        for (from, to) in [(&source, &target), (&target, &source)] {
-            stream::conninfo(&self.connector, &journal, from, to).await?;
+            let sides = [&source, &target];
+            preflight::rehearse(self, &journal, sides, (shard, self.reverse)).await?;
         }
         observe(MoveStep::Preflight, MoveNews::Done);
         observe(MoveStep::Journal, MoveNews::Begun);
@@ -422,7 +420,10 @@ impl Mover {
             Wish::GoOn | Wish::Abort => report.back,
             Wish::GoBack => true,
             Wish::Finish
-                if report.phase != MovePhase::Reversible && !report.is_ending() && !report.back =>
+                if report.phase != MovePhase::Reversible
+                    && !report.is_ending()
+                    && !report.is_unsettled()
+                    && !report.back =>
             {
                 return Err(Error::refused(format!("{id} is not that far: {}", report.phase))
                     .hint(format!("`howdah moves resume {id}`")));
@@ -437,6 +438,7 @@ impl Mover {
         let run = run.map_err(|error| or_without(error, wish, &report))?;
         let done = match wish {
             Wish::GoOn | Wish::GoBack => run.go_on().await,
+            Wish::Finish if report.is_unsettled() => run.finish_unsettled().await,
             Wish::Finish => run.finish().await,
             Wish::Abort => run.abort().await,
         };

@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use futures_util::try_join;
 use tokio::time::{Instant, sleep};
 
+use super::journal::Journal;
+use super::mover::Mover;
 use super::names::{GUARD, literal};
 use super::side::Side;
-use crate::shard::Home;
+use super::stream;
+use crate::shard::{Home, ShardId};
 use crate::{Error, Result};
 
 /// What a shard's schema ($1) must not have, or depend on: one row a problem.
@@ -20,8 +24,14 @@ const PREPARED: &str = "SELECT DISTINCT gid FROM pg_prepared_xacts x \
     JOIN pg_class c ON c.oid = l.relation \
     WHERE x.database = current_database() AND c.relnamespace = to_regnamespace($1)";
 
-/// How long a prepared transaction may take to end before it is in doubt.
+/// The prepared transactions of a whole server that are older than so many seconds ($1): making a slot waits for all of them.
+const OLD: &str = "SELECT gid, database::text FROM pg_prepared_xacts \
+    WHERE prepared < clock_timestamp() - make_interval(secs => $1) ORDER BY prepared";
+
+/// How long a prepared transaction may take to end before it is in doubt; and one that has nothing to do with the shard, and may be in
+/// the hands of others.
 const TWO_PHASES: Duration = Duration::from_secs(3);
+const OTHERS_TWO_PHASES: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// What a server must offer, for either direction: it publishes to the other, and subscribes to it.
@@ -90,10 +100,11 @@ pub(super) async fn check(source: &Side, target: &Side, home: &Home) -> Result<(
     for row in source.work.rows(SHARD, &[&schema, &GUARD], CANNOT_LOOK).await? {
         problems.push(format!("shard {shard}: {}", row.get::<_, &str>(0)));
     }
-    for gid in in_doubt(source, &schema).await? {
+    let in_doubt = in_doubt(source, &schema).await?;
+    for gid in &in_doubt {
         problems.push(format!(
             "shard {shard}: the prepared transaction {} is in doubt: `howdah tx recover`",
-            literal(&gid)
+            literal(gid)
         ));
     }
     for side in [source, target] {
@@ -105,6 +116,7 @@ pub(super) async fn check(source: &Side, target: &Side, home: &Home) -> Result<(
         problems.extend(found(side.work.rows(SERVER, &[], CANNOT_LOOK).await?));
         let owner: String = side.work.one(OWNER, &[], CANNOT_LOOK).await?.get(0);
         problems.extend(found(side.mover.rows(ROLE, &[&owner], CANNOT_LOOK).await?));
+        problems.extend(old_prepared(side, &in_doubt).await?);
     }
     for epoch in target.epochs(shard).await? {
         problems.push(format!(
@@ -136,12 +148,51 @@ pub(super) async fn check(source: &Side, target: &Side, home: &Home) -> Result<(
         .hint("nothing was touched"))
 }
 
+/// Has each server log in to the other as it will have to; the source to the target when the shard is there, and the move can hardly
+/// be ended without.
+///
+/// # Errors
+///
+/// [Refused](Error::is_refused), where one is not let in.
+pub(super) async fn rehearse(
+    mover: &Mover,
+    journal: &Journal,
+    [source, target]: [&Side; 2],
+    (shard, reverse): (ShardId, bool),
+) -> Result<()> {
+    let name = format!("howdah_rehearsal_s{shard}");
+    let log_in = async |from: &Side, to: &Side, is_needed: bool| {
+        let conninfo = stream::conninfo(&mover.connector, journal, from, to).await?;
+        if !is_needed {
+            return Ok(());
+        }
+        stream::rehearse(&conninfo, to, from, &name).await.map_err(|error| {
+            Error::refused(format!("{} cannot follow {}", to.name, from.name)).because(error).hint(
+                "nothing was touched; how do servers reach each other? see `howdah instance list`",
+            )
+        })
+    };
+    try_join!(log_in(source, target, true), log_in(target, source, reverse)).map(|_| ())
+}
+
 /// The extensions that a server has.
 async fn extensions(side: &Side) -> Result<Vec<String>> {
     const ALL: &str = "SELECT extname::text FROM pg_extension";
 
     let rows = side.work.rows(ALL, &[], CANNOT_LOOK).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// The prepared transactions for which a slot would wait, but for those that are named already.
+async fn old_prepared(side: &Side, named: &[String]) -> Result<Vec<String>> {
+    let old = side.work.rows(OLD, &[&OTHERS_TWO_PHASES.as_secs_f64()], CANNOT_LOOK).await?;
+    let problem = |row: &tokio_postgres::Row| {
+        let (gid, database): (String, &str) = (row.get(0), row.get(1));
+        let of = format!("the prepared transaction {} in the database {database}", literal(&gid));
+        let what = format!("{} cannot make a slot as long as {of} is in doubt", side.name);
+        (!named.contains(&gid)).then(|| format!("{what}: `howdah tx recover`"))
+    };
+    Ok(old.iter().filter_map(problem).collect())
 }
 
 /// The prepared transactions that do not end by themselves, as those of clients at work do.

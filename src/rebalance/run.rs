@@ -222,6 +222,7 @@ impl<'a> Run<'a> {
         let progress = |rows| {
             self.event(MoveStep::Verify, MoveNews::Progress { rows, bytes: 0, of_bytes: 0 });
         };
+        pair.work_off(|waited| self.lag(MoveStep::Verify, waited)).await?;
         let findings = pair.compare(relations, progress).await?;
         self.store(&findings).await?;
         if let Some(difference) = findings.difference() {

@@ -1,6 +1,8 @@
 //! What comes after a cutover, and instead of one: the stream back, the end of a move, and its abortion.
 
-use super::names::{MARK_TABLE, schema_at};
+use tokio_postgres::types::PgLsn;
+
+use super::names::{MARK_TABLE, is_of_copy, schema_at};
 use super::run::{Run, next};
 use super::seal;
 use super::side::Side;
@@ -13,15 +15,8 @@ impl Run<'_> {
     /// After the cutover: the stream there is dropped, and the stream back runs; or, without one, the old copy is dropped.
     pub(super) async fn settle(&self) -> Result<()> {
         let (source, target) = (&self.source, &self.target);
-        self.begin(MoveStep::DropForward).await?;
-        self.drop_stream(source, target, &self.names.forward).await?;
-        self.end(MoveStep::DropForward).await?;
-        // After a failover of the new home its slot is gone, and nobody can say what the old copy lacks. And the copy may have been
-        // dropped, which a catalog that failed over has forgotten.
-        let position = self.journal.show(self.report.id).await?.position;
-        let is_there = !source.epochs(self.report.shard).await?.is_empty();
-        let is_possible = self.report.reverse && self.servers_are_the_same() && is_there;
-        let Some(position) = position.filter(|_| is_possible) else {
+        self.drop_forward().await?;
+        let Some(position) = self.position_of_way_back().await? else {
             return self.finish().await;
         };
         self.begin(MoveStep::AdvanceReverse).await?;
@@ -30,9 +25,39 @@ impl Run<'_> {
 
         self.begin(MoveStep::StartReverse).await?;
         let (conninfo, name) = (self.conninfo(target, source).await?, &self.names.reverse);
-        stream::subscribe(&conninfo, source, target, name, Takes::WhatIsWrittenThere).await?;
+        let takes = Takes::WhatIsWrittenThere;
+        let subscribed = stream::subscribe(&conninfo, source, target, name, takes).await;
+        subscribed.map_err(|error| {
+            let id = self.report.id;
+            error.hint(format!(
+                "resume the move; or give up the way back: `howdah moves finish {id}`"
+            ))
+        })?;
         self.end(MoveStep::StartReverse).await?;
         self.rest(MovePhase::Reversible).await
+    }
+
+    async fn drop_forward(&self) -> Result<()> {
+        self.begin(MoveStep::DropForward).await?;
+        self.drop_stream(&self.source, &self.target, &self.names.forward).await?;
+        self.end(MoveStep::DropForward).await
+    }
+
+    /// Where the stream back begins; nothing where there can be none.
+    async fn position_of_way_back(&self) -> Result<Option<PgLsn>> {
+        // After a failover of the new home its slot is gone, and nobody can say what the old copy lacks. And the copy may have been
+        // dropped, which a catalog that failed over has forgotten.
+        let is_there = !self.source.epochs(self.report.shard).await?.is_empty();
+        if !self.report.reverse || !self.servers_are_the_same() || !is_there {
+            return Ok(None);
+        }
+        // So it is after the server gave up the slot, or somebody dropped it.
+        if !stream::is_whole(&self.target, &self.names.reverse).await? {
+            let lost = "the slot of the way back is lost, so the move is finished without one";
+            self.tell(MoveStep::AdvanceReverse, lost);
+            return Ok(None);
+        }
+        Ok(self.journal.show(self.report.id).await?.position)
     }
 
     /// After the way back: nothing of the move stays but its journal.
@@ -65,6 +90,23 @@ impl Run<'_> {
         self.drop_stream(target, source, &self.names.reverse).await?;
         self.end(MoveStep::DropReverse).await?;
         self.drop_copy(target, source, new, MovePhase::Finished).await
+    }
+
+    /// Ends a move that cannot come to its rest, since no stream back can be made. What the journal says of the home has to be so.
+    pub(super) async fn finish_unsettled(&self) -> Result<()> {
+        let (shard, target) = (self.report.shard, &self.target);
+        let new = next(self.report.epoch)?;
+        let comment = target.comment(&schema_at(shard, new, &target.name)).await?;
+        let is_sealed = comment.is_some_and(|comment| is_of_copy(&comment));
+        if is_sealed || !self.journal.is_home(shard, &target.name, new).await? {
+            return Err(Error::refused(format!(
+                "shard {shard} is not open on {} yet",
+                target.name
+            ))
+            .hint(format!("`howdah moves resume {}`", self.report.id)));
+        }
+        self.drop_forward().await?;
+        self.finish().await
     }
 
     /// Undoes a move before its cutover. The source was looked at under its lock: it is the home. Or the shard has never been
@@ -105,10 +147,12 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Drops a subscription, then what it has drawn from.
+    /// Drops a slot, then the subscription that has drawn from it. How far that came is known by its origin, which goes with it:
+    /// another one made on the same slot would apply again what was applied.
     async fn drop_stream(&self, from: &Side, to: &Side, name: &str) -> Result<()> {
-        stream::unsubscribe(to, name).await?;
+        stream::disable(to, name).await?;
         stream::drop_slot(from, name).await?;
+        stream::unsubscribe(to, name).await?;
         stream::unpublish(from, name).await
     }
 

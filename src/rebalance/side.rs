@@ -118,7 +118,15 @@ impl Side {
         let kept = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
         match kept {
             Some(kept) => Ok(kept),
-            None => Session::open(connector, &self.dsn, &self.identity, Role::Owner).await,
+            None => {
+                let reader =
+                    Session::open(connector, &self.dsn, &self.identity, Role::Owner).await?;
+                // Rows that are held up by their pace, or by the target, are no sign that the mover is gone: it answers
+                // keepalives.
+                let patient = "SET tcp_user_timeout = 0";
+                reader.batch(patient, "cannot set up the session").await?;
+                Ok(reader)
+            }
         }
     }
 

@@ -51,7 +51,7 @@ pub enum MoveStep {
     /// no cutover.
     Verify,
     /// Waits until each configured host of both instances is reachable and follows closely. *After*: the waits for them
-    /// later will be short.
+    /// later will be short. (They are looked at again before each attempt at the fence.)
     CheckHosts,
     /// Begins the transaction of the fence on the source: locks every table against writes, once those that run have ended.
     /// *After*, until that transaction ends: no row of the shard changes.

@@ -20,6 +20,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const LOOK_SOON: Duration = Duration::from_millis(5);
 /// For how long the mark is looked for again at once, since clients may be waiting: the timer's shortest pause is longer than a look.
 const LOOK_AT_ONCE: Duration = Duration::from_millis(10);
+/// How often who looks on is told that something is still waited for.
+const TELL_AGAIN: Duration = Duration::from_millis(500);
 /// How long a slot may be in use by the walsender of a subscription that is gone.
 const RELEASE: Duration = Duration::from_secs(10);
 
@@ -54,9 +56,11 @@ pub(super) async fn publish(
 pub(super) async fn make_slot(from: &Side, name: &str) -> Result<()> {
     const MAKE: &str = "SELECT pg_create_logical_replication_slot($1, 'pgoutput')";
 
-    if has_slot(from, name).await? {
+    if is_whole(from, name).await? {
         return Ok(());
     }
+    // One that the server gave up keeps nothing any more.
+    drop_slot(from, name).await?;
     from.mover.one(MAKE, &[&name], "cannot make the replication slot").await.map(|_| ())
 }
 
@@ -100,7 +104,7 @@ pub(super) async fn subscribe(
     name: &str,
     takes: Takes,
 ) -> Result<()> {
-    if oid(to, name).await?.is_some() {
+    if is_subscribed(to, name).await? {
         return Ok(());
     }
     // From 16 on the publisher leaves out what it has itself received from elsewhere; before, the slot's position must do.
@@ -117,6 +121,19 @@ pub(super) async fn subscribe(
         slot = literal(name),
     );
     to.mover.batch(&sql, format!("cannot subscribe to {}", from.name)).await
+}
+
+/// Makes a subscription that takes nothing, for which the one server logs in to the other, and takes it back.
+pub(super) async fn rehearse(conninfo: &str, to: &Side, from: &Side, name: &str) -> Result<()> {
+    let sql = format!(
+        "BEGIN; CREATE SUBSCRIPTION {name} CONNECTION {conninfo} PUBLICATION {name} \
+         WITH (create_slot = false, copy_data = false, enabled = false); ROLLBACK",
+        name = ident(name),
+        conninfo = literal(conninfo),
+    );
+    let made = to.mover.batch(&sql, format!("cannot subscribe to {}", from.name)).await;
+    to.mover.roll_back().await;
+    made
 }
 
 /// How many tables a subscription has, and how many of them follow.
@@ -143,9 +160,26 @@ async fn trouble(to: &Side, name: &str) -> String {
     }
 }
 
+/// Has a subscription let go of its slot, for good.
+pub(super) async fn disable(to: &Side, name: &str) -> Result<()> {
+    // Before 16 a worker that has nothing to do looks after a second.
+    const STOP: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_subscription \
+        WHERE subname = $1 AND pid IS NOT NULL";
+    const WHAT: &str = "cannot disable the subscription";
+
+    if !is_subscribed(to, name).await? {
+        return Ok(());
+    }
+    to.mover.batch(&format!("ALTER SUBSCRIPTION {} DISABLE", ident(name)), WHAT).await?;
+    if to.major < 16 {
+        to.mover.rows(STOP, &[&name], WHAT).await?;
+    }
+    Ok(())
+}
+
 /// Drops a subscription without touching its slot, which may be on a server that is gone.
 pub(super) async fn unsubscribe(to: &Side, name: &str) -> Result<()> {
-    if oid(to, name).await?.is_none() {
+    if !is_subscribed(to, name).await? {
         return Ok(());
     }
     let name = ident(name);
@@ -216,6 +250,11 @@ pub(super) async fn held_back(from: &Side, name: &str) -> Result<Option<(i64, bo
     Ok(row.map(|row| (row.get(0), row.get(1))))
 }
 
+/// Whether a slot is there, and keeps all that comes after its position.
+pub(super) async fn is_whole(from: &Side, name: &str) -> Result<bool> {
+    Ok(held_back(from, name).await?.is_some_and(|(_, is_whole)| is_whole))
+}
+
 /// Writes a mark at home and waits until the copy has it: everything that was committed before is there then. How long it
 /// took is how far the copy is behind. Returns the mark, too.
 pub(super) async fn mark(
@@ -226,14 +265,11 @@ pub(super) async fn mark(
     patience: Duration,
 ) -> Result<(i64, Duration)> {
     let began = Instant::now();
-    let write =
-        format!("UPDATE {schema}.{MARK_TABLE} SET mark = mark + 1 WHERE move = $1 RETURNING mark");
-    let mark: i64 = from.watch.one(&write, &[&id], "cannot write the mark").await?.get(0);
-    let read = format!("SELECT FROM {schema}.{MARK_TABLE} WHERE move = $1 AND mark >= $2");
+    let mark = write_mark(from, (schema, id)).await?;
     loop {
-        let seen = to.watch.opt(&read, &[&id, &mark], "cannot look for the mark").await?;
+        let is_there = has_mark(to, (schema, id), mark).await?;
         let waited = began.elapsed();
-        if seen.is_some() {
+        if is_there {
             return Ok((mark, waited));
         }
         if waited > patience {
@@ -243,17 +279,72 @@ pub(super) async fn mark(
             )
             .hint(trouble(to, stream).await));
         }
-        if waited > LOOK_AT_ONCE {
-            // The longer it takes, the less a look more matters.
-            sleep((waited / 20).min(LOOK_AGAIN)).await;
-        }
+        pause(waited).await;
     }
 }
 
-async fn oid(to: &Side, name: &str) -> Result<Option<u32>> {
-    const IS_THERE: &str = "SELECT oid FROM pg_subscription WHERE subname = $1 \
+/// Waits until the copy has what has piled up at home, however long that takes: it is given up when the copy stands still for as long
+/// as the patience lasts. `tell` hears for how long it has been waited.
+pub(super) async fn work_off(
+    from: &Side,
+    to: &Side,
+    stream: &str,
+    (schema, id): (&str, i64),
+    patience: Duration,
+    tell: impl Fn(Duration) + Send + Sync,
+) -> Result<()> {
+    let began = Instant::now();
+    let mark = write_mark(from, (schema, id)).await?;
+    let (mut told, mut moved, mut position) = (began, began, None);
+    while !has_mark(to, (schema, id), mark).await? {
+        let position_now = confirmed(from, stream).await?;
+        if position != position_now {
+            (moved, position) = (Instant::now(), position_now);
+        }
+        if moved.elapsed() > patience {
+            let still = format!("{} has taken nothing of {} for {patience:?}", to.name, from.name);
+            return Err(Error::new(Kind::Timeout, still).hint(trouble(to, stream).await));
+        }
+        if told.elapsed() > TELL_AGAIN {
+            told = Instant::now();
+            tell(began.elapsed());
+        }
+        pause(began.elapsed()).await;
+    }
+    Ok(())
+}
+
+async fn write_mark(from: &Side, (schema, id): (&str, i64)) -> Result<i64> {
+    let write =
+        format!("UPDATE {schema}.{MARK_TABLE} SET mark = mark + 1 WHERE move = $1 RETURNING mark");
+    Ok(from.watch.one(&write, &[&id], "cannot write the mark").await?.get(0))
+}
+
+async fn has_mark(to: &Side, (schema, id): (&str, i64), mark: i64) -> Result<bool> {
+    let read = format!("SELECT FROM {schema}.{MARK_TABLE} WHERE move = $1 AND mark >= $2");
+    let seen = to.watch.opt(&read, &[&id, &mark], "cannot look for the mark").await?;
+    Ok(seen.is_some())
+}
+
+/// Between two looks for a mark. The longer it takes, the less a look more matters.
+async fn pause(waited: Duration) {
+    if waited > LOOK_AT_ONCE {
+        sleep((waited / 20).min(LOOK_AGAIN)).await;
+    }
+}
+
+/// Up to where the subscriber has said that it has everything.
+async fn confirmed(from: &Side, name: &str) -> Result<Option<PgLsn>> {
+    const CONFIRMED: &str =
+        "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = $1";
+
+    let row = from.watch.opt(CONFIRMED, &[&name], "cannot look at the slot").await?;
+    Ok(row.and_then(|row| row.get(0)))
+}
+
+pub(super) async fn is_subscribed(to: &Side, name: &str) -> Result<bool> {
+    const IS_THERE: &str = "SELECT FROM pg_subscription WHERE subname = $1 \
         AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())";
 
-    let row = to.mover.opt(IS_THERE, &[&name], "cannot look for the subscription").await?;
-    Ok(row.map(|row| row.get(0)))
+    Ok(to.mover.opt(IS_THERE, &[&name], "cannot look for the subscription").await?.is_some())
 }

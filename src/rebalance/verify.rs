@@ -29,7 +29,7 @@ const CHASES: u32 = 12;
 const MOST_HOT: usize = 1_000;
 /// How many different rows are named.
 const NAMED: usize = 5;
-/// How far a copy may be behind while it is compared.
+/// How far a copy may be behind while it is compared, and for how long it may stand still before.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Two copies of a shard: the home, and one that follows.
@@ -243,6 +243,13 @@ impl Pair<'_> {
         }
         hot.extend(open.into_iter().map(|(key, _)| key));
         Ok(())
+    }
+
+    /// Waits until the copy has what has piled up: while its indexes were made, or while it could not be reached. `tell` hears for how
+    /// long.
+    pub(super) async fn work_off(&self, tell: impl Fn(Duration) + Send + Sync) -> Result<()> {
+        let mark = (self.schema, self.id);
+        stream::work_off(self.home, self.copy, self.stream, mark, PATIENCE, tell).await
     }
 
     async fn catch_up(&self) -> Result<()> {
