@@ -33,7 +33,7 @@ impl fmt::Display for ClusterId {
     }
 }
 
-/// How many times an instance's primary was fenced. A connection below the lowest that the catalog allows is
+/// A number of an instance that rises each time its primary is fenced. A connection below the lowest that the catalog allows is
 /// refused: it reached a primary that does not know of a move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Generation(pub(crate) i64);
