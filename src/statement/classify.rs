@@ -151,41 +151,38 @@ const fn changes_session(text: &[u8]) -> bool {
     false
 }
 
-/// Whether `true` is the last of the arguments in the parentheses that come next.
+/// Whether `true`, and nothing else, is the last of the arguments in the parentheses that come next.
 const fn ends_with_true(text: &[u8], mut at: usize) -> bool {
     let mut depth = 0;
-    let mut last = false;
+    // An argument begins here; it was the word, and nothing has followed.
+    let (mut begins, mut is_true) = (false, false);
     while at < text.len() {
-        match text[at] {
-            b'\'' => match after_quotes(text, at, b'\'', false) {
-                Some(end) => {
-                    at = end;
-                    last = false;
-                    continue;
-                }
+        let start = at;
+        at += 1;
+        match text[start] {
+            byte if is_blank(byte) => continue,
+            b')' if depth <= 1 => return is_true,
+            b')' => depth -= 1,
+            b'(' => depth += 1,
+            b',' if depth == 1 => {
+                (begins, is_true) = (true, false);
+                continue;
+            }
+            b'\'' => match after_quotes(text, start, b'\'', false) {
+                Some(end) => at = end,
                 None => return false,
             },
-            b'(' => {
-                depth += 1;
-                last = false;
-            }
-            b')' if depth <= 1 => return last,
-            b')' => {
-                depth -= 1;
-                last = false;
-            }
             first if is_word(first) => {
-                let start = at;
                 while at < text.len() && is_word(text[at]) {
                     at += 1;
                 }
-                last = is_listed(text, start, at, "true");
+                is_true = begins && is_listed(text, start, at, "true");
+                begins = false;
                 continue;
             }
-            byte if is_blank(byte) => {}
-            _ => last = false,
+            _ => {}
         }
-        at += 1;
+        (begins, is_true) = (false, false);
     }
     false
 }
