@@ -266,7 +266,7 @@ async fn so_do_reads_that_are_not_there_for_long() -> Result<()> {
     let impatient = hanging.shard.clone().timeout(Duration::from_millis(50));
     until("it is read elsewhere", async || {
         // Seldom seen waiting, but seen to have been.
-        tokio::time::sleep(Duration::from_millis(950)).await;
+        tokio::time::sleep(Duration::from_millis(600)).await;
         impatient.query_one(&COUNT, &[]).await
     })
     .await;

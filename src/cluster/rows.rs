@@ -21,7 +21,9 @@ pub(super) fn at_most_one(mut rows: Vec<Row>, statement: &Statement) -> Result<O
 fn unexpected(found: &str, statement: &Statement) -> Error {
     let outcome = match statement.nature() {
         Nature::SingleRead => Outcome::NotExecuted,
-        Nature::Rows | Nature::Session | Nature::Procedure | Nature::Other => Outcome::Unknown,
+        Nature::Rows | Nature::Session | Nature::Procedure | Nature::Gradual | Nature::Other => {
+            Outcome::Unknown
+        }
     };
     Error::new(Kind::Rows, format!("{statement:?} returned {found}; one was expected"))
         .with_outcome(outcome)

@@ -22,6 +22,7 @@ use bb8::ManageConnection as _;
 use bb8_postgres::PostgresConnectionManager;
 use futures_util::future::join_all;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::lookup_host;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::config::TargetSessionAttrs;
@@ -185,13 +186,14 @@ impl Connector {
     /// that: then to the one that takes writes.
     async fn log_in(&self, target: &Dsn, limit: Duration, alone: bool) -> Result<Link> {
         let (mut driver, wired) = self.driver(target, alone)?;
-        if target.is_name() {
-            // For each of its addresses: one that says nothing must not use up the time of the next.
-            driver.connect_timeout(limit / 2);
-        }
         let wire = wired.wire();
         // Boxed because with TLS it is large.
         let connecting = Box::pin(async {
+            // One address of a name that says nothing must not use up the time of the next.
+            let addresses = addresses(target).await;
+            if addresses > 1 {
+                driver.connect_timeout(limit / addresses);
+            }
             let connected = driver.connect(wired).await;
             connected.map_err(|error| connect_failure(error, target))
         });
@@ -256,6 +258,16 @@ pub(crate) struct Link {
     pub(crate) client: Client,
     pub(crate) wire: Arc<Wire>,
     pub(crate) driven: JoinHandle<()>,
+}
+
+/// How many addresses a host has that is a name. What cannot be resolved is told by who connects to it.
+async fn addresses(target: &Dsn) -> u32 {
+    let mut count = 0;
+    for host in target.hosts().filter(|_| target.is_name()) {
+        let found = lookup_host(host).await.map_or(0, Iterator::count);
+        count += u32::try_from(found).unwrap_or(u32::MAX);
+    }
+    count
 }
 
 /// Waits for a server that is to let somebody in.

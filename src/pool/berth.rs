@@ -29,10 +29,11 @@ impl Berth {
 
 impl Drop for Berth {
     fn drop(&mut self) {
-        let Some((mut driven, slot)) = self.taken.take() else { return };
+        let Some((mut driven, mut slot)) = self.taken.take() else { return };
         if driven.is_finished() {
             return;
         }
+        slot.close();
         self.runtime.spawn(async move {
             if timeout(GRACE, &mut driven).await.is_err() {
                 driven.abort();

@@ -102,15 +102,21 @@ impl Pool {
 
     /// The connections to one replica, made when they are needed.
     pub(crate) fn replica(&self, host: usize) -> &Self {
-        let replica = self.replicas[host].get_or_init(|| {
+        if let Some(there) = self.replicas[host].get() {
+            return there;
+        }
+        let made = self.replicas[host].get_or_init(|| {
             let source = &self.source;
             Self::of(source.connector().clone(), source.hosts().clone(), Some(host), self.size())
         });
-        // Whoever paused them all may not have seen this one.
-        if self.gate.is_paused() && !replica.gate.is_paused() {
-            replica.gate.pause();
+        // Whoever has just paused them all, or resumed them, may not have seen this one.
+        if self.gate.is_paused() {
+            made.gate.pause();
+            if !self.gate.is_paused() {
+                made.gate.resume();
+            }
         }
-        replica
+        made
     }
 
     fn of(connector: Connector, hosts: Arc<Hosts>, replica: Option<usize>, size: u32) -> Self {

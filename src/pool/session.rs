@@ -18,7 +18,9 @@ use super::limit::Limit;
 use super::lookups::Lookups;
 use super::source::{CHECK_TIMEOUT, Source};
 use super::statements::{Prepared, Statements};
-use crate::connect::{Generation, Wire, is_read_only, is_stale_plan, statement_failure};
+use crate::connect::{
+    Generation, Wire, is_read_only, is_stale_plan, is_undefined_name, statement_failure,
+};
 use crate::error::Kind;
 use crate::random;
 use crate::shard::Home;
@@ -298,8 +300,11 @@ impl Session {
                     error.with_outcome(Outcome::NotExecuted)
                 }
                 // It may have committed what came before the error.
-                Nature::Procedure
-                    if is_prepared && error.code().is_some() && !self.is_in_transaction() =>
+                Nature::Procedure | Nature::Gradual
+                    if !(nature == Nature::Gradual && is_undefined_name(&error))
+                        && is_prepared
+                        && error.code().is_some()
+                        && !self.is_in_transaction() =>
                 {
                     let again = matches!(error.kind(), Kind::Conflict | Kind::StaleHome);
                     let error = error.with_outcome(Outcome::Unknown);

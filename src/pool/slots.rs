@@ -22,13 +22,15 @@ struct Count {
     wanted: usize,
     /// Free and taken; more than are wanted until enough have been given back.
     existing: usize,
+    /// Taken, and about to be given back.
+    closing: usize,
 }
 
 impl Slots {
     pub(super) fn new(count: usize) -> Arc<Self> {
         Arc::new(Self {
             free: Semaphore::new(count),
-            count: Mutex::new(Count { wanted: count, existing: count }),
+            count: Mutex::new(Count { wanted: count, existing: count, closing: 0 }),
             emptied: Notify::new(),
         })
     }
@@ -39,13 +41,13 @@ impl Slots {
         if let Ok(permit) = self.free.acquire().await {
             permit.forget();
         }
-        Slot(self.clone())
+        Slot::of(self)
     }
 
     /// Takes a slot that is free, and that nobody waits for.
     pub(super) fn try_take(self: &Arc<Self>) -> Option<Slot> {
         self.free.try_acquire().ok()?.forget();
-        Some(Slot(self.clone()))
+        Some(Slot::of(self))
     }
 
     /// How many are taken.
@@ -54,10 +56,15 @@ impl Slots {
         count.existing.saturating_sub(self.free.available_permits())
     }
 
-    /// Whether more are taken than are wanted.
+    /// How many of these are about to be given back.
+    pub(super) fn closing(&self) -> usize {
+        self.lock().closing
+    }
+
+    /// Whether more are taken than are wanted, and will not be given back soon.
     pub(super) fn is_exceeded(&self) -> bool {
         let count = self.lock();
-        count.existing > count.wanted
+        count.existing - count.closing > count.wanted
     }
 
     /// Changes how many there are. Those that are taken stay so; who waits keeps the place in the queue.
@@ -93,8 +100,9 @@ impl Slots {
         count.existing == 0
     }
 
-    fn give_back(&self) {
+    fn give_back(&self, was_closing: bool) {
         let mut count = self.lock();
+        count.closing -= usize::from(was_closing);
         if count.existing > count.wanted {
             count.existing -= 1;
             drop(count);
@@ -113,11 +121,27 @@ impl Slots {
 
 /// One of the [`Slots`], until it is dropped.
 #[derive(Debug)]
-pub(super) struct Slot(Arc<Slots>);
+pub(super) struct Slot {
+    slots: Arc<Slots>,
+    is_closing: bool,
+}
+
+impl Slot {
+    fn of(slots: &Arc<Slots>) -> Self {
+        Self { slots: slots.clone(), is_closing: false }
+    }
+
+    /// Says that it will be given back soon.
+    pub(super) fn close(&mut self) {
+        if !std::mem::replace(&mut self.is_closing, true) {
+            self.slots.lock().closing += 1;
+        }
+    }
+}
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.give_back();
+        self.slots.give_back(self.is_closing);
     }
 }
 
@@ -130,15 +154,17 @@ mod tests {
     #[test]
     fn more_slots_let_in_who_waits_and_fewer_wait_for_those_who_are_in() {
         let slots = Slots::new(1);
-        let first = slots.try_take().unwrap();
+        let mut first = slots.try_take().unwrap();
         let mut waiting = Box::pin(slots.take());
         assert!(waiting.as_mut().now_or_never().is_none());
         slots.resize(2);
         let second = waiting.now_or_never().unwrap();
         slots.resize(1);
         assert!(slots.is_exceeded());
+        first.close();
+        assert!(!slots.is_exceeded() && slots.closing() == 1, "it will be enough");
         drop(first);
-        assert!(!slots.is_exceeded() && slots.try_take().is_none());
+        assert!(!slots.is_exceeded() && slots.try_take().is_none() && slots.closing() == 0);
         drop(second);
         assert!(slots.try_take().is_some());
         assert_eq!(slots.taken(), 0);

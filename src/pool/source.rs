@@ -100,9 +100,9 @@ impl Source {
         &self.runtime
     }
 
-    /// How many connections there are, those that are being made included.
+    /// How many connections there are, those that are being made included, and not those that are closing.
     pub(super) fn open(&self) -> usize {
-        self.budget.taken()
+        self.budget.taken().saturating_sub(self.budget.closing())
     }
 
     pub(super) fn resize(&self, size: u32) {

@@ -234,6 +234,7 @@ impl<'a> Hosts<'a> {
                     Ok(Ok(Some(false))) => Ok(None),
                     Ok(Ok(None)) => Ok(Some("it is another primary".to_owned())),
                     Ok(Err(error)) => Err(statement_failure(error, "cannot ask it")),
+                    Err(_) if limit < ANSWER => Ok(Some("it has not answered yet".to_owned())),
                     Err(_) => Err(Error::new(Kind::Timeout, "it does not answer")),
                 },
                 Err(error) => Err(error.clone()),

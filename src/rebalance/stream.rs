@@ -105,7 +105,9 @@ pub(super) async fn subscribe(
     takes: Takes,
 ) -> Result<()> {
     if is_subscribed(to, name).await? {
-        return Ok(());
+        // It may have been told to let go of its slot, by who did not come to drop it.
+        let enable = format!("ALTER SUBSCRIPTION {} ENABLE", ident(name));
+        return to.mover.batch(&enable, "cannot enable the subscription").await;
     }
     // From 16 on the publisher leaves out what it has itself received from elsewhere; before, the slot's position must do.
     let origin = if takes == Takes::WhatIsWrittenThere && to.major >= 16 && from.major >= 16 {
@@ -160,7 +162,7 @@ async fn trouble(to: &Side, name: &str) -> String {
     }
 }
 
-/// Has a subscription let go of its slot, for good.
+/// Has a subscription let go of its slot, until it is [subscribed](subscribe) again.
 pub(super) async fn disable(to: &Side, name: &str) -> Result<()> {
     // Before 16 a worker that has nothing to do looks after a second.
     const STOP: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_subscription \

@@ -16,9 +16,11 @@ pub(crate) enum Nature {
     Rows,
     /// The same, and it changes the session beyond its transaction.
     Session,
-    /// A procedure, a block of code or a command of several transactions: it may change the session, and commit in the middle of
-    /// itself.
+    /// A procedure or a block of code: it may change the session, and commit in the middle of itself.
     Procedure,
+    /// A command of several transactions, such as VACUUM. It commits in the middle of itself, but not before it has found what
+    /// it names.
+    Gradual,
     /// Whatever else there is: it may change the session.
     Other,
 }
@@ -27,8 +29,11 @@ pub(crate) enum Nature {
 const BEGINNINGS: &str = "select table values with";
 /// Words with which a query or a change of rows begins.
 const ROWS: &str = "select table values with insert update delete merge";
-/// Words with which a procedure is called, or a block of code given; and commands that commit on their way.
-const PROCEDURES: &str = "call cluster do reindex vacuum";
+/// Words with which a procedure is called, or a block of code given.
+const PROCEDURES: &str = "call do";
+/// Commands that commit on their way, and those that do when they work concurrently.
+const GRADUAL: &str = "cluster reindex vacuum";
+const CONCURRENT: &str = "alter create drop";
 
 /// Words that do not stand in a plain read, or may do more than read. `for` is FOR UPDATE; `into` makes a table.
 const FORBIDDEN: &str = "\
@@ -77,8 +82,12 @@ pub(super) const fn nature(text: &str) -> Nature {
         Nature::SingleRead
     } else if begins_with(text, ROWS) {
         if changes_session(text) { Nature::Session } else { Nature::Rows }
-    } else if begins_with(text, PROCEDURES) || has_word(text, "concurrently") {
+    } else if begins_with(text, PROCEDURES) {
         Nature::Procedure
+    } else if begins_with(text, GRADUAL)
+        || begins_with(text, CONCURRENT) && has_word(text, "concurrently")
+    {
+        Nature::Gradual
     } else {
         Nature::Other
     }
@@ -142,9 +151,12 @@ const fn changes_session(text: &[u8]) -> bool {
         if into && is_listed(text, start, at, "temp temporary") {
             return true;
         }
-        into = is_listed(text, start, at, "into");
+        into = is_listed(text, start, at, "into")
+            || into && is_listed(text, start, at, "local global");
         let is_local = is_listed(text, start, at, "set_config") && ends_with_true(text, at);
-        if is_listed(text, start, at, SESSION) && is_call(text, at) && !is_local {
+        // Whether it is quoted or not.
+        let end = if is(text, at, b'"') { at + 1 } else { at };
+        if is_listed(text, start, at, SESSION) && is_call(text, end) && !is_local {
             return true;
         }
     }
@@ -536,6 +548,8 @@ mod tests {
             "SELECT set_config('a.b', 'c', (true)) FROM {shard}.t",
             "SELECT setseed(0.5), * FROM {shard}.t",
             "SELECT * INTO TEMP copy FROM {shard}.t",
+            "SELECT * INTO /* local */ LOCAL temporary copy FROM {shard}.t",
+            "SELECT pg_catalog.\"pg_advisory_lock\"(1) FROM {shard}.t",
         ] {
             assert_eq!(nature(text), Nature::Session, "{text}");
         }
@@ -557,13 +571,11 @@ mod tests {
         ] {
             assert_eq!(nature(text), Nature::Other, "{text}");
         }
-        for text in [
-            "CALL {shard}.p()",
-            "-- why\ndo 'BEGIN {shard}.p(); COMMIT; END'",
-            "CREATE INDEX CONCURRENTLY i ON {shard}.t (id)",
-            "VACUUM {shard}.t",
-        ] {
+        for text in ["CALL {shard}.p()", "-- why\ndo 'BEGIN {shard}.p(); COMMIT; END'"] {
             assert_eq!(nature(text), Nature::Procedure, "{text}");
+        }
+        for text in ["CREATE INDEX CONCURRENTLY i ON {shard}.t (id)", "vacuum {shard}.t"] {
+            assert_eq!(nature(text), Nature::Gradual, "{text}");
         }
     }
 }

@@ -189,12 +189,13 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
 
 /// Servers, then a configuration that leads to them, then a cluster on them.
 async fn make(up: Up, output: &Output) -> Result<()> {
-    let instances = up.instances.unwrap_or(DEFAULT_INSTANCES);
+    let mut local = LocalCluster::open(&up.place.dir)?;
+    let there = local.servers().iter().filter(|server| server.upstream().is_none()).count();
+    let instances = up.instances.unwrap_or(if there > 0 { there } else { DEFAULT_INSTANCES });
     let mut options = UpOptions::default().instances(instances).replicas(up.replicas);
     if let Some(folder) = &up.pg_bin {
         options = options.pg_bin(folder);
     }
-    let mut local = LocalCluster::open(&up.place.dir)?;
     configuration::refuse_elsewhere(&local)?;
     let before: Vec<_> = local.servers().iter().map(|server| server.name().to_owned()).collect();
     busy(output, "starting servers", local.up(&options)).await?;

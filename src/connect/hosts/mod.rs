@@ -73,6 +73,8 @@ struct Host {
 #[derive(Debug, Default)]
 struct Throne {
     reign: Option<Reign>,
+    /// The latest of all that a host has claimed, crowned or not.
+    heard: Option<Reign>,
     host: Option<usize>,
     /// The connections to it.
     links: Vec<AbortHandle>,
@@ -235,8 +237,12 @@ impl Throne {
     ///
     /// When the primary of this reign was replaced by a promotion.
     fn admits(&self, reign: Reign, target: &Dsn) -> Result<()> {
-        match self.reign {
-            Some(known) if known.is_later_than(reign) => {
+        match [self.reign, self.heard]
+            .into_iter()
+            .flatten()
+            .find(|known| known.is_later_than(reign))
+        {
+            Some(known) => {
                 let text = format!(
                     "{target} is a primary of timeline {}, and has been replaced by one of timeline {}",
                     reign.timeline, known.timeline
@@ -244,7 +250,13 @@ impl Throne {
                 Err(Error::new(Kind::WrongServer, text)
                     .hint("stop it; if it was restored on purpose, restart this program"))
             }
-            _ => Ok(()),
+            None => Ok(()),
+        }
+    }
+
+    fn hear(&mut self, reign: Reign) {
+        if self.heard.is_none_or(|heard| reign.is_later_than(heard)) {
+            self.heard = Some(reign);
         }
     }
 

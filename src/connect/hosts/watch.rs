@@ -67,6 +67,9 @@ impl Seen {
         let sight = match looked {
             Err(_) => Sight::Silent,
             Ok(Standing::Primary { reign, flushed, read_only }) => {
+                if !read_only {
+                    throne.hear(reign);
+                }
                 // While the known primary answers, only one that was promoted later takes its place; and while none is known,
                 // everybody has to be heard.
                 let has_a_claim = match throne.reign {
