@@ -212,36 +212,56 @@ async fn a_copy_that_lost_its_slot_is_made_anew() -> Result<()> {
 }
 
 /// How far a copy has come is known by its subscription alone.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_copy_that_lost_its_subscription_is_made_anew() -> Result<()> {
-    let test = cluster_with_tables()?.start().await?;
-    let load = Load::start(&test, 3).await?;
+/// A move that died with its copy whole, before that is compared; and the name of the subscription.
+async fn died_before_it_compared(test: &TestCluster) -> Result<String> {
     let dying = Mover::new(&test.config())?.on_event(|event: &MoveEvent| {
         assert!(event.step != MoveStep::Verify, "died as it should");
     });
     assert!(tokio::spawn(async move { dying.run(shard(), &pg(1)).await }).await.is_err());
-    let target = test.admin("pg1").await?;
     let name = "SELECT subname::text FROM pg_subscription JOIN pg_database d ON d.oid = subdbid \
         WHERE datname = current_database()";
-    let name: String = target.query_one(name, &[]).await.unwrap().get(0);
-    let drop = format!(
-        "ALTER SUBSCRIPTION {name} DISABLE; ALTER SUBSCRIPTION {name} SET (slot_name = NONE); \
-         DROP SUBSCRIPTION {name}"
-    );
-    target.batch_execute(&drop).await.unwrap();
+    Ok(test.admin("pg1").await?.query_one(name, &[]).await.unwrap().get(0))
+}
 
+/// Goes on, and says whether rows were copied again.
+async fn goes_on(test: &TestCluster, load: Load) -> Result<bool> {
     let was_copied = Arc::new(AtomicBool::new(false));
     let copied = was_copied.clone();
     let mover = Mover::new(&test.config())?.on_event(move |event: &MoveEvent| {
         copied.fetch_or(event.step == MoveStep::CopyRows, Ordering::Relaxed);
     });
     let moved = mover.run(shard(), &pg(1)).await?;
-    assert!(was_copied.load(Ordering::Relaxed), "it was gone on with");
     mover.finish(moved.id).await?;
     let ledger = load.stop().await;
     assert_eq!(ledger.errors, Vec::<String>::new());
     ledger.check(&test.cluster().await?.shard(shard())?).await?;
-    assert_eq!(leftovers(&test).await?, Vec::<String>::new());
+    assert_eq!(leftovers(test).await?, Vec::<String>::new());
+    Ok(was_copied.load(Ordering::Relaxed))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_lost_its_subscription_is_made_anew() -> Result<()> {
+    let test = cluster_with_tables()?.start().await?;
+    let load = Load::start(&test, 3).await?;
+    let name = died_before_it_compared(&test).await?;
+    let drop = format!(
+        "ALTER SUBSCRIPTION {name} DISABLE; ALTER SUBSCRIPTION {name} SET (slot_name = NONE); \
+         DROP SUBSCRIPTION {name}"
+    );
+    test.admin("pg1").await?.batch_execute(&drop).await.unwrap();
+    assert!(goes_on(&test, load).await?, "nobody knew how far it had come");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_was_to_be_given_up_is_gone_on_with() -> Result<()> {
+    let test = cluster_with_tables()?.start().await?;
+    let load = Load::start(&test, 3).await?;
+    let name = died_before_it_compared(&test).await?;
+    // As far as whoever gave it up came.
+    let disable = format!("ALTER SUBSCRIPTION {name} DISABLE");
+    test.admin("pg1").await?.batch_execute(&disable).await.unwrap();
+    assert!(!goes_on(&test, load).await?, "it was whole");
     Ok(())
 }
 
