@@ -183,15 +183,15 @@ async fn a_program_that_starts_hears_everybody_also_a_primary_that_is_far_away()
     until("the replica takes writes", async || add(&before, 0).await).await;
     test.start_server("pg1").await?;
     // The old one answers at once, and the one that has replaced it only after those who ask next.
-    test.proxy("pg1-r1")?.delay(Duration::from_millis(5));
+    test.proxy("pg1-r1")?.delay(Duration::from_millis(10));
     for program in 1..6 {
         if program == 4 {
             test.proxy("pg1-r1")?.heal();
-            test.proxy("pg1")?.delay(Duration::from_millis(5));
+            test.proxy("pg1")?.delay(Duration::from_millis(10));
         }
         let shards = shards(&test).await?;
         let adding = (0..8).map(async |n| {
-            tokio::time::sleep(Duration::from_millis(3 * n)).await;
+            tokio::time::sleep(Duration::from_millis(6 * n)).await;
             add(&shards, program * 100 + i64::try_from(n).unwrap()).await
         });
         futures_util::future::try_join_all(adding).await?;

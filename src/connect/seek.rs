@@ -16,7 +16,7 @@ use crate::{Error, Result};
 /// to far away.
 const HEAD_START: Duration = Duration::from_millis(250);
 /// How long the others may take when one has said that it is the primary: one may have been promoted since.
-const SECOND_OPINION: Duration = Duration::from_millis(150);
+const SECOND_OPINION: Duration = Duration::from_millis(250);
 
 /// A log-in to one host, which ends well when that is a primary.
 pub(super) type Attempt<'a, T> = Pin<Box<dyn Future<Output = Result<(Reign, T)>> + Send + 'a>>;
