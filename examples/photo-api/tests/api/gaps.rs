@@ -138,3 +138,23 @@ async fn a_feed_names_its_gap_and_skips_nothing() {
     assert_eq!(seen, ids(&photos), "each once, none skipped");
     api.log_in(&there.name).await.expect(201);
 }
+
+#[tokio::test]
+async fn a_server_that_says_nothing_holds_nobody_up() {
+    let Town { mut api, here, there, .. } = town().await;
+    // It takes connections and requests, and answers none of them.
+    api.test.suspend("pg2").await.unwrap();
+
+    let profile = format!("/api/users/{}", here.name);
+    for (path, user) in
+        [("/", None), (profile.as_str(), None), ("/api/feed", Some(&here)), ("/", Some(&there))]
+    {
+        let asked = Instant::now();
+        let reply = api.get(path, user).await.expect(200);
+        assert!(asked.elapsed() < AT_ONCE, "{path} after {:?}", asked.elapsed());
+        if path.starts_with("/api/") {
+            assert!(reply.json()["incomplete"].is_array(), "{path}: {}", reply.text());
+        }
+    }
+    api.test.resume("pg2").await.unwrap();
+}
