@@ -35,7 +35,7 @@ const FORM_BYTES: usize = 64 << 10;
 /// How long a request may take. Nothing here needs seconds, so this is for a server that went silent.
 const TIME: Duration = Duration::from_secs(10);
 
-/// How long an upload may take: a phone on a bad line needs a while.
+/// How long an upload may take: most of it is for its body, the rest for what becomes of it.
 const UPLOAD_TIME: Duration = Duration::from_secs(120);
 
 /// What all handlers share. Cheap to clone.
@@ -145,10 +145,9 @@ pub fn app(app: App) -> Router {
 async fn in_time(request: Request, next: Next) -> Response {
     let upload = request.method() == Method::POST
         && matches!(request.uri().path(), "/api/photos" | "/upload");
-    let (limit, late) = match upload {
-        true => (UPLOAD_TIME, Kind::TooSlow),
-        false => (TIME, Kind::Busy),
-    };
+    let limit = if upload { UPLOAD_TIME } else { TIME };
+    // A body that does not arrive is told where it is read. Whatever else is late may have been done by then.
+    let late = if request.method().is_safe() { Kind::Busy } else { Kind::OutcomeUnknown };
     let response = tokio::time::timeout(limit, next.run(request)).await;
     response.unwrap_or_else(|_| Problem::from(late).into_response())
 }

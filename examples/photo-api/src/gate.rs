@@ -8,8 +8,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::problem::{Kind, Problem};
 
-/// Somebody is waiting in front of a screen.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Somebody is waiting in front of a screen. Less than any request may take, so that whoever waited in vain hears that
+/// nothing was done.
+const PATIENCE: Duration = Duration::from_secs(8);
 
 #[derive(Debug, Clone)]
 pub(crate) struct Gate(Arc<Semaphore>);

@@ -10,6 +10,7 @@ mod feed;
 mod gaps;
 mod handlers;
 mod imports;
+mod late;
 mod moves;
 mod ops;
 mod pages;
