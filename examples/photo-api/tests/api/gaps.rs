@@ -158,3 +158,20 @@ async fn a_server_that_says_nothing_holds_nobody_up() {
     }
     api.test.resume("pg2").await.unwrap();
 }
+
+#[tokio::test]
+async fn a_server_that_lets_nobody_in_counts_as_away() {
+    const SHUT: &str = "ALTER ROLE howdah_app NOLOGIN";
+    const OUT: &str =
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'howdah_app'";
+
+    let Town { api, there, .. } = town().await;
+    let admin = api.test.admin("pg2").await.unwrap();
+    admin.batch_execute(SHUT).await.unwrap();
+    admin.batch_execute(OUT).await.unwrap();
+    // The first may find a connection that is about to be noticed as lost.
+    for _ in 0..3 {
+        let asked = Instant::now();
+        is_away(&api.log_in(&there.name).await, asked);
+    }
+}
