@@ -11,7 +11,7 @@ use howdah::{Cluster, Config};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use photo_api::gallery::GALLERY;
 use photo_api::store::Store;
-use photo_api::{App, app, import, migrations, ops};
+use photo_api::{App, app, import, migrations, ops, sweep};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -26,6 +26,9 @@ const LAST_REQUESTS: Duration = Duration::from_secs(25);
 
 /// How often what was measured is summed up, so that it does not pile up between two looks.
 const UPKEEP: Duration = Duration::from_secs(5);
+
+/// How often files are looked for that should be gone. Hardly ever are there any, and they take nothing but space.
+const SWEEP: Duration = Duration::from_secs(60 * 60);
 
 /// What the people of the gallery log in with.
 const DEMO_PASSWORD: &str = "howdah-demo";
@@ -198,6 +201,17 @@ async fn fill(app: App) {
     }
 }
 
+/// Removes what an earlier run left behind, and what this one does.
+async fn keep_swept(app: App) {
+    loop {
+        match sweep(&app).await {
+            0 => {}
+            removed => tracing::info!("{removed} files were removed that no photo has"),
+        }
+        tokio::time::sleep(SWEEP).await;
+    }
+}
+
 /// Says what came of an import; what is worth another try is an error.
 fn tell(report: import::Report) -> Result<()> {
     let import::Report { added, known, refused, failed } = report;
@@ -259,6 +273,7 @@ async fn run(serve: Serve) -> Result<()> {
         .map_err(|error| format!("cannot listen on {address}: {error}; choose another --port"))?;
     tracing::info!("serving on http://{}", listener.local_addr()?);
     serve_operators(&serve, state.clone(), metrics).await?;
+    tokio::spawn(keep_swept(state.clone()));
     if let (true, Some(artist)) = (serve.demo, GALLERY.first()) {
         tracing::info!("log in as {} with the password {DEMO_PASSWORD}", artist.name);
         tokio::spawn(fill(state.clone()));

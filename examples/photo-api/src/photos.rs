@@ -9,18 +9,20 @@ use axum::http::{StatusCode, header};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use howdah::postgres::Row;
-use howdah::{Id, Layout, Outcome, Shard, Statement};
+use howdah::{Id, Layout, Outcome, Shard, Statement, Tx};
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::Instrument as _;
 
 use crate::App;
+use crate::discarded;
 use crate::idempotency::{Claim, Earlier};
 use crate::input::{self, IdempotencyKey, Json, PhotoId, UserName};
 use crate::list::{List, Range};
 use crate::picture::{self, Picture, PictureError};
 use crate::problem::{Kind, Problem};
 use crate::sessions::Viewer;
-use crate::store::{MediaKey, Store, StoreError};
+use crate::store::{BadKey, MediaKey, Store, StoreError};
 use crate::users::{self, Person};
 
 const MAX_CAPTION_CHARS: usize = 2200;
@@ -179,7 +181,8 @@ pub(crate) async fn post(
     }
     let limits = app.limits.clone();
     let picture = app.pictures.run(move || picture::process(image, &limits)).await?;
-    add(app, author, picture?, &caption, position, claim.as_ref()).await
+    let author = author.clone();
+    add(app, NewPhoto { author, picture: picture?, caption, position, claim }).await
 }
 
 impl From<PictureError> for Problem {
@@ -192,109 +195,148 @@ impl From<PictureError> for Problem {
     }
 }
 
+/// A photo that is about to be.
+pub(crate) struct NewPhoto {
+    pub(crate) author: Person,
+    pub(crate) picture: Picture,
+    pub(crate) caption: String,
+    pub(crate) position: Option<(f64, f64)>,
+    pub(crate) claim: Option<Claim>,
+}
+
+/// What became of it.
+enum Added {
+    Now(Row),
+    Before(Id),
+    AnotherRequest,
+    TooLate,
+}
+
 /// Stores the files, then the row that leads to them: whoever sees the photo can see the picture.
-pub(crate) async fn add(
-    app: &App,
-    author: &Person,
-    picture: Picture,
-    caption: &str,
-    position: Option<(f64, f64)>,
-    claim: Option<&Claim>,
-) -> Result<Photo, Problem> {
-    const ADD: Statement = Statement::new(
-        "INSERT INTO {shard}.photos (user_id, user_name, caption, taken_at, lat, lon,
-                                     width, height, original, small, large)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-         RETURNING id, user_id, user_name, caption, taken_at, lat, lon, width, height,
-                   original, small, large, likes, false AS liked, comments",
-    );
-    const COUNT: Statement =
-        Statement::new("UPDATE {shard}.users SET photos = photos + 1 WHERE id = $1");
-
-    enum Added {
-        Now(Row),
-        Before(Id),
-        AnotherRequest,
+pub(crate) async fn add(app: &App, new: NewPhoto) -> Result<Photo, Problem> {
+    let author = new.author.clone();
+    match to_the_end(store_and_insert(app.clone(), new)).await? {
+        Added::Now(row) => Ok(Photo::from_row(&row, app.cluster.layout())),
+        Added::Before(photo) => made_before(app, &author, photo).await,
+        Added::AnotherRequest => Err(Kind::KeyReused.into()),
+        Added::TooLate => Err(Kind::Busy.into()),
     }
+}
 
-    let shard = app.cluster.shard_of_id(author.id)?;
+async fn store_and_insert(app: App, new: NewPhoto) -> Result<Added, Problem> {
+    let NewPhoto { author, picture, caption, position, claim } = new;
     let Picture { original, small, large, taken_at, .. } = picture;
-    let (lat, lon) = position.unzip();
-    let [width, height] = [original.width, original.height].map(|side| side.cast_signed());
+    let size = [original.width, original.height];
     let files = [original, small, large].map(|file| (MediaKey::random(file.format), file.bytes));
     let keys = files.each_ref().map(|(key, _)| *key);
-    let [original, small, large] = keys.map(|key| key.to_string());
+    let row = NewRow { author, caption, taken_at, position, size, keys };
 
-    let stored = async {
-        for (key, bytes) in files {
-            app.store.put(key, bytes).await?;
-        }
-        Ok::<_, StoreError>(())
-    };
-    if let Err(error) = stored.await {
-        remove_files(&app.store, keys).await;
+    let shard = app.cluster.shard_of_id(row.author.id)?;
+    discarded::note(&shard, &keys).await?;
+    if let Err(error) = store_all(&app.store, files).await {
+        discarded::remove(&app.store, &shard, &keys).await;
         return Err(Problem::internal(error));
     }
-    let added = shard
-        .transaction(async |tx| {
-            if let Some(claim) = claim {
-                match claim.take(&tx).await? {
-                    Earlier::Nothing => {}
-                    Earlier::Made(photo) => return Ok(Added::Before(photo)),
-                    Earlier::AnotherRequest => return Ok(Added::AnotherRequest),
-                }
-            }
-            let row = tx
-                .query_one(
-                    &ADD,
-                    &[
-                        &author.id,
-                        &author.name,
-                        &caption,
-                        &taken_at,
-                        &lat,
-                        &lon,
-                        &width,
-                        &height,
-                        &original,
-                        &small,
-                        &large,
-                    ],
-                )
-                .await?;
-            tx.execute(&COUNT, &[&author.id]).await?;
-            if let Some(claim) = claim {
-                claim.made(&tx, row.get("id")).await?;
-            }
-            Ok(Added::Now(row))
-        })
-        .await;
+    let added = row.insert(&shard, claim.as_ref()).await;
+    match &added {
+        Ok(Added::Now(_)) => {}
+        // Perhaps the row is there. If it is not, the files are still noted, and the next sweep removes them.
+        Err(error) if error.outcome() == Outcome::Unknown => {}
+        _ => {
+            discarded::remove(&app.store, &shard, &keys).await;
+        }
+    }
+    Ok(added?)
+}
 
-    match added {
-        Ok(Added::Now(row)) => return Ok(Photo::from_row(&row, app.cluster.layout())),
-        // Perhaps the row is there: a file too many is better than a photo without its picture.
-        Err(error) if error.outcome() == Outcome::Unknown => return Err(error.into()),
-        _ => remove_files(&app.store, keys).await,
+async fn store_all(store: &Store, files: [(MediaKey, Bytes); 3]) -> Result<(), StoreError> {
+    for (key, bytes) in files {
+        store.put(key, bytes).await?;
     }
-    match added? {
-        Added::Before(photo) => made_before(app, author, photo).await,
-        _ => Err(Kind::KeyReused.into()),
+    Ok(())
+}
+
+/// What is known of a photo's row before it is there.
+struct NewRow {
+    author: Person,
+    caption: String,
+    taken_at: Option<DateTime<Utc>>,
+    position: Option<(f64, f64)>,
+    size: [u32; 2],
+    keys: [MediaKey; 3],
+}
+
+impl NewRow {
+    async fn insert(&self, shard: &Shard, claim: Option<&Claim>) -> howdah::Result<Added> {
+        const COUNT: Statement =
+            Statement::new("UPDATE {shard}.users SET photos = photos + 1 WHERE id = $1");
+
+        shard
+            .transaction(async |tx| {
+                if let Some(claim) = claim {
+                    match claim.take(&tx).await? {
+                        Earlier::Nothing => {}
+                        Earlier::Made(photo) => return Ok(Added::Before(photo)),
+                        Earlier::AnotherRequest => return Ok(Added::AnotherRequest),
+                    }
+                }
+                if !discarded::keep(&tx, &self.keys).await? {
+                    return Ok(Added::TooLate);
+                }
+                let row = self.add(&tx).await?;
+                tx.execute(&COUNT, &[&self.author.id]).await?;
+                if let Some(claim) = claim {
+                    claim.made(&tx, row.get("id")).await?;
+                }
+                Ok(Added::Now(row))
+            })
+            .await
     }
+
+    async fn add(&self, tx: &Tx) -> howdah::Result<Row> {
+        const ADD: Statement = Statement::new(
+            "INSERT INTO {shard}.photos (user_id, user_name, caption, taken_at, lat, lon,
+                                         width, height, original, small, large)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+             RETURNING id, user_id, user_name, caption, taken_at, lat, lon, width, height,
+                       original, small, large, likes, false AS liked, comments",
+        );
+
+        let Person { id, name } = &self.author;
+        let (lat, lon) = self.position.unzip();
+        let [width, height] = self.size.map(u32::cast_signed);
+        let [original, small, large] = self.keys.map(|key| key.to_string());
+        tx.query_one(
+            &ADD,
+            &[
+                id,
+                name,
+                &self.caption,
+                &self.taken_at,
+                &lat,
+                &lon,
+                &width,
+                &height,
+                &original,
+                &small,
+                &large,
+            ],
+        )
+        .await
+    }
+}
+
+/// Goes on when whoever asked for it is gone: what is begun in the store is ended.
+async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::spawn(work.in_current_span()).await.map_err(Problem::internal)?
 }
 
 async fn made_before(app: &App, author: &Person, photo: Id) -> Result<Photo, Problem> {
     match find(app, Some(author), photo).await {
         Err(problem) if problem.kind() == Kind::NotFound => Err(Kind::Gone.into()),
         found => found,
-    }
-}
-
-/// What cannot be removed is named in the log: it takes space and is reached by nobody.
-async fn remove_files(store: &Store, keys: [MediaKey; 3]) {
-    for key in keys {
-        if let Err(error) = store.delete(key).await {
-            tracing::warn!("{key} stays behind: {error}");
-        }
     }
 }
 
@@ -342,6 +384,24 @@ pub(crate) async fn delete(
 }
 
 pub(crate) async fn remove(app: &App, viewer: &Person, photo: Id) -> Result<(), Problem> {
+    let shard = shard_of(app, photo)?;
+    let (store, user) = (app.store.clone(), viewer.id);
+    let removed = to_the_end(async move {
+        let files = delete_row(&shard, photo, user).await?;
+        if let Some(files) = &files {
+            discarded::remove(&store, &shard, files).await;
+        }
+        Ok(files.is_some())
+    });
+    if !removed.await? {
+        find(app, None, photo).await?;
+        return Err(Kind::NotYours.into());
+    }
+    Ok(())
+}
+
+/// The files of the photo, which are noted to be removed; `None` if the user has no such photo.
+async fn delete_row(shard: &Shard, photo: Id, user: Id) -> Result<Option<[MediaKey; 3]>, Problem> {
     const REMOVE: Statement = Statement::new(
         "DELETE FROM {shard}.photos WHERE id = $1 AND user_id = $2
          RETURNING original, small, large",
@@ -349,24 +409,25 @@ pub(crate) async fn remove(app: &App, viewer: &Person, photo: Id) -> Result<(), 
     const COUNT: Statement =
         Statement::new("UPDATE {shard}.users SET photos = photos - 1 WHERE id = $1");
 
-    let user = viewer.id;
-    let removed = shard_of(app, photo)?
+    let removed = shard
         .transaction(async |tx| {
-            let removed = tx.query_opt(&REMOVE, &[&photo, &user]).await?;
-            if removed.is_some() {
-                tx.execute(&COUNT, &[&user]).await?;
+            let Some(row) = tx.query_opt(&REMOVE, &[&photo, &user]).await? else {
+                return Ok(None);
+            };
+            tx.execute(&COUNT, &[&user]).await?;
+            let files =
+                ["original", "small", "large"].map(|column| row.get::<_, &str>(column).parse());
+            let files = match files {
+                [Ok(original), Ok(small), Ok(large)] => Ok([original, small, large]),
+                _ => Err(BadKey),
+            };
+            if let Ok(files) = &files {
+                discarded::discard(&tx, files).await?;
             }
-            Ok(removed)
+            Ok(Some(files))
         })
         .await?;
-    let Some(removed) = removed else {
-        find(app, None, photo).await?;
-        return Err(Kind::NotYours.into());
-    };
-    let [original, small, large] = ["original", "small", "large"]
-        .map(|column| removed.get::<_, &str>(column).parse().map_err(Problem::internal));
-    remove_files(&app.store, [original?, small?, large?]).await;
-    Ok(())
+    removed.transpose().map_err(Problem::internal)
 }
 
 /// `GET /api/users/{name}/photos`

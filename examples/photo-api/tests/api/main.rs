@@ -7,6 +7,7 @@ mod bad_input;
 mod client;
 mod description;
 mod feed;
+mod files;
 mod gaps;
 mod handlers;
 mod imports;
