@@ -281,6 +281,9 @@ impl NewRow {
                     }
                 }
                 if !discarded::keep(&tx, &self.keys).await? {
+                    if let Some(claim) = claim {
+                        claim.give_back(&tx).await?;
+                    }
                     return Ok(Added::TooLate);
                 }
                 let row = self.add(&tx).await?;
