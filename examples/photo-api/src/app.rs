@@ -13,7 +13,7 @@ use howdah::Cluster;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::trace::TraceLayer;
 
-use crate::gate::Gate;
+use crate::gate::{Gate, GateOfEach};
 use crate::health::Draining;
 use crate::picture::Limits;
 use crate::problem::{Kind, Problem};
@@ -25,6 +25,9 @@ use crate::{
 
 /// Uploads that are read or worked on at a time: with at most 25 MiB each, they take 400 MiB.
 const UPLOADS: usize = 16;
+
+/// Uploads of one user at a time: as many as a browser or a phone sends at once.
+const UPLOADS_OF_ONE: usize = 4;
 
 /// The size of a body that is no upload.
 const MAX_BODY_BYTES: usize = 64 << 10;
@@ -45,6 +48,7 @@ pub struct App {
     pub(crate) store: Store,
     pub(crate) limits: Limits,
     pub(crate) uploads: Gate,
+    pub(crate) uploads_of_each: GateOfEach,
     pub(crate) pictures: Gate,
     pub(crate) hashing: Gate,
     pub(crate) draining: Draining,
@@ -59,6 +63,7 @@ impl App {
             store,
             limits: Limits::default(),
             uploads: Gate::new(UPLOADS),
+            uploads_of_each: GateOfEach::new(UPLOADS_OF_ONE),
             pictures: Gate::one_a_core(),
             hashing: Gate::one_a_core(),
             draining: Draining::default(),

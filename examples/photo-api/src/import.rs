@@ -218,9 +218,12 @@ async fn bring(
     let (bytes, name) = match &source {
         Source::File(path) => {
             let (path, limit) = (path.clone(), app.limits.bytes);
-            let bytes = app.pictures.run(move || read(&path, limit)).await??;
-            let name = Sha256::digest(&bytes);
-            (bytes, name)
+            let read = app.pictures.run(move || {
+                let bytes = read(&path, limit)?;
+                let name = Sha256::digest(&bytes);
+                Ok::<_, Problem>((bytes, name))
+            });
+            read.await??
         }
         Source::Drawn(work) => (Bytes::new(), Sha256::digest(work.title())),
     };

@@ -3,10 +3,12 @@
 //! A photo lives with its user; its id leads there. The row repeats the user's name and counts its likes and
 //! comments, and likes live beside it, so a PHOTO is one row of one statement, whoever looks at it.
 
-use axum::extract::multipart::{Multipart, MultipartError};
+use std::time::Duration;
+
+use axum::extract::multipart::{Field, Multipart, MultipartError};
 use axum::extract::{FromRequest, Request, State};
 use axum::http::{StatusCode, header};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, Utc};
 use howdah::postgres::Row;
 use howdah::{Id, Layout, Outcome, Shard, Statement, Tx};
@@ -17,7 +19,7 @@ use tracing::Instrument as _;
 use crate::App;
 use crate::discarded;
 use crate::idempotency::{Claim, Earlier};
-use crate::input::{self, IdempotencyKey, Json, PhotoId, UserName};
+use crate::input::{self, IdempotencyKey, Json, PhotoId, UserName, arriving};
 use crate::list::{List, Range};
 use crate::picture::{self, Picture, PictureError};
 use crate::problem::{Kind, Problem};
@@ -26,6 +28,12 @@ use crate::store::{BadKey, MediaKey, Store, StoreError};
 use crate::users::{self, Person};
 
 const MAX_CAPTION_CHARS: usize = 2200;
+
+/// How long an upload's body may take: a phone on a bad line needs a while.
+const BODY_TIME: Duration = Duration::from_secs(90);
+
+/// How long nothing of it may come. Even a bad line gets something across, and others wait for the place.
+const CHUNK_TIME: Duration = Duration::from_secs(10);
 
 /// PHOTO, as every list of photos has it.
 #[derive(Debug, Clone, Serialize)]
@@ -95,12 +103,13 @@ impl Photo {
     }
 }
 
-/// The body of an upload, read whole. It holds one of a few places, which bounds the memory of all uploads.
+/// The body of an upload, read whole, once it is known who sends it. It holds one of a few places of its user, and one of
+/// all, which bounds the memory of all uploads.
 pub(crate) struct Upload {
     image: Bytes,
     pub(crate) caption: String,
     position: Option<(f64, f64)>,
-    _place: OwnedSemaphorePermit,
+    _places: [OwnedSemaphorePermit; 2],
 }
 
 impl FromRequest<App> for Upload {
@@ -114,21 +123,16 @@ impl FromRequest<App> for Upload {
                 "Send the photo as multipart/form-data, in a field `image`.",
             ));
         }
-        let place = app.uploads.enter().await?;
-        let mut form = Multipart::from_request(request, app)
+        let Some(Person { id, .. }) = request.extensions().get() else {
+            return Err(Problem::internal(
+                "a body is read of somebody unknown: extract them first",
+            ));
+        };
+        let places = [app.uploads_of_each.enter(*id).await?, app.uploads.enter().await?];
+        let form = Multipart::from_request(request, app)
             .await
             .map_err(|rejection| Problem::invalid(rejection.body_text()))?;
-
-        let (mut image, mut caption, mut lat, mut lon) = (None, None, None, None);
-        while let Some(field) = form.next_field().await.map_err(refused)? {
-            match field.name() {
-                Some("image") => image = Some(field.bytes().await.map_err(refused)?),
-                Some("caption") => caption = Some(field.text().await.map_err(refused)?),
-                Some("lat") => lat = Some(field.text().await.map_err(refused)?),
-                Some("lon") => lon = Some(field.text().await.map_err(refused)?),
-                _ => {}
-            }
-        }
+        let Fields { image, caption, lat, lon } = arriving(BODY_TIME, Fields::read(form)).await??;
         // A browser sends every field of a form, empty ones too.
         let given = |field: Option<String>| field.filter(|text| !text.trim().is_empty());
         let (lat, lon) = (given(lat), given(lon));
@@ -138,9 +142,48 @@ impl FromRequest<App> for Upload {
                 .ok_or_else(|| Problem::invalid("image: there is no picture in the form"))?,
             caption: input::text("caption", &caption.unwrap_or_default(), MAX_CAPTION_CHARS)?,
             position: input::position(lat.as_deref(), lon.as_deref())?,
-            _place: place,
+            _places: places,
         })
     }
+}
+
+/// The fields of an upload's form, as they are sent.
+#[derive(Default)]
+struct Fields {
+    image: Option<Bytes>,
+    caption: Option<String>,
+    lat: Option<String>,
+    lon: Option<String>,
+}
+
+impl Fields {
+    async fn read(mut form: Multipart) -> Result<Self, Problem> {
+        let mut fields = Self::default();
+        while let Some(field) = in_time(form.next_field()).await? {
+            match field.name() {
+                Some("image") => fields.image = Some(bytes(field).await?),
+                Some("caption") => fields.caption = Some(in_time(field.text()).await?),
+                Some("lat") => fields.lat = Some(in_time(field.text()).await?),
+                Some("lon") => fields.lon = Some(in_time(field.text()).await?),
+                // Read to its end here, where time counts anew for each chunk.
+                _ => drop(bytes(field).await?),
+            }
+        }
+        Ok(fields)
+    }
+}
+
+async fn bytes(mut field: Field<'_>) -> Result<Bytes, Problem> {
+    let mut bytes = BytesMut::new();
+    while let Some(chunk) = in_time(field.chunk()).await? {
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes.freeze())
+}
+
+/// The next part of the body, if something comes at all.
+async fn in_time<T>(part: impl Future<Output = Result<T, MultipartError>>) -> Result<T, Problem> {
+    arriving(CHUNK_TIME, part).await?.map_err(refused)
 }
 
 fn refused(error: MultipartError) -> Problem {
@@ -166,12 +209,20 @@ pub(crate) async fn post(
     upload: Upload,
     key: Option<IdempotencyKey>,
 ) -> Result<Photo, Problem> {
-    let Upload { image, caption, position, _place } = upload;
-    let claim = key.map(|key| {
-        let place = format!("{position:?}");
-        let parts = [&image[..], caption.as_bytes(), place.as_bytes()];
-        Claim::new(author.id, author.id, key, &parts)
-    });
+    let Upload { image, caption, position, _places } = upload;
+    let claim = match key {
+        Some(key) => {
+            let (user, image, caption) = (author.id, image.clone(), caption.clone());
+            // Megabytes are hashed, which keeps a core busy.
+            let claim = app.pictures.run(move || {
+                let place = format!("{position:?}");
+                let parts = [&image[..], caption.as_bytes(), place.as_bytes()];
+                Claim::new(user, user, key, &parts)
+            });
+            Some(claim.await?)
+        }
+        None => None,
+    };
     if let Some(claim) = &claim {
         match claim.earlier(&app.cluster.shard_of_id(author.id)?).await? {
             Earlier::Nothing => {}

@@ -135,8 +135,10 @@ impl FromRequestParts<App> for Viewer {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let viewer = viewer(app, &parts.headers).await?;
-        viewer.map(Self).ok_or_else(|| Kind::NotLoggedIn.into())
+        let viewer = viewer(app, &parts.headers).await?.ok_or(Kind::NotLoggedIn)?;
+        // For the body of an upload, which is read after this.
+        parts.extensions.insert(viewer.clone());
+        Ok(Self(viewer))
     }
 }
 

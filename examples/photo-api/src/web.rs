@@ -66,7 +66,11 @@ impl FromRequestParts<App> for Member {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
         match sessions::viewer(app, &parts.headers).await {
-            Ok(Some(person)) => Ok(Self(person)),
+            Ok(Some(person)) => {
+                // For the body of an upload, which is read after this.
+                parts.extensions.insert(person.clone());
+                Ok(Self(person))
+            }
             Err(problem) if problem.kind() != Kind::NotLoggedIn => Err(problem.into_response()),
             _ => {
                 // A form cannot be sent again from there, but what it belongs to can be shown.
