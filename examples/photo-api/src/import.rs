@@ -242,7 +242,7 @@ async fn bring(
     let picture = picture.await??;
     let position = picture.position.filter(|_| positions);
     let (author, caption) = (owner.clone(), caption.to_owned());
-    let new = NewPhoto { author, picture, caption, position, claim: Some(claim) };
+    let new = NewPhoto { author, picture, caption, position, claim: Some(claim), places: None };
     let photo = photos::add(app, new).await?;
     Ok(Some(photo.id))
 }

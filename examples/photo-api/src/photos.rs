@@ -103,13 +103,16 @@ impl Photo {
     }
 }
 
+/// One of the places of a user, and one of those of all.
+pub(crate) type Places = [OwnedSemaphorePermit; 2];
+
 /// The body of an upload, read whole, once it is known who sends it. It holds one of a few places of its user, and one of
 /// all, which bounds the memory of all uploads.
 pub(crate) struct Upload {
     image: Bytes,
     pub(crate) caption: String,
     position: Option<(f64, f64)>,
-    _places: [OwnedSemaphorePermit; 2],
+    places: Places,
 }
 
 impl FromRequest<App> for Upload {
@@ -142,7 +145,7 @@ impl FromRequest<App> for Upload {
                 .ok_or_else(|| Problem::invalid("image: there is no picture in the form"))?,
             caption: input::text("caption", &caption.unwrap_or_default(), MAX_CAPTION_CHARS)?,
             position: input::position(lat.as_deref(), lon.as_deref())?,
-            _places: places,
+            places,
         })
     }
 }
@@ -209,7 +212,7 @@ pub(crate) async fn post(
     upload: Upload,
     key: Option<IdempotencyKey>,
 ) -> Result<Photo, Problem> {
-    let Upload { image, caption, position, _places } = upload;
+    let Upload { image, caption, position, places } = upload;
     let claim = match key {
         Some(key) => {
             let (user, image, caption) = (author.id, image.clone(), caption.clone());
@@ -233,7 +236,8 @@ pub(crate) async fn post(
     let limits = app.limits.clone();
     let picture = app.pictures.run(move || picture::process(image, &limits)).await?;
     let author = author.clone();
-    add(app, NewPhoto { author, picture: picture?, caption, position, claim }).await
+    let (picture, places) = (picture?, Some(places));
+    add(app, NewPhoto { author, picture, caption, position, claim, places }).await
 }
 
 impl From<PictureError> for Problem {
@@ -253,6 +257,8 @@ pub(crate) struct NewPhoto {
     pub(crate) caption: String,
     pub(crate) position: Option<(f64, f64)>,
     pub(crate) claim: Option<Claim>,
+    /// An upload's, which counts until it is stored, also when nobody waits for that any more.
+    pub(crate) places: Option<Places>,
 }
 
 /// What became of it.
@@ -275,7 +281,7 @@ pub(crate) async fn add(app: &App, new: NewPhoto) -> Result<Photo, Problem> {
 }
 
 async fn store_and_insert(app: App, new: NewPhoto) -> Result<Added, Problem> {
-    let NewPhoto { author, picture, caption, position, claim } = new;
+    let NewPhoto { author, picture, caption, position, claim, places: _places } = new;
     let Picture { original, small, large, taken_at, .. } = picture;
     let size = [original.width, original.height];
     let files = [original, small, large].map(|file| (MediaKey::random(file.format), file.bytes));
