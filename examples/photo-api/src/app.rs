@@ -13,7 +13,7 @@ use howdah::Cluster;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::trace::TraceLayer;
 
-use crate::gate::Gate;
+use crate::gate::{Gate, GateOfEach};
 use crate::health::Draining;
 use crate::picture::Limits;
 use crate::problem::{Kind, Problem};
@@ -26,6 +26,9 @@ use crate::{
 /// Uploads that are read or worked on at a time: with at most 25 MiB each, they take 400 MiB.
 const UPLOADS: usize = 16;
 
+/// Uploads of one user at a time: as many as a browser or a phone sends at once.
+const UPLOADS_OF_ONE: usize = 4;
+
 /// The size of a body that is no upload.
 const MAX_BODY_BYTES: usize = 64 << 10;
 
@@ -35,7 +38,7 @@ const FORM_BYTES: usize = 64 << 10;
 /// How long a request may take. Nothing here needs seconds, so this is for a server that went silent.
 const TIME: Duration = Duration::from_secs(10);
 
-/// How long an upload may take: a phone on a bad line needs a while.
+/// How long an upload may take: most of it is for its body, the rest for what becomes of it.
 const UPLOAD_TIME: Duration = Duration::from_secs(120);
 
 /// What all handlers share. Cheap to clone.
@@ -45,6 +48,7 @@ pub struct App {
     pub(crate) store: Store,
     pub(crate) limits: Limits,
     pub(crate) uploads: Gate,
+    pub(crate) uploads_of_each: GateOfEach,
     pub(crate) pictures: Gate,
     pub(crate) hashing: Gate,
     pub(crate) draining: Draining,
@@ -59,6 +63,7 @@ impl App {
             store,
             limits: Limits::default(),
             uploads: Gate::new(UPLOADS),
+            uploads_of_each: GateOfEach::new(UPLOADS_OF_ONE),
             pictures: Gate::one_a_core(),
             hashing: Gate::one_a_core(),
             draining: Draining::default(),
@@ -145,10 +150,9 @@ pub fn app(app: App) -> Router {
 async fn in_time(request: Request, next: Next) -> Response {
     let upload = request.method() == Method::POST
         && matches!(request.uri().path(), "/api/photos" | "/upload");
-    let (limit, late) = match upload {
-        true => (UPLOAD_TIME, Kind::TooSlow),
-        false => (TIME, Kind::Busy),
-    };
+    let limit = if upload { UPLOAD_TIME } else { TIME };
+    // A body that does not arrive is told where it is read. Whatever else is late may have been done by then.
+    let late = if request.method().is_safe() { Kind::Busy } else { Kind::OutcomeUnknown };
     let response = tokio::time::timeout(limit, next.run(request)).await;
     response.unwrap_or_else(|_| Problem::from(late).into_response())
 }

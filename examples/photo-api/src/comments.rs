@@ -100,7 +100,12 @@ pub(crate) async fn add(
                 }
             }
             let added = tx.query_opt(&ADD, &[&photo, &viewer.id, &viewer.name, &text]).await?;
-            let Some(row) = added else { return Ok(Added::NoPhoto) };
+            let Some(row) = added else {
+                if let Some(claim) = &claim {
+                    claim.give_back(&tx).await?;
+                }
+                return Ok(Added::NoPhoto);
+            };
             if let Some(claim) = &claim {
                 claim.made(&tx, row.get("id")).await?;
             }

@@ -11,7 +11,7 @@ use howdah::{Id, ShardId, Statement};
 
 use crate::App;
 use crate::input::Json;
-use crate::list::{List, Range};
+use crate::list::{List, Range, SILENCE};
 use crate::photos::Photo;
 use crate::problem::Problem;
 use crate::sessions::Viewer;
@@ -56,7 +56,8 @@ pub(crate) async fn list(app: &App, viewer: &Person, range: Range) -> Result<Lis
     for (shard, users) in &by_shard {
         photos = photos.shard(*shard, &[users, &viewer.id]);
     }
-    let page = photos.partial().page("id", range.before.as_ref(), range.limit).await?;
+    let photos = photos.partial().timeout(SILENCE);
+    let page = photos.page("id", range.before.as_ref(), range.limit).await?;
     Ok(List::new(page, |row| Photo::from_row(row, layout)))
 }
 
@@ -69,7 +70,8 @@ pub(crate) async fn newest(app: &App, count: usize) -> Result<Vec<Photo>, Proble
     );
 
     let layout = app.cluster.layout();
-    let page = app.cluster.scatter(&NEWEST).all(&[]).partial().page("id", None, count).await?;
+    let page = app.cluster.scatter(&NEWEST).all(&[]).partial().timeout(SILENCE);
+    let page = page.page("id", None, count).await?;
     Ok(page.rows.iter().map(|row| Photo::from_row(row, layout)).collect())
 }
 
@@ -82,7 +84,7 @@ pub(crate) async fn recently_posting(app: &App, viewer: &Person) -> Result<Vec<S
     const PHOTOS: usize = 50;
     const NAMES: usize = 8;
 
-    let page = app.cluster.scatter(&NEWEST).all(&[&viewer.id]).partial();
+    let page = app.cluster.scatter(&NEWEST).all(&[&viewer.id]).partial().timeout(SILENCE);
     let page = page.page("id", None, PHOTOS).await?;
     let mut names = Vec::with_capacity(NAMES);
     for row in &page.rows {

@@ -5,7 +5,8 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use howdah::{Id, Statement};
+use howdah::postgres::types::ToSql;
+use howdah::{Id, Statement, Tx};
 
 use crate::App;
 use crate::input::UserName;
@@ -46,23 +47,35 @@ pub(crate) async fn follow(app: &App, viewer: &Person, name: &UserName) -> Resul
     }
     let own = app.cluster.shard_of_id(viewer.id)?;
     let theirs = app.cluster.shard_of_id(followee.id)?;
-    let added = app
+    let follows = app
         .cluster
         .transaction(async |tx| {
-            let added = tx
-                .on(&own)
-                .await?
-                .execute(&FOLLOW, &[&viewer.id, &followee.id, &followee.name, &MAX_FOLLOWED])
-                .await?;
-            if added > 0 {
-                tx.on(&theirs).await?.execute(&FOLLOWED, &[&followee.id, &viewer.id]).await?;
+            let here = tx.on(&own).await?;
+            lock(&here, viewer).await?;
+            let params: [&(dyn ToSql + Sync); 4] =
+                [&viewer.id, &followee.id, &followee.name, &MAX_FOLLOWED];
+            if here.execute(&FOLLOW, &params).await? == 0 {
+                // Because they do already, or because they may not.
+                let known = here.query_opt(&FOLLOWS, &[&viewer.id, &followee.id]).await?;
+                return Ok(known.is_some());
             }
-            Ok(added)
+            tx.on(&theirs).await?.execute(&FOLLOWED, &[&followee.id, &viewer.id]).await?;
+            Ok(true)
         })
         .await?;
-    if added == 0 && !is_following(app, viewer, followee.id).await? {
-        return Err(Kind::TooManyFollowed.into());
-    }
+    if follows { Ok(()) } else { Err(Kind::TooManyFollowed.into()) }
+}
+
+const FOLLOWS: Statement =
+    Statement::new("SELECT FROM {shard}.follows WHERE follower_id = $1 AND followee_id = $2");
+
+/// Following and unfollowing happen one after the other for each user, so that each sees what the one before has
+/// done.
+async fn lock(shard: &Tx, user: &Person) -> howdah::Result<()> {
+    const LOCK: Statement =
+        Statement::new("SELECT FROM {shard}.users WHERE id = $1 FOR NO KEY UPDATE");
+
+    shard.query_opt(&LOCK, &[&user.id]).await?;
     Ok(())
 }
 
@@ -71,9 +84,6 @@ pub(crate) async fn is_following(
     viewer: &Person,
     followee: Id,
 ) -> Result<bool, Problem> {
-    const FOLLOWS: Statement =
-        Statement::new("SELECT FROM {shard}.follows WHERE follower_id = $1 AND followee_id = $2");
-
     let shard = app.cluster.shard_of_id(viewer.id)?;
     Ok(shard.query_opt(&FOLLOWS, &[&viewer.id, &followee]).await?.is_some())
 }
@@ -103,7 +113,9 @@ pub(crate) async fn unfollow(app: &App, viewer: &Person, name: &UserName) -> Res
     let theirs = app.cluster.shard_of_id(followee.id)?;
     app.cluster
         .transaction(async |tx| {
-            tx.on(&own).await?.execute(&UNFOLLOW, &[&viewer.id, &followee.id]).await?;
+            let here = tx.on(&own).await?;
+            lock(&here, viewer).await?;
+            here.execute(&UNFOLLOW, &[&viewer.id, &followee.id]).await?;
             tx.on(&theirs).await?.execute(&UNFOLLOWED, &[&followee.id, &viewer.id]).await
         })
         .await?;

@@ -86,9 +86,20 @@ impl Claim {
         Ok(())
     }
 
+    /// Gives the key back, for the transaction makes nothing after all.
+    pub(crate) async fn give_back(&self, tx: &Tx) -> Result<()> {
+        const GIVE_BACK: Statement = Statement::new(
+            "DELETE FROM {shard}.idempotency_keys
+             WHERE user_id = $1 AND target = $2 AND key = $3",
+        );
+
+        tx.execute(&GIVE_BACK, &[&self.user, &self.target, &self.key]).await?;
+        Ok(())
+    }
+
     fn compare(&self, request: Vec<u8>, made: Option<Id>) -> Earlier {
         match made {
-            // It failed: there was no such photo to comment on.
+            // It failed, and was not given back: earlier versions of this program did not.
             None => Earlier::Nothing,
             Some(made) if request == self.request => Earlier::Made(made),
             Some(_) => Earlier::AnotherRequest,
@@ -96,7 +107,9 @@ impl Claim {
     }
 }
 
+// Older ones count for nothing, whether or not they were removed yet. An import's are from 'infinity'.
 const FIND: Statement = Statement::new(
     "SELECT request, made FROM {shard}.idempotency_keys
-     WHERE user_id = $1 AND target = $2 AND key = $3",
+     WHERE user_id = $1 AND target = $2 AND key = $3
+       AND created_at >= now() - interval '1 day'",
 );

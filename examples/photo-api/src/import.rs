@@ -20,10 +20,11 @@ use crate::comments::{self, NewComment};
 use crate::gallery::{GALLERY, Work};
 use crate::idempotency::{Claim, Earlier};
 use crate::input::{IdempotencyKey, UserName};
+use crate::photos::{self, NewPhoto};
 use crate::picture;
 use crate::problem::{Kind, Problem};
 use crate::users::{self, NewUser, Person};
-use crate::{follows, likes, photos};
+use crate::{follows, likes};
 
 /// How many people each of the imported follows, so that a large roll does not make a crowd.
 const FOLLOWED: usize = 12;
@@ -217,9 +218,12 @@ async fn bring(
     let (bytes, name) = match &source {
         Source::File(path) => {
             let (path, limit) = (path.clone(), app.limits.bytes);
-            let bytes = app.pictures.run(move || read(&path, limit)).await??;
-            let name = Sha256::digest(&bytes);
-            (bytes, name)
+            let read = app.pictures.run(move || {
+                let bytes = read(&path, limit)?;
+                let name = Sha256::digest(&bytes);
+                Ok::<_, Problem>((bytes, name))
+            });
+            read.await??
         }
         Source::Drawn(work) => (Bytes::new(), Sha256::digest(work.title())),
     };
@@ -237,7 +241,9 @@ async fn bring(
     });
     let picture = picture.await??;
     let position = picture.position.filter(|_| positions);
-    let photo = photos::add(app, owner, picture, caption, position, Some(&claim)).await?;
+    let (author, caption) = (owner.clone(), caption.to_owned());
+    let new = NewPhoto { author, picture, caption, position, claim: Some(claim), places: None };
+    let photo = photos::add(app, new).await?;
     Ok(Some(photo.id))
 }
 

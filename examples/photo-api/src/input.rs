@@ -2,6 +2,7 @@
 //! document of status 4xx that names the field.
 
 use std::fmt;
+use std::time::Duration;
 
 use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequestParts, Path, Request};
 use axum::http::request::Parts;
@@ -13,6 +14,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::problem::{Kind, Problem};
 
+/// How long a body may take that is no upload: it is small, and the request has to be answered soon.
+const BODY_TIME: Duration = Duration::from_secs(5);
+
+/// What is read of a body, if it arrives in time. Nothing is done before, so whoever was too slow can try again.
+pub(crate) async fn arriving<T>(
+    time: Duration,
+    body: impl Future<Output = T>,
+) -> Result<T, Problem> {
+    tokio::time::timeout(time, body).await.map_err(|_| Kind::TooSlow.into())
+}
+
 /// A JSON body.
 pub(crate) struct Json<T>(pub(crate) T);
 
@@ -20,7 +32,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        match axum::Json::from_request(request, state).await {
+        match arriving(BODY_TIME, axum::Json::from_request(request, state)).await? {
             Ok(axum::Json(body)) => Ok(Self(body)),
             Err(rejection) => Err(match rejection.status() {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE => Problem::new(
@@ -47,7 +59,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        match axum::Form::from_request(request, state).await {
+        match arriving(BODY_TIME, axum::Form::from_request(request, state)).await? {
             Ok(axum::Form(fields)) => Ok(Self(fields)),
             Err(rejection) => Err(match rejection.status() {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE => Kind::UnsupportedMediaType.into(),

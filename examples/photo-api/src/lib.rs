@@ -14,7 +14,7 @@
 //! | `web`, [`pages`] | the same for people: forms, and the HTML |
 //! | [`ops`](fn@ops) | what operators look at, on a listener of its own |
 //! | `problem`, `input`, `list`, `idempotency`, `gate` | what the resources share: errors, checked input, pages of lists, repeated requests, bounds |
-//! | [`picture`], [`store`] | what becomes of an uploaded picture, and where it lies |
+//! | [`picture`], [`store`], `discarded` | what becomes of an uploaded picture, where it lies, and how it goes |
 //! | [`import`], [`gallery`] | filling an empty house: from a folder, or with pictures that the program draws |
 //!
 //! # Where things live
@@ -27,6 +27,7 @@
 
 mod app;
 mod comments;
+mod discarded;
 mod feed;
 mod follows;
 pub mod gallery;
@@ -51,6 +52,7 @@ mod users;
 mod web;
 
 pub use app::{App, app, routes};
+pub use discarded::sweep;
 pub use migrations::migrations;
 pub use openapi::DOCUMENT;
 pub use ops::ops;

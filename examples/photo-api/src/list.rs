@@ -1,5 +1,7 @@
 //! Lists: every one is a page of `{"items", "next"}`, newest first, asked for with `?limit=` and `?before=`.
 
+use std::time::Duration;
+
 use axum::extract::FromRequestParts;
 use axum::extract::Query;
 use axum::http::request::Parts;
@@ -8,6 +10,10 @@ use howdah::{Cursor, ShardId};
 use serde::{Deserialize, Serialize};
 
 use crate::problem::Problem;
+
+/// A server that says nothing for so long counts as away, where there is something to show without it. Its reads take
+/// milliseconds, and whoever looks at a page should not wait for one that hangs.
+pub(crate) const SILENCE: Duration = Duration::from_secs(2);
 
 /// Which part of a list is asked for.
 pub(crate) struct Range {

@@ -11,18 +11,24 @@ use howdah::{Cluster, Config};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use photo_api::gallery::GALLERY;
 use photo_api::store::Store;
-use photo_api::{App, app, import, migrations, ops};
+use photo_api::{App, app, import, migrations, ops, sweep};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tracing_subscriber::EnvFilter;
 
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
-/// How long requests that are under way may take to finish once the server was told to stop.
-const LAST_REQUESTS: Duration = Duration::from_secs(10);
+/// How long requests that are under way may take to finish once the server was told to stop. Whoever told it ends it by
+/// force after 30 s (Kubernetes, `make demo`); an upload that takes longer can be sent again.
+const LAST_REQUESTS: Duration = Duration::from_secs(25);
 
 /// How often what was measured is summed up, so that it does not pile up between two looks.
 const UPKEEP: Duration = Duration::from_secs(5);
+
+/// How often files are looked for that should be gone. Hardly ever are there any, and they take nothing but space.
+const SWEEP: Duration = Duration::from_secs(60 * 60);
 
 /// What the people of the gallery log in with.
 const DEMO_PASSWORD: &str = "howdah-demo";
@@ -94,6 +100,20 @@ struct Serve {
     /// Fill it with pictures that this program draws, and with people who post them
     #[arg(long)]
     demo: bool,
+}
+
+impl Serve {
+    /// The one given, else the one after the server's; of a port that the system chooses, another such.
+    fn port_for_operators(&self) -> Result<u16> {
+        match (self.ops_port, self.port) {
+            (Some(given), _) => Ok(given),
+            (None, 0) => Ok(0),
+            (None, port) => port.checked_add(1).ok_or_else(|| {
+                format!("no port comes after {port} for /ops and /metrics; choose an --ops-port")
+                    .into()
+            }),
+        }
+    }
 }
 
 #[derive(Args)]
@@ -181,6 +201,17 @@ async fn fill(app: App) {
     }
 }
 
+/// Removes what an earlier run left behind, and what this one does.
+async fn keep_swept(app: App) {
+    loop {
+        match sweep(&app).await {
+            0 => {}
+            removed => tracing::info!("{removed} files were removed that no photo has"),
+        }
+        tokio::time::sleep(SWEEP).await;
+    }
+}
+
 /// Says what came of an import; what is worth another try is an error.
 fn tell(report: import::Report) -> Result<()> {
     let import::Report { added, known, refused, failed } = report;
@@ -201,8 +232,7 @@ fn tell(report: import::Report) -> Result<()> {
 
 /// Serves the operators. Where they did not say which port, another program may have it: then there is nothing to see.
 async fn serve_operators(serve: &Serve, app: App, metrics: PrometheusHandle) -> Result<()> {
-    let next = if serve.port == 0 { 0 } else { serve.port.wrapping_add(1) };
-    let address = SocketAddr::new(serve.ops_host, serve.ops_port.unwrap_or(next));
+    let address = SocketAddr::new(serve.ops_host, serve.port_for_operators()?);
     let listener = match TcpListener::bind(address).await {
         Ok(listener) => listener,
         Err(error) if serve.ops_port.is_none() => {
@@ -214,19 +244,24 @@ async fn serve_operators(serve: &Serve, app: App, metrics: PrometheusHandle) -> 
         Err(error) => return Err(format!("cannot listen on {address}: {error}").into()),
     };
     tracing::info!("operators look at http://{}/ops", listener.local_addr()?);
-    tokio::spawn(axum::serve(listener, ops(app, metrics.clone())).into_future());
-    tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(UPKEEP).await;
-            metrics.run_upkeep();
-        }
-    });
+    tokio::spawn(axum::serve(listener, ops(app, metrics)).into_future());
     Ok(())
+}
+
+/// Everything is measured whether or not somebody looks, so it is summed up whether or not somebody can.
+async fn sum_up(metrics: PrometheusHandle) {
+    loop {
+        tokio::time::sleep(UPKEEP).await;
+        metrics.run_upkeep();
+    }
 }
 
 async fn run(serve: Serve) -> Result<()> {
     // Before the cluster is connected to, or its first numbers would be lost.
     let metrics = PrometheusBuilder::new().install_recorder()?;
+    tokio::spawn(sum_up(metrics.clone()));
+    // A port that cannot be is said before anything is waited for.
+    serve.port_for_operators()?;
     let patience = Duration::from_millis(serve.patience_ms);
     // A connection is tried for twice its timeout.
     let config = serve.place.config()?.queue_timeout(patience).connect_timeout(patience / 2);
@@ -238,12 +273,13 @@ async fn run(serve: Serve) -> Result<()> {
         .map_err(|error| format!("cannot listen on {address}: {error}; choose another --port"))?;
     tracing::info!("serving on http://{}", listener.local_addr()?);
     serve_operators(&serve, state.clone(), metrics).await?;
+    tokio::spawn(keep_swept(state.clone()));
     if let (true, Some(artist)) = (serve.demo, GALLERY.first()) {
         tracing::info!("log in as {} with the password {DEMO_PASSWORD}", artist.name);
         tokio::spawn(fill(state.clone()));
     }
 
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let (stop, stopped) = oneshot::channel::<()>();
     let server = axum::serve(listener, app(state.clone())).with_graceful_shutdown(async {
         // An error says that the other end is gone, which is as good a reason.
         let _ = stopped.await;
@@ -253,12 +289,34 @@ async fn run(serve: Serve) -> Result<()> {
     told_to_stop().await?;
     tracing::info!("stopping");
     state.drain();
+    tokio::select! {
+        ended = wind_down(&serve, stop, server) => ended,
+        interrupted = interrupted_again() => Ok(interrupted?),
+    }
+}
+
+/// Lets requests that are under way finish. That some do not is part of a routine stop, not a failure of it.
+async fn wind_down(
+    serve: &Serve,
+    stop: oneshot::Sender<()>,
+    server: JoinHandle<std::io::Result<()>>,
+) -> Result<()> {
     tokio::time::sleep(Duration::from_secs(serve.drain_s)).await;
     drop(stop);
     match tokio::time::timeout(LAST_REQUESTS, server).await {
         Ok(ended) => Ok(ended??),
-        Err(_) => Err("some requests took too long and were cut off".into()),
+        Err(_) => {
+            tracing::warn!("some requests took longer than {LAST_REQUESTS:?} and are cut off");
+            Ok(())
+        }
     }
+}
+
+/// Who presses Ctrl-C twice does not want to wait. Not so for SIGTERM: `make demo` sends it after the first Ctrl-C.
+async fn interrupted_again() -> std::io::Result<()> {
+    tokio::signal::ctrl_c().await?;
+    tracing::warn!("interrupted again: requests that are under way are cut off");
+    Ok(())
 }
 
 async fn told_to_stop() -> std::io::Result<()> {

@@ -14,6 +14,7 @@ pub fn migrations() -> Result<Migrations> {
         ("0003_follows.sql", include_str!("../migrations/0003_follows.sql")),
         ("0004_likes_and_comments.sql", include_str!("../migrations/0004_likes_and_comments.sql")),
         ("0005_both_shards.sql", include_str!("../migrations/0005_both_shards.sql")),
+        ("0006_discarded_files.sql", include_str!("../migrations/0006_discarded_files.sql")),
     ])
 }
 

@@ -3,27 +3,37 @@
 //! A photo lives with its user; its id leads there. The row repeats the user's name and counts its likes and
 //! comments, and likes live beside it, so a PHOTO is one row of one statement, whoever looks at it.
 
-use axum::extract::multipart::{Multipart, MultipartError};
+use std::time::Duration;
+
+use axum::extract::multipart::{Field, Multipart, MultipartError};
 use axum::extract::{FromRequest, Request, State};
 use axum::http::{StatusCode, header};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, Utc};
 use howdah::postgres::Row;
-use howdah::{Id, Layout, Outcome, Shard, Statement};
+use howdah::{Id, Layout, Outcome, Shard, Statement, Tx};
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::Instrument as _;
 
 use crate::App;
+use crate::discarded;
 use crate::idempotency::{Claim, Earlier};
-use crate::input::{self, IdempotencyKey, Json, PhotoId, UserName};
+use crate::input::{self, IdempotencyKey, Json, PhotoId, UserName, arriving};
 use crate::list::{List, Range};
 use crate::picture::{self, Picture, PictureError};
 use crate::problem::{Kind, Problem};
 use crate::sessions::Viewer;
-use crate::store::{MediaKey, Store, StoreError};
+use crate::store::{BadKey, MediaKey, Store, StoreError};
 use crate::users::{self, Person};
 
 const MAX_CAPTION_CHARS: usize = 2200;
+
+/// How long an upload's body may take: a phone on a bad line needs a while.
+const BODY_TIME: Duration = Duration::from_secs(90);
+
+/// How long nothing of it may come. Even a bad line gets something across, and others wait for the place.
+const CHUNK_TIME: Duration = Duration::from_secs(10);
 
 /// PHOTO, as every list of photos has it.
 #[derive(Debug, Clone, Serialize)]
@@ -93,12 +103,16 @@ impl Photo {
     }
 }
 
-/// The body of an upload, read whole. It holds one of a few places, which bounds the memory of all uploads.
+/// One of the places of a user, and one of those of all.
+pub(crate) type Places = [OwnedSemaphorePermit; 2];
+
+/// The body of an upload, read whole, once it is known who sends it. It holds one of a few places of its user, and one of
+/// all, which bounds the memory of all uploads.
 pub(crate) struct Upload {
     image: Bytes,
     pub(crate) caption: String,
     position: Option<(f64, f64)>,
-    _place: OwnedSemaphorePermit,
+    places: Places,
 }
 
 impl FromRequest<App> for Upload {
@@ -112,21 +126,16 @@ impl FromRequest<App> for Upload {
                 "Send the photo as multipart/form-data, in a field `image`.",
             ));
         }
-        let place = app.uploads.enter().await?;
-        let mut form = Multipart::from_request(request, app)
+        let Some(Person { id, .. }) = request.extensions().get() else {
+            return Err(Problem::internal(
+                "a body is read of somebody unknown: extract them first",
+            ));
+        };
+        let places = [app.uploads_of_each.enter(*id).await?, app.uploads.enter().await?];
+        let form = Multipart::from_request(request, app)
             .await
             .map_err(|rejection| Problem::invalid(rejection.body_text()))?;
-
-        let (mut image, mut caption, mut lat, mut lon) = (None, None, None, None);
-        while let Some(field) = form.next_field().await.map_err(refused)? {
-            match field.name() {
-                Some("image") => image = Some(field.bytes().await.map_err(refused)?),
-                Some("caption") => caption = Some(field.text().await.map_err(refused)?),
-                Some("lat") => lat = Some(field.text().await.map_err(refused)?),
-                Some("lon") => lon = Some(field.text().await.map_err(refused)?),
-                _ => {}
-            }
-        }
+        let Fields { image, caption, lat, lon } = arriving(BODY_TIME, Fields::read(form)).await??;
         // A browser sends every field of a form, empty ones too.
         let given = |field: Option<String>| field.filter(|text| !text.trim().is_empty());
         let (lat, lon) = (given(lat), given(lon));
@@ -136,9 +145,48 @@ impl FromRequest<App> for Upload {
                 .ok_or_else(|| Problem::invalid("image: there is no picture in the form"))?,
             caption: input::text("caption", &caption.unwrap_or_default(), MAX_CAPTION_CHARS)?,
             position: input::position(lat.as_deref(), lon.as_deref())?,
-            _place: place,
+            places,
         })
     }
+}
+
+/// The fields of an upload's form, as they are sent.
+#[derive(Default)]
+struct Fields {
+    image: Option<Bytes>,
+    caption: Option<String>,
+    lat: Option<String>,
+    lon: Option<String>,
+}
+
+impl Fields {
+    async fn read(mut form: Multipart) -> Result<Self, Problem> {
+        let mut fields = Self::default();
+        while let Some(field) = in_time(form.next_field()).await? {
+            match field.name() {
+                Some("image") => fields.image = Some(bytes(field).await?),
+                Some("caption") => fields.caption = Some(in_time(field.text()).await?),
+                Some("lat") => fields.lat = Some(in_time(field.text()).await?),
+                Some("lon") => fields.lon = Some(in_time(field.text()).await?),
+                // Read to its end here, where time counts anew for each chunk.
+                _ => drop(bytes(field).await?),
+            }
+        }
+        Ok(fields)
+    }
+}
+
+async fn bytes(mut field: Field<'_>) -> Result<Bytes, Problem> {
+    let mut bytes = BytesMut::new();
+    while let Some(chunk) = in_time(field.chunk()).await? {
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes.freeze())
+}
+
+/// The next part of the body, if something comes at all.
+async fn in_time<T>(part: impl Future<Output = Result<T, MultipartError>>) -> Result<T, Problem> {
+    arriving(CHUNK_TIME, part).await?.map_err(refused)
 }
 
 fn refused(error: MultipartError) -> Problem {
@@ -164,12 +212,20 @@ pub(crate) async fn post(
     upload: Upload,
     key: Option<IdempotencyKey>,
 ) -> Result<Photo, Problem> {
-    let Upload { image, caption, position, _place } = upload;
-    let claim = key.map(|key| {
-        let place = format!("{position:?}");
-        let parts = [&image[..], caption.as_bytes(), place.as_bytes()];
-        Claim::new(author.id, author.id, key, &parts)
-    });
+    let Upload { image, caption, position, places } = upload;
+    let claim = match key {
+        Some(key) => {
+            let (user, image, caption) = (author.id, image.clone(), caption.clone());
+            // Megabytes are hashed, which keeps a core busy.
+            let claim = app.pictures.run(move || {
+                let place = format!("{position:?}");
+                let parts = [&image[..], caption.as_bytes(), place.as_bytes()];
+                Claim::new(user, user, key, &parts)
+            });
+            Some(claim.await?)
+        }
+        None => None,
+    };
     if let Some(claim) = &claim {
         match claim.earlier(&app.cluster.shard_of_id(author.id)?).await? {
             Earlier::Nothing => {}
@@ -179,7 +235,9 @@ pub(crate) async fn post(
     }
     let limits = app.limits.clone();
     let picture = app.pictures.run(move || picture::process(image, &limits)).await?;
-    add(app, author, picture?, &caption, position, claim.as_ref()).await
+    let author = author.clone();
+    let (picture, places) = (picture?, Some(places));
+    add(app, NewPhoto { author, picture, caption, position, claim, places }).await
 }
 
 impl From<PictureError> for Problem {
@@ -192,109 +250,153 @@ impl From<PictureError> for Problem {
     }
 }
 
+/// A photo that is about to be.
+pub(crate) struct NewPhoto {
+    pub(crate) author: Person,
+    pub(crate) picture: Picture,
+    pub(crate) caption: String,
+    pub(crate) position: Option<(f64, f64)>,
+    pub(crate) claim: Option<Claim>,
+    /// An upload's, which counts until it is stored, also when nobody waits for that any more.
+    pub(crate) places: Option<Places>,
+}
+
+/// What became of it.
+enum Added {
+    Now(Row),
+    Before(Id),
+    AnotherRequest,
+    TooLate,
+}
+
 /// Stores the files, then the row that leads to them: whoever sees the photo can see the picture.
-pub(crate) async fn add(
-    app: &App,
-    author: &Person,
-    picture: Picture,
-    caption: &str,
-    position: Option<(f64, f64)>,
-    claim: Option<&Claim>,
-) -> Result<Photo, Problem> {
-    const ADD: Statement = Statement::new(
-        "INSERT INTO {shard}.photos (user_id, user_name, caption, taken_at, lat, lon,
-                                     width, height, original, small, large)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-         RETURNING id, user_id, user_name, caption, taken_at, lat, lon, width, height,
-                   original, small, large, likes, false AS liked, comments",
-    );
-    const COUNT: Statement =
-        Statement::new("UPDATE {shard}.users SET photos = photos + 1 WHERE id = $1");
-
-    enum Added {
-        Now(Row),
-        Before(Id),
-        AnotherRequest,
+pub(crate) async fn add(app: &App, new: NewPhoto) -> Result<Photo, Problem> {
+    let author = new.author.clone();
+    match to_the_end(store_and_insert(app.clone(), new)).await? {
+        Added::Now(row) => Ok(Photo::from_row(&row, app.cluster.layout())),
+        Added::Before(photo) => made_before(app, &author, photo).await,
+        Added::AnotherRequest => Err(Kind::KeyReused.into()),
+        Added::TooLate => Err(Kind::Busy.into()),
     }
+}
 
-    let shard = app.cluster.shard_of_id(author.id)?;
+async fn store_and_insert(app: App, new: NewPhoto) -> Result<Added, Problem> {
+    let NewPhoto { author, picture, caption, position, claim, places: _places } = new;
     let Picture { original, small, large, taken_at, .. } = picture;
-    let (lat, lon) = position.unzip();
-    let [width, height] = [original.width, original.height].map(|side| side.cast_signed());
+    let size = [original.width, original.height];
     let files = [original, small, large].map(|file| (MediaKey::random(file.format), file.bytes));
     let keys = files.each_ref().map(|(key, _)| *key);
-    let [original, small, large] = keys.map(|key| key.to_string());
+    let row = NewRow { author, caption, taken_at, position, size, keys };
 
-    let stored = async {
-        for (key, bytes) in files {
-            app.store.put(key, bytes).await?;
-        }
-        Ok::<_, StoreError>(())
-    };
-    if let Err(error) = stored.await {
-        remove_files(&app.store, keys).await;
+    let shard = app.cluster.shard_of_id(row.author.id)?;
+    discarded::note(&shard, &keys).await?;
+    if let Err(error) = store_all(&app.store, files).await {
+        discarded::remove(&app.store, &shard, &keys).await;
         return Err(Problem::internal(error));
     }
-    let added = shard
-        .transaction(async |tx| {
-            if let Some(claim) = claim {
-                match claim.take(&tx).await? {
-                    Earlier::Nothing => {}
-                    Earlier::Made(photo) => return Ok(Added::Before(photo)),
-                    Earlier::AnotherRequest => return Ok(Added::AnotherRequest),
-                }
-            }
-            let row = tx
-                .query_one(
-                    &ADD,
-                    &[
-                        &author.id,
-                        &author.name,
-                        &caption,
-                        &taken_at,
-                        &lat,
-                        &lon,
-                        &width,
-                        &height,
-                        &original,
-                        &small,
-                        &large,
-                    ],
-                )
-                .await?;
-            tx.execute(&COUNT, &[&author.id]).await?;
-            if let Some(claim) = claim {
-                claim.made(&tx, row.get("id")).await?;
-            }
-            Ok(Added::Now(row))
-        })
-        .await;
+    let added = row.insert(&shard, claim.as_ref()).await;
+    match &added {
+        Ok(Added::Now(_)) => {}
+        // Perhaps the row is there. If it is not, the files are still noted, and the next sweep removes them.
+        Err(error) if error.outcome() == Outcome::Unknown => {}
+        _ => {
+            discarded::remove(&app.store, &shard, &keys).await;
+        }
+    }
+    Ok(added?)
+}
 
-    match added {
-        Ok(Added::Now(row)) => return Ok(Photo::from_row(&row, app.cluster.layout())),
-        // Perhaps the row is there: a file too many is better than a photo without its picture.
-        Err(error) if error.outcome() == Outcome::Unknown => return Err(error.into()),
-        _ => remove_files(&app.store, keys).await,
+async fn store_all(store: &Store, files: [(MediaKey, Bytes); 3]) -> Result<(), StoreError> {
+    for (key, bytes) in files {
+        store.put(key, bytes).await?;
     }
-    match added? {
-        Added::Before(photo) => made_before(app, author, photo).await,
-        _ => Err(Kind::KeyReused.into()),
+    Ok(())
+}
+
+/// What is known of a photo's row before it is there.
+struct NewRow {
+    author: Person,
+    caption: String,
+    taken_at: Option<DateTime<Utc>>,
+    position: Option<(f64, f64)>,
+    size: [u32; 2],
+    keys: [MediaKey; 3],
+}
+
+impl NewRow {
+    async fn insert(&self, shard: &Shard, claim: Option<&Claim>) -> howdah::Result<Added> {
+        const COUNT: Statement =
+            Statement::new("UPDATE {shard}.users SET photos = photos + 1 WHERE id = $1");
+
+        shard
+            .transaction(async |tx| {
+                if let Some(claim) = claim {
+                    match claim.take(&tx).await? {
+                        Earlier::Nothing => {}
+                        Earlier::Made(photo) => return Ok(Added::Before(photo)),
+                        Earlier::AnotherRequest => return Ok(Added::AnotherRequest),
+                    }
+                }
+                if !discarded::keep(&tx, &self.keys).await? {
+                    if let Some(claim) = claim {
+                        claim.give_back(&tx).await?;
+                    }
+                    return Ok(Added::TooLate);
+                }
+                let row = self.add(&tx).await?;
+                tx.execute(&COUNT, &[&self.author.id]).await?;
+                if let Some(claim) = claim {
+                    claim.made(&tx, row.get("id")).await?;
+                }
+                Ok(Added::Now(row))
+            })
+            .await
     }
+
+    async fn add(&self, tx: &Tx) -> howdah::Result<Row> {
+        const ADD: Statement = Statement::new(
+            "INSERT INTO {shard}.photos (user_id, user_name, caption, taken_at, lat, lon,
+                                         width, height, original, small, large)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+             RETURNING id, user_id, user_name, caption, taken_at, lat, lon, width, height,
+                       original, small, large, likes, false AS liked, comments",
+        );
+
+        let Person { id, name } = &self.author;
+        let (lat, lon) = self.position.unzip();
+        let [width, height] = self.size.map(u32::cast_signed);
+        let [original, small, large] = self.keys.map(|key| key.to_string());
+        tx.query_one(
+            &ADD,
+            &[
+                id,
+                name,
+                &self.caption,
+                &self.taken_at,
+                &lat,
+                &lon,
+                &width,
+                &height,
+                &original,
+                &small,
+                &large,
+            ],
+        )
+        .await
+    }
+}
+
+/// Goes on when whoever asked for it is gone: what is begun in the store is ended.
+async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::spawn(work.in_current_span()).await.map_err(Problem::internal)?
 }
 
 async fn made_before(app: &App, author: &Person, photo: Id) -> Result<Photo, Problem> {
     match find(app, Some(author), photo).await {
         Err(problem) if problem.kind() == Kind::NotFound => Err(Kind::Gone.into()),
         found => found,
-    }
-}
-
-/// What cannot be removed is named in the log: it takes space and is reached by nobody.
-async fn remove_files(store: &Store, keys: [MediaKey; 3]) {
-    for key in keys {
-        if let Err(error) = store.delete(key).await {
-            tracing::warn!("{key} stays behind: {error}");
-        }
     }
 }
 
@@ -342,6 +444,24 @@ pub(crate) async fn delete(
 }
 
 pub(crate) async fn remove(app: &App, viewer: &Person, photo: Id) -> Result<(), Problem> {
+    let shard = shard_of(app, photo)?;
+    let (store, user) = (app.store.clone(), viewer.id);
+    let removed = to_the_end(async move {
+        let files = delete_row(&shard, photo, user).await?;
+        if let Some(files) = &files {
+            discarded::remove(&store, &shard, files).await;
+        }
+        Ok(files.is_some())
+    });
+    if !removed.await? {
+        find(app, None, photo).await?;
+        return Err(Kind::NotYours.into());
+    }
+    Ok(())
+}
+
+/// The files of the photo, which are noted to be removed; `None` if the user has no such photo.
+async fn delete_row(shard: &Shard, photo: Id, user: Id) -> Result<Option<[MediaKey; 3]>, Problem> {
     const REMOVE: Statement = Statement::new(
         "DELETE FROM {shard}.photos WHERE id = $1 AND user_id = $2
          RETURNING original, small, large",
@@ -349,24 +469,25 @@ pub(crate) async fn remove(app: &App, viewer: &Person, photo: Id) -> Result<(), 
     const COUNT: Statement =
         Statement::new("UPDATE {shard}.users SET photos = photos - 1 WHERE id = $1");
 
-    let user = viewer.id;
-    let removed = shard_of(app, photo)?
+    let removed = shard
         .transaction(async |tx| {
-            let removed = tx.query_opt(&REMOVE, &[&photo, &user]).await?;
-            if removed.is_some() {
-                tx.execute(&COUNT, &[&user]).await?;
+            let Some(row) = tx.query_opt(&REMOVE, &[&photo, &user]).await? else {
+                return Ok(None);
+            };
+            tx.execute(&COUNT, &[&user]).await?;
+            let files =
+                ["original", "small", "large"].map(|column| row.get::<_, &str>(column).parse());
+            let files = match files {
+                [Ok(original), Ok(small), Ok(large)] => Ok([original, small, large]),
+                _ => Err(BadKey),
+            };
+            if let Ok(files) = &files {
+                discarded::discard(&tx, files).await?;
             }
-            Ok(removed)
+            Ok(Some(files))
         })
         .await?;
-    let Some(removed) = removed else {
-        find(app, None, photo).await?;
-        return Err(Kind::NotYours.into());
-    };
-    let [original, small, large] = ["original", "small", "large"]
-        .map(|column| removed.get::<_, &str>(column).parse().map_err(Problem::internal));
-    remove_files(&app.store, [original?, small?, large?]).await;
-    Ok(())
+    removed.transpose().map_err(Problem::internal)
 }
 
 /// `GET /api/users/{name}/photos`

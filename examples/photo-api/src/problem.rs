@@ -13,7 +13,7 @@ use axum::http::header::{
 };
 use axum::response::{IntoResponse, Response};
 
-use howdah::Outcome;
+use howdah::{Outcome, Phase};
 use serde::Serialize;
 
 pub(crate) const CONTENT: &str = "application/problem+json";
@@ -199,7 +199,7 @@ impl From<Kind> for Problem {
 /// Errors of the library. Handlers that know better (an id of no shard is "no such photo") say so themselves.
 impl From<howdah::Error> for Problem {
     fn from(error: howdah::Error) -> Self {
-        if error.is_unavailable() {
+        if is_away(&error) {
             tracing::warn!("{error}");
             match error.outcome() {
                 Outcome::Unknown => Kind::OutcomeUnknown.into(),
@@ -214,6 +214,18 @@ impl From<howdah::Error> for Problem {
         }
     }
 }
+
+/// Whether the shard cannot be asked at the moment. What fails on the way to a server, finds another one there, or
+/// a copy that is not the shard's home, is for operators to mend: it works again once they have.
+fn is_away(error: &howdah::Error) -> bool {
+    error.is_unavailable()
+        || error.is_wrong_server()
+        || error.phase() == Some(Phase::Connect)
+        || error.code().is_some_and(|code| code.code() == NOT_ITS_HOME)
+}
+
+/// The SQLSTATE of a copy of a shard that is not its home, which callers see once the library's patience is over.
+const NOT_ITS_HOME: &str = "HW002";
 
 /// The document, as it is sent.
 #[derive(Serialize)]

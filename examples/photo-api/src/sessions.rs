@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 use crate::App;
 use crate::input::{Json, UserName};
+use crate::list::SILENCE;
 use crate::problem::{Kind, Problem};
 use crate::users::Person;
 
@@ -134,8 +135,10 @@ impl FromRequestParts<App> for Viewer {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let viewer = viewer(app, &parts.headers).await?;
-        viewer.map(Self).ok_or_else(|| Kind::NotLoggedIn.into())
+        let viewer = viewer(app, &parts.headers).await?.ok_or(Kind::NotLoggedIn)?;
+        // For the body of an upload, which is read after this.
+        parts.extensions.insert(viewer.clone());
+        Ok(Self(viewer))
     }
 }
 
@@ -155,7 +158,10 @@ pub(crate) async fn viewer(app: &App, headers: &HeaderMap) -> Result<Option<Pers
 
     let Some(token) = Token::of(headers)? else { return Ok(None) };
     let row = match app.cluster.shard_of_id(token.user) {
-        Ok(shard) => shard.query_opt(&BY_TOKEN, &[&token.hash(), &token.user]).await?,
+        // Every page asks this first, and most can be shown without it.
+        Ok(shard) => {
+            shard.timeout(SILENCE).query_opt(&BY_TOKEN, &[&token.hash(), &token.user]).await?
+        }
         Err(_) => None,
     };
     match row {

@@ -10,8 +10,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::{Stream, TryStreamExt as _};
 use object_store::local::LocalFileSystem;
-use object_store::{ObjectStore, ObjectStoreExt, path};
+use object_store::{GetResult, ObjectStore, ObjectStoreExt, path};
 
 use crate::picture::Format;
 
@@ -123,14 +124,14 @@ impl Store {
         Ok(())
     }
 
-    /// The file, or `None` where there is none.
+    /// The file, opened; `None` where there is none. Its bytes come when they are asked for.
     ///
     /// # Errors
     ///
     /// When the folder cannot be read.
-    pub async fn get(&self, key: MediaKey) -> Result<Option<Bytes>, StoreError> {
+    pub async fn open(&self, key: MediaKey) -> Result<Option<Opened>, StoreError> {
         match self.0.get(&key.path()).await {
-            Ok(found) => Ok(Some(found.bytes().await?)),
+            Ok(found) => Ok(Some(Opened(found))),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -146,6 +147,32 @@ impl Store {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// A file that is there, and not read yet.
+#[derive(Debug)]
+pub struct Opened(GetResult);
+
+impl Opened {
+    /// How many bytes it has.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.0.meta.size
+    }
+
+    /// All of it.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    pub async fn bytes(self) -> Result<Bytes, StoreError> {
+        Ok(self.0.bytes().await?)
+    }
+
+    /// All of it, piece by piece, as fast as it is asked for.
+    pub fn pieces(self) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + 'static {
+        self.0.into_stream().map_err(StoreError)
     }
 }
 
@@ -208,14 +235,18 @@ mod tests {
         let store = Store::folder(folder.path().join("made/on/the/way")).unwrap();
         let key = MediaKey::random(Format::Jpeg);
 
-        assert!(store.get(key).await.unwrap().is_none());
+        assert!(store.open(key).await.unwrap().is_none());
         store.delete(key).await.unwrap();
 
         store.put(key, Bytes::from_static(b"light")).await.unwrap();
-        assert_eq!(store.get(key).await.unwrap().unwrap(), "light");
+        let opened = store.open(key).await.unwrap().unwrap();
+        assert_eq!(opened.length(), 5);
+        assert_eq!(opened.bytes().await.unwrap(), "light");
+        let pieces = store.open(key).await.unwrap().unwrap().pieces();
+        assert_eq!(pieces.try_collect::<Vec<_>>().await.unwrap().concat(), b"light");
 
         store.delete(key).await.unwrap();
-        assert!(store.get(key).await.unwrap().is_none());
+        assert!(store.open(key).await.unwrap().is_none());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::App;
 use crate::input::{Json, UserName};
+use crate::list::SILENCE;
 use crate::problem::{Kind, Problem};
 use crate::sessions;
 
@@ -108,7 +109,8 @@ pub(crate) async fn profile(app: &App, name: &UserName) -> Result<Profile, Probl
     let row = row.ok_or_else(|| Problem::not_found("user"))?;
     let person = Person { id: row.get("id"), name: row.get("name") };
 
-    let counts = app.cluster.scatter(&FOLLOWERS).all(&[&person.id]).partial().rows().await?;
+    let counts = app.cluster.scatter(&FOLLOWERS).all(&[&person.id]).partial().timeout(SILENCE);
+    let counts = counts.rows().await?;
     let known = counts.missing.is_empty();
     Ok(Profile {
         photos: row.get("photos"),

@@ -66,7 +66,11 @@ impl FromRequestParts<App> for Member {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
         match sessions::viewer(app, &parts.headers).await {
-            Ok(Some(person)) => Ok(Self(person)),
+            Ok(Some(person)) => {
+                // For the body of an upload, which is read after this.
+                parts.extensions.insert(person.clone());
+                Ok(Self(person))
+            }
             Err(problem) if problem.kind() != Kind::NotLoggedIn => Err(problem.into_response()),
             _ => {
                 // A form cannot be sent again from there, but what it belongs to can be shown.
@@ -107,7 +111,7 @@ pub(crate) async fn home(
         return Ok(match visitor.away {
             true => pages::feed(&visitor.frame(), &view),
             false => {
-                let newest = feed::newest(&app, NEWEST).await?;
+                let newest = or_nothing(feed::newest(&app, NEWEST).await);
                 let newest: Vec<_> = newest.into_iter().map(PhotoView::from).collect();
                 pages::home(&visitor.frame(), &newest)
             }
@@ -115,12 +119,20 @@ pub(crate) async fn home(
     };
     let List { items, next, incomplete } = feed::list(&app, person, range).await?;
     let suggestions = match items.is_empty() && before.is_none() {
-        true => feed::recently_posting(&app, person).await?,
+        true => or_nothing(feed::recently_posting(&app, person).await),
         false => Vec::new(),
     };
     let photos = items.into_iter().map(PhotoView::from).collect();
     let view = FeedView { photos, next, before, missing: incomplete.len(), suggestions };
     Ok(pages::feed(&visitor.frame(), &view))
+}
+
+/// The front page is there for everybody, also without what it shows beside the feed.
+fn or_nothing<T>(found: Result<Vec<T>, Problem>) -> Vec<T> {
+    found.unwrap_or_else(|problem| {
+        tracing::warn!("a part of the front page is left out: {problem}");
+        Vec::new()
+    })
 }
 
 /// What a page of a list was asked for by, to be linked to again.

@@ -1,5 +1,6 @@
 //! Following, and the feed.
 
+use futures_util::future::join_all;
 use howdah::Statement;
 use serde_json::{Value, json};
 
@@ -135,4 +136,22 @@ async fn both_halves_of_following_are_there_or_none() {
         api.delete("/api/users/ada/follow", user).await.expect(204);
     }
     assert_eq!(halves().await, (0, 25));
+}
+
+#[tokio::test]
+async fn following_and_unfollowing_at_once_is_refused_to_nobody() {
+    let api = Api::start().await;
+    let (zoe, _ada) = (api.user("zoe").await, api.user("ada").await);
+    let path = "/api/users/ada/follow";
+    for _ in 0..10 {
+        let follows = (0..4).map(|_| api.put(path, &zoe));
+        let unfollows = (0..4).map(|_| api.delete(path, &zoe));
+        let all = tokio::join!(join_all(follows), join_all(unfollows));
+        for reply in all.0.into_iter().chain(all.1) {
+            reply.expect(204);
+        }
+    }
+    api.delete(path, &zoe).await.expect(204);
+    assert_eq!(api.get("/api/users/zoe", None).await.json()["following"], 0);
+    assert_eq!(api.get("/api/users/ada", None).await.json()["followers"], 0);
 }

@@ -138,3 +138,40 @@ async fn a_feed_names_its_gap_and_skips_nothing() {
     assert_eq!(seen, ids(&photos), "each once, none skipped");
     api.log_in(&there.name).await.expect(201);
 }
+
+#[tokio::test]
+async fn a_server_that_says_nothing_holds_nobody_up() {
+    let Town { mut api, here, there, .. } = town().await;
+    // It takes connections and requests, and answers none of them.
+    api.test.suspend("pg2").await.unwrap();
+
+    let profile = format!("/api/users/{}", here.name);
+    for (path, user) in
+        [("/", None), (profile.as_str(), None), ("/api/feed", Some(&here)), ("/", Some(&there))]
+    {
+        let asked = Instant::now();
+        let reply = api.get(path, user).await.expect(200);
+        assert!(asked.elapsed() < AT_ONCE, "{path} after {:?}", asked.elapsed());
+        if path.starts_with("/api/") {
+            assert!(reply.json()["incomplete"].is_array(), "{path}: {}", reply.text());
+        }
+    }
+    api.test.resume("pg2").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_lets_nobody_in_counts_as_away() {
+    const SHUT: &str = "ALTER ROLE howdah_app NOLOGIN";
+    const OUT: &str =
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'howdah_app'";
+
+    let Town { api, there, .. } = town().await;
+    let admin = api.test.admin("pg2").await.unwrap();
+    admin.batch_execute(SHUT).await.unwrap();
+    admin.batch_execute(OUT).await.unwrap();
+    // The first may find a connection that is about to be noticed as lost.
+    for _ in 0..3 {
+        let asked = Instant::now();
+        is_away(&api.log_in(&there.name).await, asked);
+    }
+}

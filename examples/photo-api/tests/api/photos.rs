@@ -139,3 +139,23 @@ async fn comments_are_listed_newest_first() {
     assert_eq!(texts, wanted);
     assert_eq!(api.get(&photo, None).await.json()["comments"], 7);
 }
+
+#[tokio::test]
+async fn a_large_picture_comes_whole_and_its_head_alone() {
+    let api = Api::start().await;
+    let key = format!("{}.jpg", "a".repeat(32));
+    let bytes: Vec<u8> = (0..3_000_001_u32).map(|n| n.to_le_bytes()[1]).collect();
+    std::fs::create_dir(api.media.path().join("aa")).unwrap();
+    std::fs::write(api.media.path().join("aa").join(&key), &bytes).unwrap();
+
+    let url = format!("/media/{key}");
+    let served = api.get(&url, None).await.expect(200);
+    assert_eq!((served.header("content-length"), served.body == bytes), ("3000001", true));
+    let head = request(Method::HEAD, &url, None).body(Body::empty()).unwrap();
+    let head = api.send_unchecked(head).await.expect(200);
+    assert_eq!((head.header("content-length"), head.body.len()), ("3000001", 0));
+    assert_eq!(head.header("etag"), served.header("etag"));
+    let gone = format!("/media/{}.jpg", "b".repeat(32));
+    let gone = request(Method::GET, &gone, None).header(IF_NONE_MATCH, "*");
+    api.send(gone.body(Body::empty()).unwrap()).await.expect(404);
+}

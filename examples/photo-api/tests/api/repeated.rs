@@ -2,6 +2,7 @@
 
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, StatusCode};
+use howdah::Statement;
 use serde_json::json;
 
 use crate::client::{Api, Form, Reply, User, id, picture, request};
@@ -81,4 +82,36 @@ async fn what_failed_may_be_tried_again_with_its_key() {
         api.send(request).await.expect(422);
     }
     upload(&api, &zoe, "k", "").await.expect(201);
+}
+
+#[tokio::test]
+async fn a_key_is_good_for_a_day() {
+    const AGE: Statement = Statement::new("UPDATE {shard}.idempotency_keys SET created_at = $1");
+
+    let api = Api::start().await;
+    let zoe = api.user("zoe").await;
+    let shard = api.cluster.shard_for_key("zoe");
+    let first = upload(&api, &zoe, "k", "one").await.expect(201).json();
+    let then = chrono::Utc::now() - chrono::TimeDelta::hours(23);
+    shard.execute(&AGE, &[&then]).await.unwrap();
+    assert_eq!(upload(&api, &zoe, "k", "one").await.expect(201).json(), first);
+    upload(&api, &zoe, "k", "another").await.expect(422);
+
+    let then = chrono::Utc::now() - chrono::TimeDelta::hours(25);
+    shard.execute(&AGE, &[&then]).await.unwrap();
+    let another = upload(&api, &zoe, "k", "another").await.expect(201).json();
+    assert_eq!(another["caption"], "another");
+}
+
+#[tokio::test]
+async fn what_failed_leaves_its_key_to_others() {
+    const KEYS: Statement = Statement::new("SELECT count(*) FROM {shard}.idempotency_keys");
+
+    let api = Api::start().await;
+    let zoe = api.user("zoe").await;
+    let photo = id(&api.upload(&zoe, "").await).to_string();
+    api.delete(&format!("/api/photos/{photo}"), &zoe).await.expect(204);
+    comment(&api, &zoe, &photo, "k", "hm").await.expect(404);
+    let keys = api.cluster.scatter(&KEYS).all(&[]).rows().await.unwrap().rows;
+    assert!(keys.iter().all(|(_, row)| row.get::<_, i64>(0) == 0));
 }
