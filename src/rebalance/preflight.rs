@@ -6,10 +6,10 @@ use futures_util::try_join;
 use tokio::time::{Instant, sleep};
 
 use super::journal::Journal;
-use super::mover::Mover;
 use super::names::{GUARD, literal};
 use super::side::Side;
 use super::stream;
+use crate::connect::Connector;
 use crate::shard::{Home, ShardId};
 use crate::{Error, Result};
 
@@ -155,14 +155,14 @@ pub(super) async fn check(source: &Side, target: &Side, home: &Home) -> Result<(
 ///
 /// [Refused](Error::is_refused), where one is not let in.
 pub(super) async fn rehearse(
-    mover: &Mover,
+    connector: &Connector,
     journal: &Journal,
     [source, target]: [&Side; 2],
     (shard, reverse): (ShardId, bool),
 ) -> Result<()> {
     let name = format!("howdah_rehearsal_s{shard}");
     let log_in = async |from: &Side, to: &Side, is_needed: bool| {
-        let conninfo = stream::conninfo(&mover.connector, journal, from, to).await?;
+        let conninfo = stream::conninfo(connector, journal, from, to).await?;
         if !is_needed {
             return Ok(());
         }
