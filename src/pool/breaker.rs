@@ -7,6 +7,7 @@
 //! to try, so everybody may: such a server is back the moment that it is.
 
 use std::future::pending;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -21,7 +22,11 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
-pub(super) struct Breaker(watch::Sender<Trouble>);
+pub(super) struct Breaker {
+    trouble: watch::Sender<Trouble>,
+    /// How often the trouble has changed: counted before anybody can see it.
+    changes: AtomicU64,
+}
 
 /// What stands in the way of new connections.
 #[derive(Debug, Clone, Default)]
@@ -36,33 +41,49 @@ pub(super) struct Trouble {
 
 impl Breaker {
     pub(super) fn new() -> Self {
-        Self(watch::Sender::new(Trouble::default()))
+        Self { trouble: watch::Sender::new(Trouble::default()), changes: AtomicU64::new(0) }
     }
 
     pub(super) fn trouble(&self) -> watch::Ref<'_, Trouble> {
-        self.0.borrow()
+        self.trouble.borrow()
     }
 
     /// Tells of every failure from now on, and of whatever else may end a wait.
     pub(super) fn subscribe(&self) -> watch::Receiver<Trouble> {
-        self.0.subscribe()
+        self.trouble.subscribe()
+    }
+
+    /// A number that changes with each of these: who asks for it need not subscribe to learn that there was none.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Trouble) -> bool) {
+        self.trouble.send_if_modified(|trouble| {
+            let changed = change(trouble);
+            if changed {
+                self.changes.fetch_add(1, Ordering::Release);
+            }
+            changed
+        });
     }
 
     /// An attempt failed. Returns the duty to go on trying where the failure asks for it, and nobody has it yet.
     pub(super) fn failed(&self, error: Error) -> Option<Mending<'_>> {
         let asks = !error.is_connection_refused();
         let mut begins = false;
-        self.0.send_modify(|trouble| {
+        self.change(|trouble| {
             begins = asks && !trouble.is_mended;
             trouble.is_mended |= asks;
             trouble.reason = Some(error);
+            true
         });
         begins.then(|| Mending { breaker: self, pause: FIRST_PAUSE })
     }
 
     /// An attempt succeeded.
     pub(super) fn succeeded(&self) {
-        self.0.send_if_modified(|trouble| {
+        self.change(|trouble| {
             let was = trouble.reason.is_some();
             *trouble = Trouble::default();
             was
@@ -71,7 +92,7 @@ impl Breaker {
 
     /// The connections that might have been waited for are gone.
     pub(super) fn remind(&self) {
-        self.0.send_if_modified(|trouble| trouble.reason.is_some());
+        self.change(|trouble| trouble.reason.is_some());
     }
 }
 
@@ -108,18 +129,20 @@ impl Mending<'_> {
 
     /// One of them failed, too.
     pub(super) fn failed(&self, error: Error) {
-        self.breaker.0.send_modify(|trouble| {
+        self.breaker.change(|trouble| {
             trouble.is_open = true;
             trouble.reason = Some(error);
+            true
         });
     }
 }
 
 impl Drop for Mending<'_> {
     fn drop(&mut self) {
-        self.breaker.0.send_modify(|trouble| {
+        self.breaker.change(|trouble| {
             trouble.is_mended = false;
             trouble.is_open = false;
+            true
         });
     }
 }

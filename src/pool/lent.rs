@@ -1,7 +1,6 @@
 //! A connection that is lent to one task alone.
 
 use std::ops::Deref;
-use std::sync::Arc;
 use std::time::Instant;
 
 use bb8::PooledConnection;
@@ -9,7 +8,7 @@ use tokio_postgres::Row;
 
 use super::session::{Params, Session};
 use super::slots::Slot;
-use super::source::{Manager, Source};
+use super::source::Manager;
 use crate::Result;
 use crate::observe;
 use crate::shard::Home;
@@ -21,22 +20,17 @@ use crate::statement::Statement;
 pub(crate) struct Lent {
     /// There until it is dropped.
     session: Option<PooledConnection<'static, Manager>>,
-    source: Arc<Source>,
     _slot: Slot,
 }
 
 impl Lent {
-    pub(super) fn new(
-        session: PooledConnection<'static, Manager>,
-        source: Arc<Source>,
-        slot: Slot,
-    ) -> Self {
-        Self { session: Some(session), source, _slot: slot }
+    pub(super) fn new(session: PooledConnection<'static, Manager>, slot: Slot) -> Self {
+        Self { session: Some(session), _slot: slot }
     }
 
     /// Whether it may be kept for longer, by its age and by what the pool wants.
     pub(super) fn may_stay(&self, now: Instant) -> bool {
-        !self.is_old(now) && self.source.is_current(self)
+        !self.is_old(now) && self.source().is_current(self)
     }
 
     /// Runs one statement; see [`Session::send`].
@@ -50,7 +44,7 @@ impl Lent {
         let sent = self.send(statement, home, params);
         let answer = observe::during_execute(home.instance(), home.shard(), sent).await;
         let took = began.elapsed();
-        self.source.counters.executed(took);
+        self.source().counters.executed(took);
         observe::statement(home.instance(), home.shard(), took, &answer);
         answer
     }
@@ -75,7 +69,8 @@ impl Drop for Lent {
         }
         session.rest();
         // In the place of a connection that is not lent again bb8 starts a task to make another.
-        let _entered = self.source.runtime().enter();
+        let runtime = session.runtime().clone();
+        let _entered = runtime.enter();
         // The connection is back before the slot is free and the next task let in.
         drop(session);
     }

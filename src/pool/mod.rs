@@ -28,7 +28,6 @@ use std::time::{Duration, Instant};
 
 use bb8::{PooledConnection, RunError};
 use futures_util::poll;
-use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_postgres::Row;
 
@@ -39,7 +38,6 @@ use crate::observe;
 use crate::shard::{Home, InstanceName};
 use crate::statement::Statement;
 use crate::{Error, Result};
-use breaker::Trouble;
 use gate::Gate;
 use pipelines::Pipelines;
 use slots::Slot;
@@ -251,7 +249,7 @@ impl Pool {
     /// Takes a connection from bb8, or waits for one.
     async fn connect(&self, slot: Slot) -> Result<Lent> {
         // Before bb8 starts an attempt, or its failure could go unheard.
-        let trouble = self.source.breaker.subscribe();
+        let before = self.source.breaker.changes();
         let mut getting = self.ask();
         let got = match poll!(&mut getting) {
             Poll::Ready(got) => got,
@@ -262,14 +260,14 @@ impl Pool {
                         biased;
                         got = self.insist(getting) => Ok(got),
                         // Whoever waits for a connection that cannot be made learns why, instead of waiting on.
-                        reason = self.despair(trouble) => Err(reason),
+                        reason = self.despair(before) => Err(reason),
                     }
                 })
                 .await?
             }
         };
         match got {
-            Ok(session) => Ok(Lent::new(session, self.source.clone(), slot)),
+            Ok(session) => Ok(Lent::new(session, slot)),
             Err(_) => Err(self.too_late()),
         }
     }
@@ -296,11 +294,12 @@ impl Pool {
     }
 
     /// Waits until no connection can be made, and none is there that might be given back. Returns why.
-    async fn despair(&self, mut trouble: watch::Receiver<Trouble>) -> Error {
-        // A failure from before means nothing where everybody may try.
-        let mut is_news = trouble.has_changed().unwrap_or(false);
+    async fn despair(&self, before: u64) -> Error {
+        let mut trouble = self.source.breaker.subscribe();
         loop {
             let now = trouble.borrow_and_update().clone();
+            // A failure from before means nothing where everybody may try.
+            let is_news = self.source.breaker.changes() != before;
             match now.reason {
                 Some(reason) if (is_news || now.is_open) && !self.source.may_lend() => {
                     return reason;
@@ -310,7 +309,6 @@ impl Pool {
             if trouble.changed().await.is_err() {
                 return Error::new(Kind::Unavailable, "the pool is closed");
             }
-            is_news = true;
         }
     }
 

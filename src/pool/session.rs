@@ -178,6 +178,10 @@ impl Session {
         self.source.runtime().spawn(self.source.connector().cancel(&self.client, &self.wire));
     }
 
+    pub(super) fn source(&self) -> &Source {
+        &self.source
+    }
+
     /// The runtime of the connection, for what has to be done after whoever used it has gone.
     pub(crate) fn runtime(&self) -> &Handle {
         self.source.runtime()

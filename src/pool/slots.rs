@@ -1,5 +1,6 @@
 //! Slots that are taken in the order of asking, and whose number can be changed while they are in use.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 pub(super) struct Slots {
     free: Semaphore,
     count: Mutex<Count>,
+    /// What the count says of it, for who asks often.
+    is_exceeded: AtomicBool,
     emptied: Notify,
 }
 
@@ -31,6 +34,7 @@ impl Slots {
         Arc::new(Self {
             free: Semaphore::new(count),
             count: Mutex::new(Count { wanted: count, existing: count, closing: 0 }),
+            is_exceeded: AtomicBool::new(false),
             emptied: Notify::new(),
         })
     }
@@ -63,8 +67,12 @@ impl Slots {
 
     /// Whether more are taken than are wanted, and will not be given back soon.
     pub(super) fn is_exceeded(&self) -> bool {
-        let count = self.lock();
-        count.existing - count.closing > count.wanted
+        self.is_exceeded.load(Ordering::Relaxed)
+    }
+
+    /// After each change of the count, under its lock.
+    fn note(&self, count: &Count) {
+        self.is_exceeded.store(count.existing - count.closing > count.wanted, Ordering::Relaxed);
     }
 
     /// Changes how many there are. Those that are taken stay so; who waits keeps the place in the queue.
@@ -77,6 +85,7 @@ impl Slots {
         } else {
             count.existing -= self.free.forget_permits(count.existing - wanted);
         }
+        self.note(&count);
         drop(count);
         self.emptied.notify_waiters();
     }
@@ -97,6 +106,7 @@ impl Slots {
         let mut count = self.lock();
         let surplus = count.existing.saturating_sub(count.wanted);
         count.existing -= self.free.forget_permits(surplus);
+        self.note(&count);
         count.existing == 0
     }
 
@@ -105,9 +115,13 @@ impl Slots {
         count.closing -= usize::from(was_closing);
         if count.existing > count.wanted {
             count.existing -= 1;
+            self.note(&count);
             drop(count);
             self.emptied.notify_waiters();
         } else {
+            if was_closing {
+                self.note(&count);
+            }
             // Under the lock, so that a change of the number sees it either taken or free.
             self.free.add_permits(1);
         }
@@ -134,7 +148,9 @@ impl Slot {
     /// Says that it will be given back soon.
     pub(super) fn close(&mut self) {
         if !std::mem::replace(&mut self.is_closing, true) {
-            self.slots.lock().closing += 1;
+            let mut count = self.slots.lock();
+            count.closing += 1;
+            self.slots.note(&count);
         }
     }
 }

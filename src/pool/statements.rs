@@ -44,7 +44,13 @@ impl Statements {
 
     pub(super) fn get(&self, statement: &Statement, home: &Home) -> Option<Prepared> {
         let key = key(statement, home);
-        let found = self.lock().lru.get(&key).map(|(prepared, _)| prepared.clone());
+        let mut cache = self.lock();
+        // Who was used last matters when some have to go, and not while there is room for twice as many.
+        let is_crowded = cache.lru.len() > self.cap.entries as usize / 2
+            || cache.bytes as u64 > self.cap.bytes / 2;
+        let found = if is_crowded { cache.lru.get(&key) } else { cache.lru.peek(&key) };
+        let found = found.map(|(prepared, _)| prepared.clone());
+        drop(cache);
         if found.is_some() {
             self.counters.found_prepared();
         }
