@@ -24,6 +24,11 @@ impl Limit {
         self.wanted.store(millis(limit).min(self.most), Relaxed);
     }
 
+    /// For whoever comes next.
+    pub(super) fn reset(&self) {
+        self.wanted.store(self.most, Relaxed);
+    }
+
     /// Whether the server knows another one.
     pub(super) fn is_changed(&self) -> bool {
         self.wanted.load(Relaxed) != self.told.load(Relaxed)
@@ -63,7 +68,7 @@ mod tests {
         assert_eq!(limit.of_a_transaction(), Some(300));
         limit.was_told(limit.wanted());
         assert!(!limit.is_changed());
-        limit.want(Duration::MAX);
+        limit.reset();
         assert_eq!((limit.is_changed(), limit.of_a_transaction()), (true, Some(30_000)));
         assert_eq!(limit.wanted(), 30_000);
         limit.want(Duration::ZERO);

@@ -168,7 +168,7 @@ impl Session {
 
     /// Goes back, to be lent to somebody else.
     pub(super) fn rest(&mut self) {
-        self.limit.want(Duration::MAX);
+        self.limit.reset();
         self.last_used = Instant::now();
     }
 
