@@ -1,20 +1,34 @@
 -- What keeps a shard's schema ($1) from being moved: one row a problem. $2 is the name of the guards.
+--
+-- What is in a schema is found by what depends on it, of which there is an index; of what is in it there is none, and a
+-- server may have thousands of shards.
 WITH space AS (
-    SELECT oid, nspowner FROM pg_namespace WHERE nspname = $1::text
+    SELECT oid FROM pg_namespace WHERE nspname = $1::text
+), member AS (
+    SELECT classid, objid FROM space JOIN pg_depend ON refclassid = 'pg_namespace'::regclass AND refobjid = space.oid
 ), relation AS (
-    SELECT c.* FROM pg_class c JOIN space ON c.relnamespace = space.oid
-), inside (classid, objid, name) AS (
+    SELECT c.* FROM (
+        SELECT objid FROM member WHERE classid = 'pg_class'::regclass
+        UNION SELECT indexrelid FROM member JOIN pg_index ON indrelid = objid WHERE classid = 'pg_class'::regclass
+        UNION SELECT typrelid FROM member JOIN pg_type t ON t.oid = objid AND typrelid <> 0 WHERE classid = 'pg_type'::regclass
+    ) has (id) JOIN pg_class c ON c.oid = has.id
+), type (oid, array_of) AS (
+    SELECT t.oid, typarray FROM (
+        SELECT objid FROM member WHERE classid = 'pg_type'::regclass
+        UNION SELECT reltype FROM relation
+    ) has (id) JOIN pg_type t ON t.oid = has.id
+), inside (classid, objid) AS (
     -- Everything that is in the schema, or belongs to what is.
-    SELECT 'pg_class'::regclass::oid, oid, relname::text FROM relation
-    UNION ALL SELECT 'pg_type'::regclass, t.oid, typname FROM pg_type t JOIN space ON typnamespace = space.oid
-    UNION ALL SELECT 'pg_proc'::regclass, p.oid, proname FROM pg_proc p JOIN space ON pronamespace = space.oid
-    UNION ALL SELECT 'pg_attrdef'::regclass, d.oid, relname FROM pg_attrdef d JOIN relation ON adrelid = relation.oid
-    UNION ALL SELECT 'pg_constraint'::regclass, k.oid, conname FROM pg_constraint k JOIN space ON connamespace = space.oid
-    UNION ALL SELECT 'pg_trigger'::regclass, t.oid, tgname FROM pg_trigger t JOIN relation ON tgrelid = relation.oid
-    UNION ALL SELECT 'pg_rewrite'::regclass, r.oid, relname FROM pg_rewrite r JOIN relation ON ev_class = relation.oid
-    UNION ALL SELECT 'pg_policy'::regclass, p.oid, polname FROM pg_policy p JOIN relation ON polrelid = relation.oid
-    UNION ALL SELECT 'pg_operator'::regclass, o.oid, oprname FROM pg_operator o JOIN space ON oprnamespace = space.oid
-    UNION ALL SELECT 'pg_statistic_ext'::regclass, x.oid, stxname FROM pg_statistic_ext x JOIN space ON stxnamespace = space.oid
+    SELECT classid, objid FROM member
+    UNION SELECT 'pg_class'::regclass, oid FROM relation
+    UNION SELECT 'pg_type'::regclass, oid FROM type
+    UNION SELECT 'pg_type'::regclass, array_of FROM type
+    UNION SELECT 'pg_attrdef'::regclass, d.oid FROM relation JOIN pg_attrdef d ON adrelid = relation.oid
+    UNION SELECT 'pg_constraint'::regclass, k.oid FROM relation JOIN pg_constraint k ON conrelid = relation.oid
+    UNION SELECT 'pg_constraint'::regclass, k.oid FROM type JOIN pg_constraint k ON conrelid = 0 AND contypid = type.oid
+    UNION SELECT 'pg_trigger'::regclass, t.oid FROM relation JOIN pg_trigger t ON tgrelid = relation.oid
+    UNION SELECT 'pg_rewrite'::regclass, r.oid FROM relation JOIN pg_rewrite r ON ev_class = relation.oid
+    UNION SELECT 'pg_policy'::regclass, p.oid FROM relation JOIN pg_policy p ON polrelid = relation.oid
 )
 SELECT 'table ' || relname || ' has no primary key' FROM relation
 WHERE relkind = 'r' AND relname <> 'howdah_move'
@@ -47,7 +61,7 @@ SELECT relname || ' belongs to ' || pg_get_userbyid(relowner) || ', not to ' || 
 WHERE relkind IN ('r', 'p', 'v', 'S') AND pg_get_userbyid(relowner) <> current_user
 UNION ALL
 SELECT 'function ' || proname || ' belongs to ' || pg_get_userbyid(proowner) || ', not to ' || current_user
-FROM pg_proc p JOIN space ON pronamespace = space.oid WHERE pg_get_userbyid(proowner) <> current_user
+FROM member JOIN pg_proc p ON p.oid = objid AND classid = 'pg_proc'::regclass WHERE pg_get_userbyid(proowner) <> current_user
 UNION ALL
 SELECT 'trigger ' || tgname || ' of ' || relname || ' fires for replication too, so it would run twice'
 FROM relation JOIN pg_trigger ON tgrelid = relation.oid WHERE NOT tgisinternal AND tgenabled IN ('R', 'A')
@@ -56,7 +70,7 @@ SELECT 'table ' || relname || ' has the guard of a copy: this is not the shard''
 FROM relation JOIN pg_trigger ON tgrelid = relation.oid WHERE tgname = $2::text
 UNION ALL
 SELECT 'function ' || proname || ' is in the language ' || lanname || ' and names its schema, which changes'
-FROM pg_proc p JOIN space ON pronamespace = space.oid JOIN pg_language l ON l.oid = prolang
+FROM member JOIN pg_proc p ON p.oid = objid AND classid = 'pg_proc'::regclass JOIN pg_language l ON l.oid = prolang
 WHERE lanname NOT IN ('sql', 'plpgsql') AND p.prosrc ~ ('\m' || $1::text || '\M')
 UNION ALL
 SELECT 'the subscription ' || subname || ' writes into table ' || relname
@@ -68,7 +82,7 @@ UNION ALL
 -- has them, and making the copy shows that; rows elsewhere do not come along.
 SELECT DISTINCT format('%s depends on %s, which is not in the shard''s schema',
     pg_describe_object(d.classid, d.objid, 0), pg_describe_object(d.refclassid, d.refobjid, 0))
-FROM pg_depend d JOIN inside i ON i.classid = d.classid AND i.objid = d.objid
+FROM inside i JOIN pg_depend d ON d.classid = i.classid AND d.objid = i.objid
 JOIN pg_class c ON d.refclassid = 'pg_class'::regclass AND c.oid = d.refobjid
 WHERE c.relnamespace NOT IN (SELECT oid FROM space) AND c.relkind NOT IN ('i', 'I')
   AND c.relnamespace NOT IN ('pg_catalog'::regnamespace, 'pg_toast'::regnamespace, 'information_schema'::regnamespace)
@@ -76,10 +90,10 @@ UNION ALL
 -- What is outside and needs what is inside: it is bound to it, and would go on with the old home.
 SELECT DISTINCT format('%s depends on %s, and is not in the shard''s schema',
     pg_describe_object(d.classid, d.objid, 0), pg_describe_object(d.refclassid, d.refobjid, 0))
-FROM pg_depend d JOIN inside i ON i.classid = d.refclassid AND i.objid = d.refobjid
+FROM inside i JOIN pg_depend d ON d.refclassid = i.classid AND d.refobjid = i.objid
 WHERE NOT EXISTS (SELECT FROM inside o WHERE o.classid = d.classid AND o.objid = d.objid)
   AND NOT (d.refclassid = 'pg_class'::regclass AND d.refobjid IN (SELECT oid FROM relation WHERE relkind IN ('i', 'I')))
   AND d.deptype IN ('n', 'a', 'P', 'S')
   AND d.classid NOT IN ('pg_publication_rel'::regclass, 'pg_publication_namespace'::regclass, 'pg_default_acl'::regclass,
                         'pg_init_privs'::regclass)
-  AND NOT (d.classid = 'pg_class'::regclass AND d.objid IN (SELECT oid FROM pg_class WHERE relnamespace = 'pg_toast'::regnamespace))
+  AND NOT (d.classid = 'pg_class'::regclass AND 'pg_toast'::regnamespace = (SELECT relnamespace FROM pg_class WHERE oid = d.objid))

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::dump::Dump;
 use super::event::MoveNews;
 use super::exported::Exporter;
+use super::members::members;
 use super::names::{MARK_TABLE, literal};
 use super::pour::{Poured, Watch, pour};
 use super::programs::Programs;
@@ -193,10 +194,14 @@ impl Run<'_> {
         relations: &Relations,
         (mut exporter, snapshot): (Exporter, String),
     ) -> Result<u64> {
-        const TABLES: &str = "SELECT c.relname::text, pg_table_size(c.oid), array_agg(a.attname::text ORDER BY a.attnum), getdatabaseencoding()::text \
+        const TABLES: &str = concat!(
+            "SELECT c.relname::text, pg_table_size(c.oid), array_agg(a.attname::text ORDER BY a.attnum), getdatabaseencoding()::text \
             FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid \
-            WHERE c.relnamespace = to_regnamespace($1) AND c.relkind = 'r' \
-              AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' GROUP BY c.oid";
+            WHERE c.oid = ANY (",
+            members!("pg_class"),
+            ") AND c.relkind = 'r' \
+              AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' GROUP BY c.oid"
+        );
 
         let reader = self.source.open_reader(&self.mover.connector).await?;
         let begin = format!(
@@ -286,8 +291,12 @@ impl Run<'_> {
 
     /// Large tables are not left to the planner's guesses until autovacuum comes by.
     async fn analyze(&self, schema: &str) -> Result<()> {
-        const TABLES: &str = "SELECT relname::text FROM pg_class \
-            WHERE relnamespace = to_regnamespace($1) AND relkind = 'r' AND pg_relation_size(oid) >= $2";
+        const TABLES: &str = concat!(
+            "SELECT relname::text FROM pg_class \
+            WHERE oid = ANY (",
+            members!("pg_class"),
+            ") AND relkind = 'r' AND pg_relation_size(oid) >= $2"
+        );
         const WHAT: &str = "cannot analyze the copy";
 
         let large = self.target.work.rows(TABLES, &[&schema, &LARGE], WHAT).await?;
@@ -299,8 +308,12 @@ impl Run<'_> {
 
     /// What a dump makes after the rows, as SQL: the primary keys, without which rows cannot be applied, and the rest.
     async fn after_rows(&self, schema: &str, dump: &Dump) -> Result<(String, String)> {
-        const KEYS: &str = "SELECT k.oid FROM pg_constraint k WHERE k.contype = 'p' \
-            AND k.connamespace = to_regnamespace($1)";
+        const KEYS: &str = concat!(
+            "SELECT k.oid FROM pg_constraint k WHERE k.contype = 'p' \
+            AND k.conrelid = ANY (",
+            members!("pg_class"),
+            ")"
+        );
 
         let keys = self.source.work.rows(KEYS, &[&schema], "cannot read the primary keys").await?;
         let keys: Vec<u32> = keys.iter().map(|row| row.get(0)).collect();
@@ -309,8 +322,12 @@ impl Run<'_> {
 
     /// The bytes of the tables and indexes of a schema.
     async fn size(&self, side: &super::side::Side, schema: &str) -> Result<u64> {
-        const SIZE: &str = "SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class \
-            WHERE relnamespace = to_regnamespace($1) AND relkind = 'r'";
+        const SIZE: &str = concat!(
+            "SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class \
+            WHERE oid = ANY (",
+            members!("pg_class"),
+            ") AND relkind = 'r'"
+        );
 
         let row = side.watch.one(SIZE, &[&schema], "cannot ask for the shard's size").await?;
         Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))

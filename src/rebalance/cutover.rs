@@ -355,8 +355,10 @@ impl Cutover<'_> {
 
     /// What is locked is what was verified, published and subscribed. Asked in sessions that nothing else waits for then.
     async fn recheck(&self, relations: &Relations) -> Result<()> {
-        const PUBLISHED: &str = "SELECT tablename::text FROM pg_publication_tables \
-            WHERE pubname = $1 AND schemaname = $2 AND tablename <> $3 ORDER BY tablename";
+        const PUBLISHED: &str = "SELECT c.relname::text FROM pg_publication p \
+            JOIN pg_publication_rel r ON r.prpubid = p.oid JOIN pg_class c ON c.oid = r.prrelid \
+            WHERE p.pubname = $1 AND c.relnamespace = to_regnamespace($2) AND c.relname <> $3 \
+              AND r.prqual IS NULL AND r.prattrs IS NULL";
 
         let [old, _] = self.schemas();
         let params: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =

@@ -18,6 +18,7 @@ mod journal;
 mod kept;
 mod load;
 mod lost;
+mod members;
 mod mover;
 mod names;
 mod opening;

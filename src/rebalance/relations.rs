@@ -2,6 +2,7 @@
 
 use futures_util::try_join;
 
+use super::members::members;
 use super::names::{MARK_TABLE, ident};
 use super::session::{Params, Session};
 use crate::Result;
@@ -34,7 +35,8 @@ pub(super) struct KeyColumn {
 
 impl Relations {
     pub(super) async fn read(session: &Session, schema: &str) -> Result<Self> {
-        const TABLES: &str = "SELECT c.relname::text, c.relkind = 'p', \
+        const TABLES: &str = concat!(
+            "SELECT c.relname::text, c.relkind = 'p', \
                 coalesce(array_agg(a.attname::text ORDER BY k.place) FILTER (WHERE a.attnum > 0), '{}'), \
                 coalesce(array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY k.place) FILTER (WHERE a.attnum > 0), '{}'), \
                 coalesce(array_agg(a.attcollation <> 0 ORDER BY k.place) FILTER (WHERE a.attnum > 0), '{}') \
@@ -42,10 +44,17 @@ impl Relations {
             LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary \
             LEFT JOIN LATERAL unnest(i.indkey) WITH ORDINALITY k(attnum, place) ON k.place <= i.indnkeyatts \
             LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum \
-            WHERE c.relnamespace = to_regnamespace($1) AND c.relkind IN ('r', 'p') AND c.relname <> $2 \
-            GROUP BY c.oid, c.relname, c.relkind ORDER BY c.relname";
-        const SEQUENCES: &str = "SELECT relname::text FROM pg_class \
-            WHERE relnamespace = to_regnamespace($1) AND relkind = 'S' ORDER BY relname";
+            WHERE c.oid = ANY (",
+            members!("pg_class"),
+            ") AND c.relkind IN ('r', 'p') AND c.relname <> $2 \
+            GROUP BY c.oid, c.relname, c.relkind ORDER BY c.relname"
+        );
+        const SEQUENCES: &str = concat!(
+            "SELECT relname::text FROM pg_class \
+            WHERE oid = ANY (",
+            members!("pg_class"),
+            ") AND relkind = 'S' ORDER BY relname"
+        );
         const WHAT: &str = "cannot read the shard's tables";
 
         let table = |row: &tokio_postgres::Row| {

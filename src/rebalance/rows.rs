@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use tokio_postgres::SimpleQueryRow;
 
+use super::members::members;
 use super::names::{ident, literal};
 use super::relations::Table;
 use super::session::Session;
@@ -37,7 +38,8 @@ pub(super) async fn hashes_of_rows(
 ) -> Result<BTreeMap<String, (String, i64)>> {
     // Types whose values have one form each, and the same hash on all versions. PostgreSQL keeps these hashes as they are: who has
     // tables partitioned by hash relies on them.
-    const COLUMNS: &str = "SELECT c.relname::text, array_agg(a.attname::text ORDER BY a.attnum), \
+    const COLUMNS: &str = concat!(
+        "SELECT c.relname::text, array_agg(a.attname::text ORDER BY a.attnum), \
             array_agg(CASE WHEN a.atttypid = 'int8'::regtype THEN 'long' \
                            WHEN a.atttypid = ANY ('{int2,int4,uuid}'::regtype[]) THEN 'short' \
                            WHEN a.atttypid = ANY ('{text,varchar}'::regtype[]) THEN 'text' \
@@ -45,8 +47,11 @@ pub(super) async fn hashes_of_rows(
             array_agg(a.attnum = ANY (i.indkey) IS TRUE ORDER BY a.attnum), pg_table_size(c.oid) \
         FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid \
         LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary \
-        WHERE c.relnamespace = to_regnamespace($1) AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped \
-        GROUP BY c.oid";
+        WHERE c.oid = ANY (",
+        members!("pg_class"),
+        ") AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped \
+        GROUP BY c.oid"
+    );
 
     let rows = session.rows(COLUMNS, &[&schema], WHAT).await?;
     let hash = |row: &tokio_postgres::Row| {

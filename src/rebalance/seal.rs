@@ -1,5 +1,6 @@
 //! What makes a schema a copy, and what makes it the home: guards, the ends of sequences, the comment, the name.
 
+use super::members::members;
 use super::names::{GUARD, ident, literal};
 use super::relations::Relations;
 use super::session::Session;
@@ -43,9 +44,13 @@ pub(super) fn rename(old: &str, new: &str, functions: &[String]) -> String {
 
 /// The definitions of the functions that name their own schema in text, which no rename follows.
 pub(super) async fn functions_naming(session: &Session, schema: &str) -> Result<Vec<String>> {
-    const NAMING: &str = "SELECT pg_get_functiondef(p.oid) FROM pg_proc p \
-        WHERE p.pronamespace = to_regnamespace($1) AND p.prokind IN ('f', 'p') \
-          AND (p.prosrc ~ ('\\m' || $1 || '\\M') OR p.proconfig::text ~ ('\\m' || $1 || '\\M')) ORDER BY p.oid";
+    const NAMING: &str = concat!(
+        "SELECT pg_get_functiondef(p.oid) FROM pg_proc p \
+        WHERE p.oid = ANY (",
+        members!("pg_proc"),
+        ") AND p.prokind IN ('f', 'p') \
+          AND (p.prosrc ~ ('\\m' || $1 || '\\M') OR p.proconfig::text ~ ('\\m' || $1 || '\\M')) ORDER BY p.oid"
+    );
 
     let rows = session.rows(NAMING, &[&schema], "cannot read the shard's functions").await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
