@@ -131,16 +131,19 @@ pub fn app(app: App) -> Router {
     let router = |routes: Vec<(&'static str, MethodRouter<App>)>| {
         routes.into_iter().fold(Router::new(), |all, (path, methods)| all.route(path, methods))
     };
-    let pages = router(of_the_pages())
-        .fallback(web::not_found)
+    let guarded = |router: Router<App>| {
+        router
+            .layer(middleware::from_fn(from_our_own_pages))
+            .layer(CatchPanicLayer::new())
+            .layer(middleware::from_fn(in_time))
+    };
+    // Outermost of theirs, so that whatever goes wrong with a page is told by a page.
+    let pages = guarded(router(of_the_pages()).fallback(web::not_found))
         .layer(middleware::from_fn_with_state(app.clone(), web::in_html));
-    router(of_the_api())
+    guarded(router(of_the_api()))
         .merge(pages)
         .with_state(app)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(middleware::from_fn(from_our_own_pages))
-        .layer(CatchPanicLayer::new())
-        .layer(middleware::from_fn(in_time))
         .layer(middleware::map_response(problem::in_one_form))
         .layer(middleware::map_response(taken_as_meant))
         // Failures are logged where they are handled.

@@ -142,7 +142,8 @@ async fn forms_of_other_sites_are_refused() {
         .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
         .header("sec-fetch-site", "cross-site");
     let refused = api.send_unchecked(request.body(fields.into()).unwrap()).await.expect(403);
-    assert_eq!(refused.problem(), "cross-site");
+    // It is a browser that is told so.
+    assert!(refused.header("content-type").starts_with("text/html"), "{refused:?}");
 }
 
 #[tokio::test]
