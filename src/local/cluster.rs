@@ -1,5 +1,6 @@
 //! A folder of servers.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -152,8 +153,8 @@ impl LocalCluster {
         })
     }
 
-    /// Makes the servers that are missing and starts those that do not run. Again, it changes nothing; after
-    /// an interruption, it finishes what was begun.
+    /// Makes the servers that are missing and starts those that do not run, but for one that has a
+    /// [successor](Self::successor). Again, it changes nothing; after an interruption, it finishes what was begun.
     ///
     /// # Errors
     ///
@@ -175,14 +176,14 @@ impl LocalCluster {
 
         let wanted = (1..=options.instances).map(|n| format!("pg{n}"));
         self.make_primaries(wanted.collect(), options).await?;
-        self.start_these(|_| true).await?;
+        self.start_all().await?;
 
         for instance in 1..=options.instances {
             let primary = format!("pg{instance}");
             let wanted = (1..=options.replicas).map(|n| format!("{primary}-r{n}"));
             self.make_replicas(&primary, wanted.collect()).await?;
         }
-        self.start_these(|_| true).await
+        self.start_all().await
     }
 
     /// Makes and starts one more primary, with the binaries of a folder or those that are
@@ -202,17 +203,27 @@ impl LocalCluster {
         self.start_these(|server| server.name == name).await
     }
 
-    /// Starts one server, or all.
+    /// The replica of a server that was promoted in its place. Started again, both would take writes, so it has to be asked for
+    /// by its name.
+    #[must_use]
+    pub fn successor(&self, name: &str) -> Option<&Server> {
+        let is_promoted = |server: &&Server| server.role() == ServerRole::Primary;
+        self.servers()
+            .iter()
+            .filter(|server| server.name != name && server.instance() == name)
+            .find(is_promoted)
+    }
+
+    /// Starts one server, or all but those that have a [successor](Self::successor).
     ///
     /// # Errors
     ///
     /// When there is none of this name, or one cannot start; the others are started all the same.
     pub async fn start(&mut self, name: Option<&str>) -> Result<()> {
         let _lock = self.lock_made().await?;
-        if let Some(name) = name {
-            self.server(name)?;
-        }
-        self.start_these(|server| name.is_none_or(|name| server.name == name)).await
+        let Some(name) = name else { return self.start_all().await };
+        self.server(name)?;
+        self.start_these(|server| server.name == name).await
     }
 
     /// Stops all servers; their data stays.
@@ -422,16 +433,16 @@ impl LocalCluster {
         self.remember(servers)
     }
 
-    /// Makes those of the named replicas that are missing.
-    async fn make_replicas(&mut self, primary: &str, names: Vec<String>) -> Result<()> {
+    /// Makes those of an instance's named replicas that are missing.
+    async fn make_replicas(&mut self, instance: &str, names: Vec<String>) -> Result<()> {
         let missing: Vec<_> = names.into_iter().filter(|name| self.server(name).is_err()).collect();
         let Some(Made { place, durable, .. }) = &self.made else { return Ok(()) };
-        let primary = self.server(primary)?;
+        let primary = self.successor(instance).map_or_else(|| self.server(instance), Ok)?;
         let mut servers = Vec::new();
         for name in missing {
             let mut server = self.new_server(place, *durable, name);
             server.bin.clone_from(&primary.bin);
-            server.follows = Some(primary.name.clone());
+            server.follows = Some(instance.to_owned());
             server.port = self.free_port(&servers)?;
             servers.push(server);
         }
@@ -452,26 +463,32 @@ impl LocalCluster {
         self.save()
     }
 
+    async fn start_all(&mut self) -> Result<()> {
+        let names = self.servers().iter().map(|server| server.name.clone());
+        let replaced: Vec<_> = names.filter(|name| self.successor(name).is_some()).collect();
+        self.start_these(|server| !replaced.contains(&server.name)).await
+    }
+
     /// Starts the chosen servers: primaries first, for replicas must know where they listen.
     async fn start_these(&mut self, chosen: impl Fn(&Server) -> bool) -> Result<()> {
         self.find_lost_programs().await?;
         let mut results = Vec::new();
         for role in [ServerRole::Primary, ServerRole::Replica] {
-            let ports = self.ports();
-            let taken: Vec<_> = ports.iter().map(|(_, port)| *port).collect();
+            let taken: Vec<_> = self.servers().iter().map(Server::port).collect();
+            let upstreams = self.upstreams();
             let Some(made) = &mut self.made else { return Ok(()) };
             let starting = made.servers.iter_mut().filter(|s| s.role() == role && chosen(s));
             let starts = starting.map(|server| {
-                let upstream = server.upstream().and_then(|name| port_of(&ports, name));
+                let upstream = server.upstream().and_then(|name| upstreams.get(name).copied());
                 server.start(upstream, &taken)
             });
             results.extend(join_all(starts).await);
         }
         self.save()?;
-        let ports = self.ports();
+        let upstreams = self.upstreams();
         for server in self.servers() {
-            if let Some(upstream) = server.upstream().and_then(|name| port_of(&ports, name)) {
-                server.follow(upstream)?;
+            if let Some(upstream) = server.upstream().and_then(|name| upstreams.get(name)) {
+                server.follow(*upstream)?;
             }
         }
         results.into_iter().collect()
@@ -496,14 +513,12 @@ impl LocalCluster {
         Ok(())
     }
 
-    fn ports(&self) -> Vec<(String, u16)> {
-        self.servers().iter().map(|server| (server.name.clone(), server.port)).collect()
+    /// The port that the replicas of each server follow: its own, or its successor's.
+    fn upstreams(&self) -> BTreeMap<String, u16> {
+        let port = |server: &Server| self.successor(&server.name).unwrap_or(server).port;
+        self.servers().iter().map(|server| (server.name.clone(), port(server))).collect()
     }
 }
 
 /// Held by whoever changes the cluster.
 const LOCK: &str = "lock";
-
-fn port_of(ports: &[(String, u16)], name: &str) -> Option<u16> {
-    ports.iter().find(|(of, _)| of == name).map(|(_, port)| *port)
-}

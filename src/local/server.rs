@@ -76,6 +76,12 @@ impl Server {
         }
     }
 
+    /// The instance that it belongs to: the name of the server that it was made a replica of, or else its own.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        self.follows.as_deref().unwrap_or(&self.name)
+    }
+
     /// The name of the server whose replica it is.
     #[must_use]
     pub fn upstream(&self) -> Option<&str> {

@@ -103,6 +103,21 @@ async fn a_promoted_replica_is_found_without_a_change() {
     folder.json(["local", "promote", "pg1-r1"]);
     assert_eq!(roles(&hosts()), ["unreachable", "primary"]);
     assert_eq!(folder.run(["exec", "SELECT {shard}.is_local(1)"]).status, 0);
+
+    // Who was replaced stays away, and what is no instance is not counted as one.
+    let up = folder.json(["local", "up"]);
+    let server = |number: usize| {
+        (up["servers"][number]["name"].clone(), up["servers"][number]["running"].clone())
+    };
+    assert_eq!(
+        [server(0), server(1)],
+        [("pg1".into(), false.into()), ("pg1-r1".into(), true.into())]
+    );
+    assert_eq!(
+        (up["servers"].as_array().unwrap().len(), &up["servers"][0]["successor"]),
+        (2, &"pg1-r1".into())
+    );
+    assert_eq!(roles(&hosts()), ["unreachable", "primary"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

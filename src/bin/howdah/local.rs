@@ -126,6 +126,8 @@ struct ServerDocument {
     name: String,
     role: &'static str,
     upstream: Option<String>,
+    /// The replica that was promoted in its place.
+    successor: Option<String>,
     port: u16,
     version: Option<u32>,
     running: bool,
@@ -190,7 +192,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
 /// Servers, then a configuration that leads to them, then a cluster on them.
 async fn make(up: Up, output: &Output) -> Result<()> {
     let mut local = LocalCluster::open(&up.place.dir)?;
-    let there = local.servers().iter().filter(|server| server.upstream().is_none()).count();
+    let there = local.servers().iter().filter(|server| server.instance() == server.name()).count();
     let instances = up.instances.unwrap_or(if there > 0 { there } else { DEFAULT_INSTANCES });
     let mut options = UpOptions::default().instances(instances).replicas(up.replicas);
     if let Some(folder) = &up.pg_bin {
@@ -286,13 +288,13 @@ fn show(local: &LocalCluster, output: &Output) -> Result<()> {
     let document = Document {
         dir: local.dir().display().to_string(),
         config: config.map(|file| file.display().to_string()),
-        servers: local.servers().iter().map(ServerDocument::new).collect(),
+        servers: local.servers().iter().map(|server| ServerDocument::new(local, server)).collect(),
     };
     output.show(&document, document.as_text(output))
 }
 
 impl ServerDocument {
-    fn new(server: &Server) -> Self {
+    fn new(local: &LocalCluster, server: &Server) -> Self {
         let role = match server.role() {
             ServerRole::Primary => "primary",
             ServerRole::Replica => "replica",
@@ -301,6 +303,7 @@ impl ServerDocument {
             name: server.name().to_owned(),
             role,
             upstream: server.upstream().map(str::to_owned),
+            successor: local.successor(server.name()).map(|server| server.name().to_owned()),
             port: server.port(),
             version: server.version(),
             running: server.is_running(),
@@ -321,7 +324,9 @@ impl Document {
                 output.paint(Tone::Bad, "stopped")
             };
             let version = server.version.map_or("?".to_owned(), |version| version.to_string());
-            format!("{name:width$}  {state}  {role}  PostgreSQL {version}  {dsn}")
+            let replaced = server.successor.as_ref();
+            let replaced = replaced.map_or(String::new(), |by| format!("  replaced by {by}"));
+            format!("{name:width$}  {state}  {role}  PostgreSQL {version}  {dsn}{replaced}")
         };
         self.servers.iter().map(line).collect::<Vec<_>>().join("\n")
     }

@@ -83,12 +83,6 @@ fn has_moved(local: &LocalCluster, instance: &Instance) -> bool {
 }
 
 /// The server that was made the primary, then its replicas, which one may have promoted since.
-fn servers_of<'a>(local: &'a LocalCluster, name: &str) -> impl Iterator<Item = &'a Server> {
-    let is_replica = move |server: &&Server| {
-        let number = server.name().strip_prefix(name).and_then(|rest| rest.strip_prefix("-r"));
-        number.is_some_and(|number| number.parse::<usize>().is_ok())
-    };
-    let primary = local.server(name).ok();
-    let replicas: Vec<_> = local.servers().iter().filter(is_replica).collect();
-    primary.into_iter().chain(replicas)
+fn servers_of<'a>(local: &'a LocalCluster, name: &'a str) -> impl Iterator<Item = &'a Server> {
+    local.servers().iter().filter(move |server| server.instance() == name)
 }
