@@ -12,7 +12,8 @@ use cutover::cut_over;
 use howdah::postgres::Client;
 use howdah::testing::TestCluster;
 use howdah::{
-    Cluster, ClusterTx, Migrations, Outcome, Result, Shard, ShardId, Statement, TransactionOptions,
+    Cluster, ClusterTx, Error, Migrations, Outcome, Result, Shard, ShardId, Statement,
+    TransactionOptions,
 };
 
 const TABLES: &str = "
@@ -102,6 +103,40 @@ impl Bank {
 
 const ONE: &str = "11111111-1111-4111-8111-111111111111";
 const TWO: &str = "22222222-2222-4222-8222-222222222222";
+
+#[tokio::test]
+async fn a_closure_that_gives_up_leaves_nothing_anywhere() -> Result<()> {
+    let bank = Bank::open().await?;
+    let mut runs = 0;
+    let error = bank
+        .cluster
+        .transaction(|tx| {
+            runs += 1;
+            let bank = &bank;
+            async move {
+                bank.transfer(tx, 0, 1).await?;
+                Err::<(), _>(Error::abort("enough for today"))
+            }
+        })
+        .await
+        .unwrap_err();
+    assert!(error.is_aborted() && error.outcome() == Outcome::Failed, "{error:?}");
+    assert_eq!(error.to_string(), "the transaction was given up: enough for today");
+    assert_eq!((runs, bank.points().await?), (1, vec![100; 4]));
+
+    // Also where the reason is one for which the library would try again.
+    const TAKE: &str = "UPDATE shard_0002_e1.accounts SET points = points";
+    let (holder, waiter) = (bank.session("pg1").await?, bank.session("pg1").await?);
+    holder.batch_execute(&format!("BEGIN; {TAKE}")).await.unwrap();
+    waiter.batch_execute("SET lock_timeout = '50ms'").await.unwrap();
+    let wait = |_| {
+        runs += 1;
+        async { waiter.batch_execute(TAKE).await.map_err(Error::abort) }
+    };
+    let error = bank.cluster.transaction(wait).await.unwrap_err();
+    assert!(error.is_aborted() && runs == 2, "{error:?} in run {runs}");
+    Ok(())
+}
 
 #[tokio::test]
 async fn a_read_that_writes_behind_a_view_is_rolled_back_with_the_others() -> Result<()> {

@@ -190,8 +190,8 @@ impl Shard {
     ///
     /// # Errors
     ///
-    /// The closure's own, after a rollback; the transaction's. An error that the closure swallowed still fails the
-    /// commit: PostgreSQL would have rolled back without a word.
+    /// The closure's own, after a rollback, such as [`Error::abort`](crate::Error::abort); the transaction's. An error that the
+    /// closure swallowed still fails the commit: PostgreSQL would have rolled back without a word.
     ///
     /// # Examples
     ///

@@ -148,7 +148,7 @@ impl Transaction {
         match (value, ended.obstacle()) {
             (Ok(value), None) => ended.commit().await.map(|()| value),
             (Ok(_), Some(obstacle)) => Err(ended.roll_back(obstacle).await),
-            (Err(error), _) => Err(ended.roll_back(error).await),
+            (Err(error), _) => Err(ended.roll_back(error.rolled_back()).await),
         }
     }
 

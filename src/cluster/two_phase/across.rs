@@ -55,7 +55,7 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// The closure's own, after a rollback; the transaction's. With [`Outcome::Unknown`] only where the decision could not
+    /// The closure's own, after a rollback, such as [`Error::abort`]; the transaction's. With [`Outcome::Unknown`] only where the decision could not
     /// be asked for either: whatever it is, it is the same on all shards. Any process can [find out](Cluster::recover).
     ///
     /// # Examples
@@ -167,7 +167,7 @@ impl ClusterTx {
                 Ok(value)
             }
             (Ok(_), Some(error)) | (Err(error), _) => {
-                Err(roll_back(ended, self.lost_a_race(error)).await)
+                Err(roll_back(ended, self.lost_a_race(error.rolled_back())).await)
             }
         }
     }
@@ -175,7 +175,7 @@ impl ClusterTx {
     /// Whoever waited too long for a lock may have waited for somebody who waits for them on another server, or for
     /// somebody who died.
     fn lost_a_race(&self, error: Error) -> Error {
-        if error.as_db_error().is_some_and(is_lock_timeout) {
+        if !error.is_aborted() && error.as_db_error().is_some_and(is_lock_timeout) {
             self.0.cluster.0.sweeper.look();
             error.with_kind(Kind::Conflict).with_outcome(Outcome::NotExecuted)
         } else {
