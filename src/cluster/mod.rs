@@ -203,7 +203,7 @@ impl Cluster {
         Ok(Instance::new(self.clone(), name.clone(), record))
     }
 
-    /// A read over many shards; says which by [`Scatter::all`] or [`Scatter::shard`].
+    /// A read over many shards. Nobody is asked until you say whom, by [`Scatter::all`] or [`Scatter::shard`].
     pub fn scatter<'a>(&self, statement: &Statement) -> Scatter<'a> {
         Scatter::new(self.clone(), statement.clone())
     }
