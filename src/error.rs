@@ -38,7 +38,9 @@ pub enum Outcome {
     /// It was tried and the database refused it, or its closure [gave up](Error::abort); nothing of it remains.
     Failed,
     /// The connection was lost after a write or a `COMMIT` was sent: it may or may not have happened. Or a procedure failed
-    /// that may have committed a part of its work before.
+    /// that may have committed a part of its work before; or a write returned other rows than were asked for, such as none to
+    /// [`query_one`](crate::Shard::query_one).
+    ///
     /// Never retried by the library; look at the data before trying again.
     Unknown,
 }

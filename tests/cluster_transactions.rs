@@ -72,6 +72,40 @@ async fn an_error_that_the_closure_swallows_still_fails_the_commit() -> Result<(
 }
 
 #[tokio::test]
+async fn a_wrong_number_of_rows_fails_the_commit_too() -> Result<()> {
+    const RENAME: Statement =
+        Statement::new("UPDATE {shard}.notes SET n = 7 WHERE text LIKE $1 RETURNING id");
+
+    let (_test, _, shard) = shard_with_notes().await?;
+    for text in ["one", "two"] {
+        shard.execute(&ADD, &[&text]).await?;
+    }
+    let run = async |only: bool, pattern: &str| {
+        let run = shard.transaction(async |tx| {
+            tx.execute(&ADD, &[&"beside"]).await?;
+            let _ = match only {
+                true => tx.query_one(&RENAME, &[&pattern]).await.map(Some),
+                false => tx.query_opt(&RENAME, &[&pattern]).await,
+            };
+            Ok(())
+        });
+        run.await
+    };
+    for (only, pattern) in [(true, "nobody"), (true, "%o%"), (false, "%o%")] {
+        let error = run(only, pattern).await.unwrap_err();
+        assert_eq!(error.outcome(), Outcome::Failed, "{error:?}");
+        assert!(error.to_string().contains("one was expected"), "{error}");
+        assert_eq!(count(&shard, "beside").await?, 0);
+    }
+    run(false, "nobody").await?;
+    assert_eq!(count(&shard, "beside").await?, 1);
+    // Without a transaction, what was written stays.
+    let error = shard.query_one(&RENAME, &[&"%o%"]).await.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Unknown, "{error:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_closure_that_gives_up_is_rolled_back_and_not_run_again() -> Result<()> {
     let (_test, _, shard) = shard_with_notes().await?;
     let runs = AtomicU32::new(0);

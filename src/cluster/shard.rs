@@ -114,7 +114,8 @@ impl Shard {
     ///
     /// # Errors
     ///
-    /// As [`Shard::query`]; also when there is no row, or more than one.
+    /// As [`Shard::query`]; also when there is no row, or more than one. A statement that writes has been committed by then:
+    /// the outcome is [unknown](crate::Outcome::Unknown). In a [transaction](Shard::transaction) it would be undone.
     pub async fn query_one(
         &self,
         statement: &Statement,
@@ -127,7 +128,7 @@ impl Shard {
     ///
     /// # Errors
     ///
-    /// As [`Shard::query`]; also when there is more than one row.
+    /// As [`Shard::query`]; also when there is more than one row, as for [`Shard::query_one`].
     pub async fn query_opt(
         &self,
         statement: &Statement,
