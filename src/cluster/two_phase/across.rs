@@ -62,15 +62,19 @@ impl Cluster {
     ///
     /// ```no_run
     /// # use howdah::{Cluster, Id, Statement};
-    /// const PAY: Statement = Statement::new("UPDATE {shard}.users SET points = points - $2 WHERE id = $1");
-    /// const GET: Statement = Statement::new("UPDATE {shard}.users SET points = points + $2 WHERE id = $1");
+    /// const DEBIT: Statement =
+    ///     Statement::new("UPDATE {shard}.users SET points = points - $2 WHERE id = $1 RETURNING points");
+    /// const CREDIT: Statement =
+    ///     Statement::new("UPDATE {shard}.users SET points = points + $2 WHERE id = $1 RETURNING points");
     ///
     /// # async fn example(cluster: Cluster, payer: Id, payee: Id) -> howdah::Result<()> {
     /// let (from, to) = (cluster.shard_of_id(payer)?, cluster.shard_of_id(payee)?);
     /// cluster
     ///     .transaction(async |tx| {
-    ///         tx.on(&from).await?.execute(&PAY, &[&payer, &5_i64]).await?;
-    ///         tx.on(&to).await?.execute(&GET, &[&payee, &5_i64]).await
+    ///         // Whoever is not there returns no row, which is an error and undoes the whole.
+    ///         tx.on(&from).await?.query_one(&DEBIT, &[&payer, &5_i64]).await?;
+    ///         tx.on(&to).await?.query_one(&CREDIT, &[&payee, &5_i64]).await?;
+    ///         Ok(())
     ///     })
     ///     .await?;
     /// # Ok(())
