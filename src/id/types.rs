@@ -9,8 +9,9 @@ use crate::{Error, Result};
 
 /// The id of a row: a positive 64-bit integer that carries when it was made and on which shard.
 ///
-/// Ids of one shard are ordered by time; ids over all shards are ordered to the millisecond. What the bits mean
-/// is up to the cluster's [`Layout`](crate::Layout).
+/// Ids of one shard increase. Ids of different shards compare by the milliseconds that they carry, which may be up to 12
+/// behind the clock and, after a burst, up to a second ahead of it. What the bits mean is up to the cluster's
+/// [`Layout`](crate::Layout).
 ///
 /// In PostgreSQL it is a `bigint`. Serialised for people and JavaScript (JSON and other readable formats) it is
 /// a string, because JavaScript loses integers above 2^53.
