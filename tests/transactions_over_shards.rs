@@ -12,7 +12,7 @@ use cutover::cut_over;
 use howdah::postgres::Client;
 use howdah::testing::TestCluster;
 use howdah::{
-    Cluster, ClusterTx, Error, Migrations, Outcome, Result, Shard, ShardId, Statement,
+    Cluster, ClusterTx, Error, Migrations, Outcome, Phase, Result, Shard, ShardId, Statement,
     TransactionOptions,
 };
 
@@ -103,6 +103,19 @@ impl Bank {
 
 const ONE: &str = "11111111-1111-4111-8111-111111111111";
 const TWO: &str = "22222222-2222-4222-8222-222222222222";
+
+#[tokio::test]
+async fn who_waits_too_long_for_others_is_told_so() -> Result<()> {
+    let bank = Bank::open().await?;
+    let queue = Duration::from_millis(200);
+    let config = bank.test.config().max_size(1).pipelines(0).queue_timeout(queue);
+    let cluster = Cluster::connect(config).await?;
+    let within = cluster.transaction(async |_| cluster.transaction(async |_| Ok(())).await).await;
+    let error = within.unwrap_err();
+    assert!(error.is_timeout() && error.phase() == Some(Phase::Queue), "{error:?}");
+    assert_eq!(error.outcome(), Outcome::NotExecuted);
+    Ok(())
+}
 
 #[tokio::test]
 async fn a_closure_that_gives_up_leaves_nothing_anywhere() -> Result<()> {

@@ -50,6 +50,10 @@ impl Cluster {
     /// deadlocked with somebody over two servers, and is run again too; touching shards in the order of their numbers
     /// avoids it. A server on which nothing is asked for a minute gives its part up, and with it the whole.
     ///
+    /// A process runs at most as many at once as a pool has connections to lend: `max_size`, or its instance's share of
+    /// `total_max_size` where that is less, without the `pipelines`. Others wait in the order of asking, up to `queue_timeout`.
+    /// So a closure must not wait for another transaction over shards.
+    ///
     /// Dropping the future before the closure has returned rolls back. Later, it does not stop the commit; whether it
     /// took effect is unknown to who dropped it.
     ///
