@@ -30,10 +30,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Whether the work that an [`Error`] reports on took place.
 ///
 /// Every error is one of these three, and the library retries by itself only what was
-/// [not executed](Outcome::NotExecuted).
+/// [not executed](Outcome::NotExecuted). Of work in many steps, such as a migration or a move, it is about the step that
+/// failed; such work is made to be run again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// Nothing was executed: trying again is safe.
+    /// Nothing was executed, or only a read: trying again is safe. Whether it helps is another matter: what was wrong with the
+    /// call itself, such as a malformed id, stays wrong.
     NotExecuted,
     /// It was tried and the database refused it, or its closure [gave up](Error::abort); nothing of it remains.
     Failed,
@@ -287,19 +289,22 @@ impl Error {
         self.0.kind == Kind::Input
     }
 
-    /// A safety check refused to go on; nothing was changed.
+    /// A safety check refused to go on. What was done before it came to that, such as a copy of a shard, may be there still; the
+    /// message says what to do next.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         self.0.kind == Kind::Refused
     }
 
-    /// A server could not be reached, went away, or had no connection to spare in time.
+    /// A server could not be reached, went away, only reads, or had no connection to spare in time; or anything else took longer
+    /// than its timeout, the statement included. Whether that was executed, [`Error::outcome`] says.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
         matches!(self.0.kind, Kind::Unavailable | Kind::Timeout)
     }
 
-    /// Something took longer than its timeout: the queue for a connection, connecting, or the statement.
+    /// Something took longer than its timeout: the queue for a connection, connecting, or the statement, which also counts as
+    /// such where somebody cancelled it. [`Error::phase`] says which.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         self.0.kind == Kind::Timeout

@@ -108,7 +108,8 @@ impl<'a> Scatter<'a> {
 
     /// Goes on without shards that cannot be reached, and names them. Without it the first one fails the whole.
     ///
-    /// Only an [unavailable](Error::is_unavailable) shard is gone without; any other error fails the whole.
+    /// Only a shard is gone without that is [unavailable](Error::is_unavailable) and has [not executed](crate::Outcome::NotExecuted)
+    /// the read. Any other error fails the whole, such as that of a statement which ran into its `statement_timeout`.
     pub fn partial(mut self) -> Self {
         self.policy.partial = true;
         self
