@@ -64,9 +64,12 @@ impl Shard {
     /// The same shard with a limit on the time of each call, waiting for a connection included. Default: none but
     /// the configuration's for each phase.
     ///
-    /// A statement that was sent and is not done in time is cancelled; whether it took effect is
-    /// [unknown](crate::Outcome::Unknown). The server is told as well, so that it stops by itself if the request to cancel does
-    /// not reach it.
+    /// A transaction is one call: its time runs from [`Shard::begin`] to the end of its commit, or over all runs of
+    /// [`Shard::transaction`].
+    ///
+    /// A statement that was sent and is not done in time is cancelled. Whether a write took effect is
+    /// [unknown](crate::Outcome::Unknown) then; not so in a transaction, which is rolled back, unless it was the commit that was
+    /// not answered. The server is told as well, so that it stops by itself if the request to cancel does not reach it.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
