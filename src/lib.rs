@@ -96,6 +96,8 @@ pub use catalog::InstanceState;
 pub use cluster::{
     Aggregate, Claims, Client, Cluster, ClusterStatus, ClusterTx, Copied, CopyIn, CopyOut, Cursor,
     Decision, Exec, Found, Gathered, GetMany, HostRole, HostStatus, InDoubt, InDoubtReport,
+/// The times in ids and reports are its.
+pub use chrono;
     Instance, InstanceStatus, JobProgress, JobReport, Jobs, Page, Place, Read, ReadFrom, Recovery,
     ReservedIds, Scatter, Shard, ShardAnswer, ShardStream, Summand, TextRows, Token, Transaction,
     TransactionOptions, Tx,
