@@ -288,6 +288,7 @@ async fn a_write_whose_connection_is_lost_has_an_unknown_outcome() -> Result<()>
     let error = written.unwrap_err();
     assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
     assert!(error.to_string().contains("unknown"), "{error}");
+    assert!(error.to_string().starts_with("pg1: cannot run \"INSERT"), "{error}");
     Ok(())
 }
 

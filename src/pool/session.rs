@@ -299,8 +299,10 @@ impl Session {
         };
         flight.land();
         answer.map_err(|(error, is_stale)| {
-            let mut error =
-                statement_failure(error, format!("shard {} refused {statement:?}", home.shard()));
+            let mut error = statement_failure(
+                error,
+                format!("cannot run {statement:?} on shard {}", home.shard()),
+            );
             if is_stale {
                 error = error.hint("its types have changed");
                 if self.is_in_transaction() {
