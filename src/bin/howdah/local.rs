@@ -293,10 +293,7 @@ fn show(local: &LocalCluster, output: &Output) -> Result<()> {
 
 impl ServerDocument {
     fn new(server: &Server) -> Self {
-        let role = match server.role() {
-            ServerRole::Primary => "primary",
-            ServerRole::Replica => "replica",
-        };
+        let role = if server.role() == ServerRole::Replica { "replica" } else { "primary" };
         Self {
             name: server.name().to_owned(),
             role,

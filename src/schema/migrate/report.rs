@@ -24,6 +24,7 @@ pub struct ShardMigration {
 
 /// How far a run over all shards is, told after each.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct MigrationProgress<'a> {
     /// The shard that is through.
     pub shard: &'a ShardMigration,
