@@ -23,6 +23,7 @@ use crate::{Error, Result};
 ///
 /// let id: Id = "11637205501278089".parse()?;
 /// assert_eq!(id.get(), 11_637_205_501_278_089);
+/// assert_eq!((i64::from(id), Id::try_from(id.get())?), (id.get(), id));
 /// assert!("-1".parse::<Id>().unwrap_err().is_invalid_input());
 /// # Ok::<(), howdah::Error>(())
 /// ```
@@ -63,6 +64,20 @@ impl Id {
     #[expect(clippy::cast_sign_loss, reason = "ids are not negative")]
     pub(crate) const fn bits(self) -> u64 {
         self.0 as u64
+    }
+}
+
+impl TryFrom<i64> for Id {
+    type Error = Error;
+
+    fn try_from(number: i64) -> Result<Self> {
+        Self::new(number)
+    }
+}
+
+impl From<Id> for i64 {
+    fn from(id: Id) -> Self {
+        id.0
     }
 }
 
