@@ -73,6 +73,9 @@
     allow(rustdoc::broken_intra_doc_links, reason = "two modules are features")
 )]
 
+#[cfg(not(unix))]
+compile_error!("howdah runs on Unix");
+
 mod catalog;
 mod cluster;
 mod config;
