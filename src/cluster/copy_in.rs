@@ -198,8 +198,8 @@ impl<'a> CopyIn<'a> {
         Ok(self.written)
     }
 
-    /// What became of each shard's rows so far. Those under way count as not written. After a failure none are, unless the
-    /// future that told of it was dropped: then they count as unknown.
+    /// What became of each shard's rows so far. Rows under way count as not written; after a failure, as unknown if the
+    /// future that reported it was dropped.
     #[must_use]
     pub fn account(&self) -> BTreeMap<ShardId, Copied> {
         let has_failed = self.failure.is_some();

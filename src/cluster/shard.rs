@@ -155,8 +155,8 @@ impl Shard {
 
     /// Begins a transaction. Dropped without a commit, it is rolled back.
     ///
-    /// [`Shard::transaction`] does the same with retries; this is for who wants the control. The server hears of it with the
-    /// first statement, which saves a round trip. A shard that moves before the commit makes the next statement fail, with
+    /// [`Shard::transaction`] does the same with retries; use this to control it yourself. The server hears of it with the first
+    /// statement, which saves a round trip. A shard that moves before the commit makes the next statement fail, with
     /// nothing executed.
     ///
     /// # Errors
