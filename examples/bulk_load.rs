@@ -38,19 +38,14 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     // Rows in any order; each goes to the shard that its user's id names.
     let told = |rows| println!("{rows} rows are written");
     let mut load = cluster.copy_in(&LOAD, &[Type::INT8, Type::TEXT]).on_progress(told);
-    let mut given = Ok(());
-    for (number, user) in (0..2_000).zip(users.iter().cycle()) {
-        given = load.row(*user, &[user, &format!("loaded {number}")]).await;
-        if given.is_err() {
-            break;
+    let loaded = async {
+        for (number, user) in (0..2_000).zip(users.iter().cycle()) {
+            load.row(*user, &[user, &format!("loaded {number}")]).await?;
         }
-    }
-    let finished = match given {
-        Ok(()) => load.finish().await,
-        Err(error) => Err(error),
+        load.finish().await
     };
     // Each shard's rows are written in chunks, whole ones, so a failure leaves some there: the account says which.
-    if let Err(error) = finished {
+    if let Err(error) = loaded.await {
         for (shard, copied) in load.account() {
             println!("shard {shard}: the first {} rows are written", copied.written);
         }

@@ -1,8 +1,7 @@
 //! The one error of the crate: opaque, with predicates, and with an answer to "did it happen?".
 //!
 //! Every error says what was attempted, why it failed and, where there is one, the next step, in one
-//! line. The cause is part of that line, so [`std::error::Error::source`] is empty and nothing is
-//! printed twice. No message ever holds a password.
+//! line. No message ever holds a password.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -11,6 +10,9 @@ use std::sync::Arc;
 use tokio_postgres::error::{DbError, SqlState};
 
 /// What went wrong, in a form that a program can ask and a person can read.
+///
+/// It prints as one line that has the cause in it. So [`source`](std::error::Error::source) is empty, and nothing is printed
+/// twice; [`Error::as_db_error`] and [`Error::downcast_ref`] give the cause itself.
 ///
 /// # Examples
 ///
@@ -28,15 +30,19 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Whether the work that an [`Error`] reports on took place.
 ///
 /// Every error is one of these three, and the library retries by itself only what was
-/// [not executed](Outcome::NotExecuted).
+/// [not executed](Outcome::NotExecuted). Of work in many steps, such as a migration or a move, it is about the step that
+/// failed; such work is made to be run again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// Nothing was executed: trying again is safe.
+    /// Nothing was executed, or only a read: trying again is safe. Whether it helps is another matter: what was wrong with the
+    /// call itself, such as a malformed id, stays wrong.
     NotExecuted,
-    /// It was tried and the database refused it; nothing of it remains.
+    /// It was tried and the database refused it, or its closure [gave up](Error::abort); nothing of it remains.
     Failed,
     /// The connection was lost after a write or a `COMMIT` was sent: it may or may not have happened. Or a procedure failed
-    /// that may have committed a part of its work before.
+    /// that may have committed a part of its work before; or a write returned other rows than were asked for, such as none to
+    /// [`query_one`](crate::Shard::query_one).
+    ///
     /// Never retried by the library; look at the data before trying again.
     Unknown,
 }
@@ -78,6 +84,8 @@ pub(crate) enum Kind {
     Taken,
     /// The caller got a shape of result that it did not ask for.
     Rows,
+    /// The closure of a transaction gave up, for a reason of the application's.
+    Aborted,
     /// A file, a process or another resource of this machine failed.
     System,
 }
@@ -94,6 +102,51 @@ struct Inner {
 }
 
 impl Error {
+    /// Gives a transaction up for a reason of the application's own: a closure that returns this is rolled back, and is not
+    /// run again. Where the closure was called, [`Error::downcast_ref`] gives the reason back.
+    ///
+    /// Its outcome is [`Outcome::Failed`].
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use howdah::{Error, Id, Shard, Statement};
+    ///
+    /// #[derive(Debug)]
+    /// struct SoldOut;
+    /// # impl std::fmt::Display for SoldOut {
+    /// #     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    /// #         f.write_str("sold out")
+    /// #     }
+    /// # }
+    /// # impl std::error::Error for SoldOut {}
+    /// # const ORDER: Statement = Statement::new("INSERT INTO {shard}.orders (item, buyer) VALUES ($1, $2)");
+    /// # const TAKE: Statement = Statement::new("UPDATE {shard}.items SET stock = stock - 1 WHERE id = $1 AND stock > 0");
+    ///
+    /// # async fn example(shard: Shard, item: Id, buyer: Id) -> howdah::Result<()> {
+    /// let ordered = shard
+    ///     .transaction(async |tx| {
+    ///         tx.execute(&ORDER, &[&item, &buyer]).await?;
+    ///         match tx.execute(&TAKE, &[&item]).await? {
+    ///             0 => Err(Error::abort(SoldOut)),
+    ///             _ => Ok(()),
+    ///         }
+    ///     })
+    ///     .await;
+    /// match ordered {
+    ///     Err(error) if error.downcast_ref::<SoldOut>().is_some() => println!("sold out"),
+    ///     ordered => ordered?,
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use = "it does nothing unless the closure returns it"]
+    pub fn abort(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::new(Kind::Aborted, "the transaction was given up")
+            .because(cause)
+            .with_outcome(Outcome::Failed)
+    }
+
     pub(crate) fn new(kind: Kind, what: impl Into<String>) -> Self {
         Self(Box::new(Inner {
             kind,
@@ -154,6 +207,16 @@ impl Error {
         self
     }
 
+    /// What a transaction's closure returned, once the transaction is rolled back: the rows that it could not read are among what
+    /// is undone.
+    pub(crate) fn rolled_back(self) -> Self {
+        let is_of_driver = self.downcast_ref::<tokio_postgres::Error>().is_some();
+        match (self.kind(), self.outcome()) {
+            (Kind::Rows, Outcome::Unknown) if is_of_driver => self.with_outcome(Outcome::Failed),
+            _ => self,
+        }
+    }
+
     /// Whether this machine or the other one refused a connection at once, for want of somebody who listens.
     pub(crate) fn is_connection_refused(&self) -> bool {
         let mut next = self.0.cause.as_deref().map(|cause| cause as &dyn std::error::Error);
@@ -201,6 +264,12 @@ impl Error {
         cause.downcast_ref::<tokio_postgres::Error>()?.as_db_error()
     }
 
+    /// The cause, if it is of this type: such as what was given to [`Error::abort`].
+    #[must_use]
+    pub fn downcast_ref<E: std::error::Error + 'static>(&self) -> Option<&E> {
+        self.0.cause.as_deref()?.downcast_ref()
+    }
+
     /// The instance on which it happened, where there is one.
     #[must_use]
     pub fn instance(&self) -> Option<&str> {
@@ -220,19 +289,22 @@ impl Error {
         self.0.kind == Kind::Input
     }
 
-    /// A safety check refused to go on; nothing was changed.
+    /// A safety check refused to go on. What was done before it came to that, such as a copy of a shard, may be there still; the
+    /// message says what to do next.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         self.0.kind == Kind::Refused
     }
 
-    /// A server could not be reached, went away, or had no connection to spare in time.
+    /// A server could not be reached, went away, only reads, or had no connection to spare in time; or anything else took longer
+    /// than its timeout, the statement included. Whether that was executed, [`Error::outcome`] says.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
         matches!(self.0.kind, Kind::Unavailable | Kind::Timeout)
     }
 
-    /// Something took longer than its timeout: the queue for a connection, connecting, or the statement.
+    /// Something took longer than its timeout: the queue for a connection, connecting, or the statement, which also counts as
+    /// such where somebody cancelled it. [`Error::phase`] says which.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         self.0.kind == Kind::Timeout
@@ -255,6 +327,12 @@ impl Error {
     #[must_use]
     pub fn is_taken(&self) -> bool {
         self.0.kind == Kind::Taken
+    }
+
+    /// The closure of a transaction gave up: [`Error::abort`].
+    #[must_use]
+    pub fn is_aborted(&self) -> bool {
+        self.0.kind == Kind::Aborted
     }
 
     /// A unique constraint was violated (SQLSTATE 23505).

@@ -31,8 +31,8 @@
 //!
 //! * **Ids** are made in the database, by `next_id()` of each shard's schema: unique and strictly increasing under any
 //!   concurrency, wherever the clock goes. [`Layout`] takes them apart.
-//! * **Keys**: who has no id yet is found by a key, such as a name: [`Cluster::shard_for_key`] uses PostgreSQL's own
-//!   hash, so that SQL finds the same shard.
+//! * **Keys**: rows without an id yet are found by a key, such as a name: [`Cluster::shard_for_key`] uses PostgreSQL's
+//!   own hash, so that SQL finds the same shard.
 //! * **Statements** name tables as `{shard}.table`. A [`Statement`] without the placeholder is refused, because the
 //!   schema's name is also what keeps a client with an old map from writing to the wrong server: PostgreSQL itself
 //!   refuses the name of a shard that lives elsewhere, the map is read anew, and the statement runs there.
@@ -73,6 +73,9 @@
     allow(rustdoc::broken_intra_doc_links, reason = "two modules are features")
 )]
 
+#[cfg(not(unix))]
+compile_error!("howdah runs on Unix");
+
 mod catalog;
 mod cluster;
 mod config;
@@ -93,6 +96,8 @@ mod statement;
 pub mod testing;
 
 pub use catalog::InstanceState;
+/// The times in ids and reports are its.
+pub use chrono;
 pub use cluster::{
     Aggregate, Claims, Client, Cluster, ClusterStatus, ClusterTx, Copied, CopyIn, CopyOut, Cursor,
     Decision, Exec, Found, Gathered, GetMany, HostRole, HostStatus, InDoubt, InDoubtReport,

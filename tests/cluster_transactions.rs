@@ -1,16 +1,29 @@
 //! Transactions commit or leave nothing, and never leave anything to the next borrower of a connection.
 #![cfg(test)]
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use howdah::testing::{TestCluster, until};
-use howdah::{Cluster, Id, Migrations, Outcome, Result, Shard, ShardId, Statement};
+use howdah::{Cluster, Error, Id, Migrations, Outcome, Result, Shard, ShardId, Statement};
 
 const NOTES: &str = "CREATE TABLE notes (id bigint PRIMARY KEY DEFAULT next_id(), text text UNIQUE, n int DEFAULT 0)";
 const ADD: Statement = Statement::new("INSERT INTO {shard}.notes (text) VALUES ($1) RETURNING id");
 const COUNT: Statement = Statement::new("SELECT count(*) FROM {shard}.notes WHERE text = $1");
 const RAISE: Statement = Statement::new("UPDATE {shard}.notes SET n = n + 1 WHERE text = $1");
+
+/// A reason of the application's own.
+#[derive(Debug, PartialEq)]
+struct Full(u32);
+
+impl std::fmt::Display for Full {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} notes are enough", self.0)
+    }
+}
+
+impl std::error::Error for Full {}
 
 async fn shard_with_notes() -> Result<(TestCluster, Cluster, Shard)> {
     let notes = Migrations::new([("0001_notes.sql", NOTES)])?;
@@ -59,6 +72,120 @@ async fn an_error_that_the_closure_swallows_still_fails_the_commit() -> Result<(
 }
 
 #[tokio::test]
+async fn a_wrong_number_of_rows_fails_the_commit_too() -> Result<()> {
+    const RENAME: Statement =
+        Statement::new("UPDATE {shard}.notes SET n = 7 WHERE text LIKE $1 RETURNING id");
+
+    let (_test, _, shard) = shard_with_notes().await?;
+    for text in ["one", "two"] {
+        shard.execute(&ADD, &[&text]).await?;
+    }
+    let run = async |only: bool, pattern: &str| {
+        let run = shard.transaction(async |tx| {
+            tx.execute(&ADD, &[&"beside"]).await?;
+            let _ = match only {
+                true => tx.query_one(&RENAME, &[&pattern]).await.map(Some),
+                false => tx.query_opt(&RENAME, &[&pattern]).await,
+            };
+            Ok(())
+        });
+        run.await
+    };
+    for (only, pattern) in [(true, "nobody"), (true, "%o%"), (false, "%o%")] {
+        let error = run(only, pattern).await.unwrap_err();
+        assert_eq!(error.outcome(), Outcome::Failed, "{error:?}");
+        assert!(error.to_string().contains("one was expected"), "{error}");
+        assert_eq!(count(&shard, "beside").await?, 0);
+    }
+    run(false, "nobody").await?;
+    assert_eq!(count(&shard, "beside").await?, 1);
+    // Without a transaction, what was written stays.
+    let error = shard.query_one(&RENAME, &[&"%o%"]).await.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Unknown, "{error:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_closure_that_gives_up_is_rolled_back_and_not_run_again() -> Result<()> {
+    let (_test, _, shard) = shard_with_notes().await?;
+    let runs = AtomicU32::new(0);
+    let error = shard
+        .transaction(async |tx| {
+            runs.fetch_add(1, Ordering::Relaxed);
+            tx.execute(&ADD, &[&"dropped"]).await?;
+            Err::<(), _>(Error::abort(Full(3)))
+        })
+        .await
+        .unwrap_err();
+    assert!(error.is_aborted() && error.downcast_ref() == Some(&Full(3)), "{error:?}");
+    assert_eq!((error.outcome(), runs.load(Ordering::Relaxed)), (Outcome::Failed, 1));
+    assert_eq!(error.to_string(), "the transaction was given up: 3 notes are enough");
+    assert_eq!(count(&shard, "dropped").await?, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_gives_up_over_a_conflict_is_not_run_again() -> Result<()> {
+    let (test, _, shard) = shard_with_notes().await?;
+    let client = test.cluster().await?.instances()[0].client().await?;
+    for code in ["40001", "3F000", "HW002"] {
+        let raise = format!("DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{code}'; END $$");
+        let runs = AtomicU32::new(0);
+        let error = shard
+            .transaction(async |tx| {
+                runs.fetch_add(1, Ordering::Relaxed);
+                tx.execute(&ADD, &[&"dropped"]).await?;
+                client.batch_execute(&raise).await.map_err(Error::abort)
+            })
+            .await
+            .unwrap_err();
+        assert!(error.is_aborted() && error.instance().is_none(), "{error:?}");
+        assert_eq!(runs.load(Ordering::Relaxed), 1, "{code}");
+    }
+    assert_eq!(count(&shard, "dropped").await?, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn errors_of_the_driver_are_judged_as_those_of_statements() -> Result<()> {
+    let (test, _, shard) = shard_with_notes().await?;
+    let client = test.cluster().await?.instances()[0].client().await?;
+    let runs = AtomicU32::new(0);
+    let error = shard
+        .transaction(async |_| {
+            runs.fetch_add(1, Ordering::Relaxed);
+            let lose = "DO $$ BEGIN RAISE EXCEPTION 'lost' USING ERRCODE = '40001'; END $$";
+            Ok(client.batch_execute(lose).await?)
+        })
+        .await
+        .unwrap_err();
+    assert!(error.is_conflict() && error.outcome() == Outcome::NotExecuted, "{error:?}");
+    assert_eq!(runs.load(Ordering::Relaxed), 10);
+
+    let error = Error::from(client.execute("SELECT 1 / 0", &[]).await.unwrap_err());
+    assert_eq!((error.code().unwrap().code(), error.outcome()), ("22012", Outcome::Failed));
+    let error = Error::from(client.execute("SELECT $1::int", &[&"text"]).await.unwrap_err());
+    assert!(error.is_invalid_input(), "{error:?}");
+    let error = Error::from(client.query_one("SELECT WHERE false", &[]).await.unwrap_err());
+    assert_eq!(error.outcome(), Outcome::Unknown, "{error:?}");
+
+    // A row tells nothing of what its statement did. In a transaction, it is undone.
+    let row = shard.query_one(&ADD, &[&"kept"]).await?;
+    let error = Error::from(row.try_get::<_, i32>("id").unwrap_err());
+    assert_eq!(error.outcome(), Outcome::Unknown, "{error:?}");
+    assert!(!error.is_unavailable(), "{error:?}");
+    let error = shard
+        .transaction(async |tx| {
+            Ok(tx.query_one(&ADD, &[&"dropped"]).await?.try_get::<_, Id>("no such column")?)
+        })
+        .await
+        .unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Failed, "{error:?}");
+    assert_eq!((count(&shard, "kept").await?, count(&shard, "dropped").await?), (1, 0));
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_dropped_guard_is_rolled_back_and_its_connection_lent_again() -> Result<()> {
     let (test, _, _) = shard_with_notes().await?;
     // With one connection, whoever comes next gets the one that the guard had.
@@ -94,13 +221,13 @@ async fn two_that_deadlock_both_end_well() -> Result<()> {
         shard.execute(&ADD, &[&text]).await?;
     }
     let barrier = tokio::sync::Barrier::new(2);
-    let both_in = std::sync::atomic::AtomicU32::new(0);
+    let both_in = AtomicU32::new(0);
     let raise = async |first: &str, second: &str| {
         shard
             .transaction(async |tx| {
                 tx.execute(&RAISE, &[&first]).await?;
                 // The first run of each meets the other here; a run after the deadlock goes on alone.
-                if both_in.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 2 {
+                if both_in.fetch_add(1, Ordering::SeqCst) < 2 {
                     barrier.wait().await;
                 }
                 tx.execute(&RAISE, &[&second]).await
@@ -161,6 +288,7 @@ async fn a_write_whose_connection_is_lost_has_an_unknown_outcome() -> Result<()>
     let error = written.unwrap_err();
     assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
     assert!(error.to_string().contains("unknown"), "{error}");
+    assert!(error.to_string().starts_with("pg1: cannot run \"INSERT"), "{error}");
     Ok(())
 }
 

@@ -40,7 +40,7 @@ fn threads_share_it_without_a_repetition() {
                     match ids.next_id(SystemTime::now()) {
                         Ok(id) => mine.push(id),
                         Err(NoId::Wait(time)) => std::thread::sleep(time),
-                        Err(NoId::Ended) => panic!("ended"),
+                        Err(none) => panic!("{none:?}"),
                     }
                 }
                 assert!(mine.is_sorted_by(|a, b| a < b));

@@ -43,10 +43,17 @@ async fn a_stale_block_gives_no_more() {
     let test = TestCluster::start().await.unwrap();
     let shard = test.cluster().await.unwrap().shard(ShardId::new(0).unwrap()).unwrap();
     let mut ids = shard.reserve_ids(10).await.unwrap();
-    assert!(ids.next().is_some());
+    assert!(ids.next().is_some() && ids.try_next().is_ok());
     let mut ids = ids.max_age(Duration::ZERO);
     assert_eq!(ids.next(), None);
-    assert_eq!(ids.max_age(Duration::MAX).next(), None, "what was stale stays so");
+    assert!(ids.try_next().unwrap_err().is_refused());
+    let mut ids = ids.max_age(Duration::MAX);
+    assert_eq!(ids.next(), None, "what was stale stays so");
+    assert!(ids.try_next().unwrap_err().is_refused());
+    // What is used up does not grow old.
+    let mut ids = shard.reserve_ids(1).await.unwrap();
+    assert!(ids.try_next().is_ok());
+    assert!(ids.max_age(Duration::ZERO).try_next().unwrap_err().is_invalid_input());
 }
 
 #[tokio::test]

@@ -65,7 +65,7 @@ async fn every_shard_gets_every_migration_once() {
 #[tokio::test]
 async fn a_shard_that_fails_is_named_and_left_whole_and_the_others_go_on() {
     let test = TestCluster::start().await.unwrap();
-    up(&test, &[PHOTOS]).await;
+    up(&test, &[PHOTOS]).await.into_result().unwrap();
     let admin = test.admin("pg2").await.unwrap();
     admin.batch_execute("CREATE TABLE shard_0003_e1.liked ()").await.unwrap();
 
@@ -95,7 +95,7 @@ async fn an_error_says_its_line() {
 #[tokio::test]
 async fn files_that_were_edited_or_removed_are_refused_before_anything_runs() {
     let test = TestCluster::builder().instances(1).shards(2).start().await.unwrap();
-    up(&test, &[PHOTOS, LIKES]).await;
+    up(&test, &[PHOTOS, LIKES]).await.into_result().unwrap();
     let edited = ("0001_photos.sql", "CREATE TABLE photos ()");
     let next = ("0003_more.sql", "CREATE TABLE more ()");
     for report in [up(&test, &[edited, LIKES, next]).await, status(&test, &[edited, LIKES]).await] {
@@ -132,7 +132,7 @@ async fn what_was_interrupted_is_done_by_the_next_run() {
 #[tokio::test]
 async fn a_migration_steps_back_for_traffic_instead_of_blocking_it() {
     let test = TestCluster::builder().instances(1).shards(1).start().await.unwrap();
-    up(&test, &[PHOTOS]).await;
+    up(&test, &[PHOTOS]).await.into_result().unwrap();
     let mut busy = test.admin("pg1").await.unwrap();
     let reader = test.admin("pg1").await.unwrap();
     let transaction = busy.transaction().await.unwrap();
@@ -249,7 +249,7 @@ async fn nothing_that_a_migration_sets_reaches_the_next_shard() {
 #[tokio::test]
 async fn applications_cannot_write_the_ledger() {
     let test = TestCluster::builder().instances(1).shards(1).start().await.unwrap();
-    up(&test, &[PHOTOS]).await;
+    up(&test, &[PHOTOS]).await.into_result().unwrap();
     let app = test.servers().client("pg1", "howdah_app").await.unwrap();
     app.batch_execute("INSERT INTO shard_0000_e1.photos DEFAULT VALUES").await.unwrap();
     app.batch_execute("SELECT FROM shard_0000_e1.howdah_migrations").await.unwrap();
@@ -272,6 +272,8 @@ async fn an_instance_that_is_down_fails_its_own_shards_alone() {
     assert_eq!(failed, [1, 3, 5, 7]);
     assert!(report.failed().all(|shard| shard.error().unwrap().is_unavailable()));
     assert_eq!(report.applied(), 4);
+    let error = report.into_result().unwrap_err();
+    assert_eq!(error.instance(), Some("pg2"), "{error}");
     test.start_server("pg2").await.unwrap();
-    assert_eq!(up(&test, &[PHOTOS]).await.applied(), 4);
+    assert_eq!(up(&test, &[PHOTOS]).await.into_result().unwrap().len(), 8);
 }

@@ -24,7 +24,7 @@ async fn die_on_the_way_back(test: &TestCluster, id: MoveId, at: MoveStep) -> Re
         let is_there = event.back && event.step == at && matches!(event.what, MoveNews::Done);
         assert!(!is_there, "died as it should");
     });
-    assert!(tokio::spawn(async move { dying.roll_back(id).await }).await.is_err());
+    assert!(tokio::spawn(async move { dying.rollback(id).await }).await.is_err());
     Ok(())
 }
 
@@ -43,10 +43,10 @@ async fn copies_that_differ_keep_the_shard_where_it_is_until_the_move_is_finishe
     let id = mover.run(shard(), &InstanceName::new("pg1")?).await?.id;
     test.admin("pg2").await?.batch_execute(SPOIL).await.unwrap();
 
-    assert_refused(&mover.roll_back(id).await.unwrap_err(), "users: row id 101 differs in n");
+    assert_refused(&mover.rollback(id).await.unwrap_err(), "users: row id 101 differs in n");
     // It is what it was: it can be looked at, and moved on from.
     assert_eq!(mover.resume(id).await?.phase, MovePhase::Reversible);
-    assert_refused(&mover.roll_back(id).await.unwrap_err(), "users: row id 101 differs in n");
+    assert_refused(&mover.rollback(id).await.unwrap_err(), "users: row id 101 differs in n");
     assert_eq!(mover.finish(id).await?.phase, MovePhase::Finished);
     assert_eq!(leftovers(&test).await?, Vec::<String>::new());
     assert_eq!(schemas(&test).await?, ["pg1 shard_0001_e2"]);
@@ -101,7 +101,7 @@ async fn after_a_failover_of_the_new_home_there_is_no_way_back_but_an_end() -> R
     test.kill("pg2").await?;
     test.promote("pg2-r1").await?;
 
-    assert_refused(&mover.roll_back(id).await.unwrap_err(), "failed over since the move");
+    assert_refused(&mover.rollback(id).await.unwrap_err(), "failed over since the move");
     assert_eq!(mover.show(id).await?.phase, MovePhase::Reversible);
     assert_eq!(mover.finish(id).await?.phase, MovePhase::Finished);
     assert_eq!(leftovers_on(&test, ["pg1", "pg2-r1"]).await?, Vec::<String>::new());

@@ -168,7 +168,7 @@ async fn everything_goes_on_there_and_back() -> Result<()> {
             work.go_on().await;
             let moved = mover.run(shard(), &InstanceName::new("pg1")?).await?;
             work.go_on().await;
-            let back = mover.roll_back(moved.id).await?;
+            let back = mover.rollback(moved.id).await?;
             work.go_on().await;
             assert_eq!(back.phase, MovePhase::RolledBack);
             Ok::<_, howdah::Error>(())

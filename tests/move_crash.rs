@@ -53,9 +53,9 @@ async fn die_and_go_on(test: &TestCluster, death: Death) -> Result<()> {
 
     if point.back {
         let dying = doomed(test, death)?;
-        let back = tokio::spawn(async move { dying.roll_back(moved.id).await });
+        let back = tokio::spawn(async move { dying.rollback(moved.id).await });
         assert!(back.await.is_err(), "{death:?}");
-        let back = mover.roll_back(moved.id).await?;
+        let back = mover.rollback(moved.id).await?;
         assert_eq!(back.phase, MovePhase::RolledBack, "{death:?}");
     } else {
         let dying = doomed(test, death)?;
@@ -125,7 +125,7 @@ async fn a_move_that_died_before_the_shard_left_is_aborted_without_a_trace() -> 
     let error = mover.abort(open.id).await.unwrap_err();
     assert!(error.is_refused() && error.to_string().contains("has left pg2"), "{error}");
     assert_eq!(mover.resume(open.id).await?.phase, MovePhase::Reversible);
-    assert_eq!(mover.roll_back(open.id).await?.phase, MovePhase::RolledBack);
+    assert_eq!(mover.rollback(open.id).await?.phase, MovePhase::RolledBack);
     assert_eq!(leftovers(&test).await?, Vec::<String>::new());
     Ok(())
 }

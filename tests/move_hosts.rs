@@ -99,7 +99,7 @@ async fn a_new_home_that_fails_over_while_it_is_opened_is_opened_again() -> Resu
     let sealed = "DELETE FROM shard_0001_e3.users WHERE false";
     assert_eq!(promoted.batch_execute(sealed).await.unwrap_err().code().unwrap().code(), "HW002");
 
-    assert_eq!(mover.roll_back(moved.id).await?.phase, MovePhase::RolledBack);
+    assert_eq!(mover.rollback(moved.id).await?.phase, MovePhase::RolledBack);
 
     let shard = test.cluster().await?.shard(shard())?;
     ledger.check(&shard).await?;

@@ -151,7 +151,7 @@ async fn limits_that_are_set_for_others_end_no_move() -> Result<()> {
     let moving = tokio::spawn(async move {
         let moved = mover.run(shard(), &pg(1)).await?;
         mover.verify(shard()).await?;
-        mover.roll_back(moved.id).await
+        mover.rollback(moved.id).await
     });
     while !admins[1].query_one(WAITING, &[]).await.unwrap().get::<_, bool>(0) {
         assert!(!moving.is_finished(), "{:?}", moving.await);

@@ -52,7 +52,7 @@ async fn a_move_is_undone_with_all_that_was_written_since() -> Result<()> {
 
     let moved = mover.run(shard(), &pg1).await?;
     load.go_on_for(Duration::from_millis(300)).await;
-    let back = mover.roll_back(moved.id).await?;
+    let back = mover.rollback(moved.id).await?;
     assert_eq!(back.phase, MovePhase::RolledBack);
     load.go_on_for(Duration::from_millis(200)).await;
 

@@ -60,7 +60,7 @@ async fn a_slot_without_bounds_is_not_made_and_one_that_was_given_up_is_named() 
         home.batch_execute("SELECT pg_switch_wal(), txid_current()").await.unwrap();
         home.batch_execute("CHECKPOINT").await.unwrap();
     }
-    let error = mover.roll_back(id).await.unwrap_err();
+    let error = mover.rollback(id).await.unwrap_err();
     let said = error.to_string();
     assert!(error.is_refused() && said.contains("max_slot_wal_keep_size"), "{said}");
     assert!(said.contains("moves finish m1"), "{said}");
@@ -189,7 +189,7 @@ async fn a_way_back_that_is_lost_is_made_anew_before_the_shard_leaves_and_done_w
     let mover = Mover::new(&test.config())?;
     let open = mover.open_move(shard()).await?.unwrap();
     assert_eq!(mover.resume(open.id).await?.phase, MovePhase::Reversible);
-    assert_eq!(mover.roll_back(open.id).await?.phase, MovePhase::RolledBack);
+    assert_eq!(mover.rollback(open.id).await?.phase, MovePhase::RolledBack);
 
     let losing = losing_its_way_back(&test, "pg1", MoveStep::DropForward)?;
     assert_eq!(losing.run(shard(), &pg(1)).await?.phase, MovePhase::Finished);

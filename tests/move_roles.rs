@@ -80,7 +80,7 @@ async fn a_role_with_a_few_rights_moves_shards() -> Result<()> {
     let mover = Mover::new(&config)?.pg_bin(test.servers().server("pg1")?.bin_dir());
     let load = Load::start(&test, 3).await?;
     let moved = mover.run(shard(), &pg1).await?;
-    assert_eq!(mover.roll_back(moved.id).await?.phase, MovePhase::RolledBack);
+    assert_eq!(mover.rollback(moved.id).await?.phase, MovePhase::RolledBack);
     let ledger = load.stop().await;
     assert_eq!(ledger.errors, Vec::<String>::new());
     let shard = test.cluster().await?.shard(shard())?;

@@ -62,7 +62,7 @@ async fn who_has_got_hold_of_a_copy_is_refused_until_its_home_is_closed() -> Res
         assert_eq!(answer, REFUSED, "{step}");
     }
 
-    assert_eq!(mover.roll_back(moved.id).await?.phase, MovePhase::RolledBack);
+    assert_eq!(mover.rollback(moved.id).await?.phase, MovePhase::RolledBack);
     assert_eq!(answers(&stray).await, ["obeyed"; 2], "it is the home");
     let ledger = load.stop().await;
     ledger.check(&test.cluster().await?.shard(shard())?).await?;

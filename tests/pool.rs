@@ -294,6 +294,29 @@ async fn a_raw_client_leaves_nothing_of_its_settings() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_raw_client_has_the_configured_limit_and_transactions_of_its_own() -> Result<()> {
+    let test = cluster_of_one(1).await?;
+    let config = test.config().max_size(1).pipelines(0).statement_timeout(Duration::from_secs(7));
+    let cluster = Cluster::connect(config).await?;
+    // Whoever had the only connection before asked for less.
+    let short = first(&cluster)?.statement_timeout(Duration::from_millis(300));
+    assert_eq!(short.query_one(&LIMIT, &[]).await?.get::<_, &str>(0), "300ms");
+
+    const ADD_AND_TELL: &str = "INSERT INTO shard_0000_e1.notes (text) VALUES ('note')
+        RETURNING current_setting('statement_timeout')";
+    let mut client = cluster.instances()[0].client().await?;
+    let tx = client.transaction().await?;
+    assert_eq!(tx.query_one(ADD_AND_TELL, &[]).await?.get::<_, &str>(0), "7s");
+    drop(tx);
+    let tx = client.transaction().await?;
+    tx.query_one(ADD_AND_TELL, &[]).await?;
+    tx.commit().await?;
+    drop(client);
+    assert_eq!(first(&cluster)?.query(&ALL, &[]).await?.len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_parameter_of_the_wrong_type_is_the_callers_and_costs_no_connection() -> Result<()> {
     let test = cluster_of_one(1).await?;
     let cluster = Cluster::connect(test.config().max_size(1).pipelines(0)).await?;

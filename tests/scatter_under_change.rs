@@ -11,7 +11,7 @@ use std::time::Duration;
 use cutover::cut_over;
 use howdah::postgres::Row;
 use howdah::testing::TestCluster;
-use howdah::{Cluster, Cursor, Id, Migrations, Result, ShardId, Statement};
+use howdah::{Cluster, Cursor, Id, Migrations, Result, Scatter, ShardId, Statement};
 
 const NOTES: &str = "CREATE TABLE notes (id bigint PRIMARY KEY DEFAULT next_id(), n int)";
 const ADD: Statement = Statement::new(
@@ -172,15 +172,29 @@ async fn a_shard_in_another_order_is_an_error_and_not_a_wrong_merge() -> Result<
 }
 
 #[tokio::test]
-async fn a_page_that_asks_a_shard_twice_is_refused() -> Result<()> {
-    let test = TestCluster::builder().migrations(notes()?).start().await?;
+async fn a_shard_that_is_asked_twice_is_refused_by_every_kind_of_read() -> Result<()> {
+    let test = TestCluster::builder().instances(1).shards(2).migrations(notes()?).start().await?;
     let cluster = test.cluster().await?;
-    let shard = ShardId::new(3)?;
-    let once = || cluster.scatter(&NEWEST).shard(shard, &[]);
-    assert!(once().page("id", None, 10).await?.rows.is_empty());
-    for twice in [once().shard(shard, &[]), cluster.scatter(&NEWEST).all(&[]).shard(shard, &[])] {
-        let error = twice.page("id", None, 10).await.unwrap_err();
-        assert!(error.is_invalid_input() && error.to_string().contains("twice"), "{error}");
+    fill(&cluster, 2).await?;
+    let shard = ShardId::new(1)?;
+    type Ask = fn(Scatter<'static>, ShardId) -> Scatter<'static>;
+    let twice: [Ask; 2] = [
+        |scatter, shard| scatter.shard(shard, &[]).shard(shard, &[]),
+        |scatter, shard| scatter.all(&[]).shard(shard, &[]),
+    ];
+    for twice in twice {
+        let of = |statement: &Statement| twice(cluster.scatter(statement), shard);
+        let mut stream = of(&ALL).stream();
+        let mut merged = of(&ALL).merge(10, |row| Reverse(row.get::<_, Id>(0)));
+        let refused = [
+            of(&NEWEST).page("id", None, 10).await.unwrap_err(),
+            of(&ALL).rows().await.unwrap_err(),
+            of(&SUM).sum::<i128>().await.unwrap_err(),
+            stream.next().await.unwrap().unwrap_err(),
+            merged.next().await.unwrap().unwrap_err(),
+        ];
+        assert!(refused.iter().all(|error| error.is_invalid_input()), "{refused:?}");
+        assert!(stream.next().await.is_none() && merged.next().await.is_none());
     }
     Ok(())
 }

@@ -12,7 +12,8 @@ use cutover::cut_over;
 use howdah::postgres::Client;
 use howdah::testing::TestCluster;
 use howdah::{
-    Cluster, ClusterTx, Migrations, Outcome, Result, Shard, ShardId, Statement, TransactionOptions,
+    Cluster, ClusterTx, Error, Migrations, Outcome, Phase, Result, Shard, ShardId, Statement,
+    TransactionOptions,
 };
 
 const TABLES: &str = "
@@ -102,6 +103,53 @@ impl Bank {
 
 const ONE: &str = "11111111-1111-4111-8111-111111111111";
 const TWO: &str = "22222222-2222-4222-8222-222222222222";
+
+#[tokio::test]
+async fn who_waits_too_long_for_others_is_told_so() -> Result<()> {
+    let bank = Bank::open().await?;
+    let queue = Duration::from_millis(200);
+    let config = bank.test.config().max_size(1).pipelines(0).queue_timeout(queue);
+    let cluster = Cluster::connect(config).await?;
+    let within = cluster.transaction(async |_| cluster.transaction(async |_| Ok(())).await).await;
+    let error = within.unwrap_err();
+    assert!(error.is_timeout() && error.phase() == Some(Phase::Queue), "{error:?}");
+    assert_eq!(error.outcome(), Outcome::NotExecuted);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_closure_that_gives_up_leaves_nothing_anywhere() -> Result<()> {
+    let bank = Bank::open().await?;
+    let mut runs = 0;
+    let error = bank
+        .cluster
+        .transaction(|tx| {
+            runs += 1;
+            let bank = &bank;
+            async move {
+                bank.transfer(tx, 0, 1).await?;
+                Err::<(), _>(Error::abort("enough for today"))
+            }
+        })
+        .await
+        .unwrap_err();
+    assert!(error.is_aborted() && error.outcome() == Outcome::Failed, "{error:?}");
+    assert_eq!(error.to_string(), "the transaction was given up: enough for today");
+    assert_eq!((runs, bank.points().await?), (1, vec![100; 4]));
+
+    // Also where the reason is one for which the library would try again.
+    const TAKE: &str = "UPDATE shard_0002_e1.accounts SET points = points";
+    let (holder, waiter) = (bank.session("pg1").await?, bank.session("pg1").await?);
+    holder.batch_execute(&format!("BEGIN; {TAKE}")).await.unwrap();
+    waiter.batch_execute("SET lock_timeout = '50ms'").await.unwrap();
+    let wait = |_| {
+        runs += 1;
+        async { waiter.batch_execute(TAKE).await.map_err(Error::abort) }
+    };
+    let error = bank.cluster.transaction(wait).await.unwrap_err();
+    assert!(error.is_aborted() && runs == 2, "{error:?} in run {runs}");
+    Ok(())
+}
 
 #[tokio::test]
 async fn a_read_that_writes_behind_a_view_is_rolled_back_with_the_others() -> Result<()> {
@@ -355,7 +403,7 @@ async fn the_transactions_of_others_are_left_alone() -> Result<()> {
     let theirs = format!("other:{}", bank.test.servers().database());
     session.batch_execute(&format!("BEGIN; PREPARE TRANSACTION '{theirs}'")).await.unwrap();
     assert!(bank.cluster.in_doubt().await.parts.is_empty());
-    bank.cluster.recover(Duration::ZERO).await;
+    let _ = bank.cluster.recover(Duration::ZERO).await;
     session.batch_execute(&format!("ROLLBACK PREPARED '{theirs}'")).await.unwrap();
     Ok(())
 }
@@ -368,10 +416,10 @@ async fn decisions_are_kept_until_nobody_needs_them() -> Result<()> {
     }
     bank.leave_behind(ONE, true).await?;
     // Nothing is due, so nothing is finished; what that one waits for stays, and the others go.
-    bank.cluster.recover(Duration::from_secs(3600)).await;
+    let _ = bank.cluster.recover(Duration::from_secs(3600)).await;
     assert_eq!(bank.decisions().await?, 1);
-    bank.cluster.recover(Duration::ZERO).await;
-    bank.cluster.recover(Duration::ZERO).await;
+    let _ = bank.cluster.recover(Duration::ZERO).await;
+    let _ = bank.cluster.recover(Duration::ZERO).await;
     assert_eq!(bank.decisions().await?, 0);
     Ok(())
 }

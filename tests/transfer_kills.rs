@@ -191,7 +191,7 @@ async fn no_point_is_lost_or_made_whoever_is_killed() -> Result<()> {
     // Sessions of the dead may still be ending.
     let cluster = test.cluster().await?;
     let mut recovered = (0, 0);
-    until("nothing stays prepared", async || {
+    let _ = until("nothing stays prepared", async || {
         let done = cluster.recover(Duration::ZERO).await;
         recovered = (recovered.0 + done.committed, recovered.1 + done.rolled_back);
         (done.left.is_empty() && done.unreachable.is_empty(), done)

@@ -146,8 +146,11 @@ impl<'a> CopyIn<'a> {
         self
     }
 
-    /// One row, for the shard of an id, a key or a number. Waits while as much is under way as may be; where the future is
-    /// dropped meanwhile, the row is not taken.
+    /// One row, for the shard of an id, a key or a number: a [`Place`] is made from an [`Id`], which names its shard, from a
+    /// [`ShardId`], and from text or a [`ShardKey`], which is hashed. The values are in the order of the COPY's columns, each of
+    /// the type that was said.
+    ///
+    /// Waits while as much is under way as may be; where the future is dropped meanwhile, the row is not taken.
     ///
     /// # Errors
     ///
@@ -195,8 +198,8 @@ impl<'a> CopyIn<'a> {
         Ok(self.written)
     }
 
-    /// What became of each shard's rows so far. Those under way count as not written. After a failure none are, unless the
-    /// future that told of it was dropped: then they count as unknown.
+    /// What became of each shard's rows so far. Rows under way count as not written; after a failure, as unknown if the
+    /// future that reported it was dropped.
     #[must_use]
     pub fn account(&self) -> BTreeMap<ShardId, Copied> {
         let has_failed = self.failure.is_some();

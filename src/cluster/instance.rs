@@ -1,7 +1,7 @@
 //! The handle of one instance, for SQL that belongs to no shard.
 
 use std::fmt;
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 
 use super::Cluster;
 use crate::Result;
@@ -53,13 +53,31 @@ impl Instance {
     /// Whatever was set on it ends with it: it is closed when dropped, and the pool makes a new one. Nothing here knows of
     /// shards: SQL that names a shard's schema by itself is not followed when the shard moves.
     ///
+    /// It is logged in as the role of the instance's address, usually `howdah_app`, which makes no tables. The configuration's
+    /// `statement_timeout` holds until the client sets another one. `LISTEN` is of no use: nobody is handed the notifications.
+    ///
     /// # Errors
     ///
     /// When no connection can be had.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(instance: howdah::Instance) -> howdah::Result<()> {
+    /// let mut client = instance.client().await?;
+    /// client.batch_execute("SET statement_timeout = '10min'").await?;
+    /// let tx = client.transaction().await?;
+    /// let tables: i64 = tx.query_one("SELECT count(*) FROM pg_class", &[]).await?.get(0);
+    /// tx.commit().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn client(&self) -> Result<Client> {
         let snapshot = self.cluster.snapshot();
         let pool = self.cluster.0.pools.get(&self.name, &snapshot)?;
-        Ok(Client(pool.lend().await?))
+        let lent = pool.lend().await?;
+        lent.tell_limit_at_once().await.map_err(|error| error.at(&self.name))?;
+        Ok(Client(lent))
     }
 }
 
@@ -78,6 +96,13 @@ impl Deref for Client {
 
     fn deref(&self) -> &tokio_postgres::Client {
         self.0.client()
+    }
+}
+
+/// For what the driver wants to have alone, such as [`tokio_postgres::Client::transaction`].
+impl DerefMut for Client {
+    fn deref_mut(&mut self) -> &mut tokio_postgres::Client {
+        self.0.client_mut()
     }
 }
 

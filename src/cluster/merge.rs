@@ -110,6 +110,9 @@ impl<'a> Scatter<'a> {
         K: Ord + Send + 'a,
         F: Fn(&Row) -> K + Send + 'a,
     {
+        if let Err(twice) = self.refuse_twice() {
+            return ShardStream::failed(twice);
+        }
         let progress = Progress::default();
         let (cluster, statement, policy) =
             (self.cluster.clone(), self.statement.clone(), self.policy);

@@ -73,8 +73,8 @@ use union::Unions;
 /// Cheap to clone; all clones share the map and the connections. Looking up a shard is no I/O. Connections are
 /// made when they are needed, so a server that is down hurts those shards alone that live on it.
 ///
-/// A clone that lives on keeps one background task, which follows the shard map; and a second one once it has run a
-/// [transaction over shards](Cluster::transaction), which finishes what others left behind.
+/// As long as any clone lives, one background task follows the shard map; and once a
+/// [transaction over shards](Cluster::transaction) was run, a second one finishes what others left behind.
 ///
 /// # Examples
 ///
@@ -203,7 +203,7 @@ impl Cluster {
         Ok(Instance::new(self.clone(), name.clone(), record))
     }
 
-    /// A read over many shards; says which by [`Scatter::all`] or [`Scatter::shard`].
+    /// A read over many shards. Nobody is asked until you say whom, by [`Scatter::all`] or [`Scatter::shard`].
     pub fn scatter<'a>(&self, statement: &Statement) -> Scatter<'a> {
         Scatter::new(self.clone(), statement.clone())
     }

@@ -59,6 +59,8 @@ impl TransactionOptions {
     }
 
     /// How often a closure is run before its conflicts with others are the caller's, at least once. Default: 10.
+    ///
+    /// Runs after its shard has moved are not counted. They end when it has had no home for five seconds.
     #[must_use]
     pub const fn max_runs(mut self, runs: u32) -> Self {
         self.max_runs = runs;

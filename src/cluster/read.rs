@@ -28,6 +28,7 @@ const TRIES: usize = 2;
 /// second, more often where a `max_lag` of less than four seconds is asked for. One that is lost, or was promoted, is noticed
 /// within two seconds, and reads under way there are asked again elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ReadFrom {
     /// The primary alone.
     Primary,

@@ -105,7 +105,7 @@ impl Reading {
         // The shard that has moved, if any has, is this one.
         visit.home = home.clone();
         let error =
-            statement_failure(error, format!("shard {} refused {statement:?}", home.shard()));
+            statement_failure(error, format!("cannot run {statement:?} on shard {}", home.shard()));
         let error = read_failure(error, &visit);
         let sound = visit.lent.end("ROLLBACK").await.is_ok();
         Err(NotOpened(error, sound.then_some(visit)))

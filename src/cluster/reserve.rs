@@ -24,12 +24,15 @@ const RESERVE: Statement = Statement::new(
 /// A block of ids that nobody else will be given, in increasing order; from [`Shard::reserve_ids`].
 ///
 /// Whoever reads the newest rows page by page expects that none appears behind him. So a block has an age at
-/// which it gives no more: [`next`](Iterator::next) is `None` then, as at its end. Ids that were not taken are
-/// lost, which hurts nobody.
+/// which it gives no more: [`next`](Iterator::next) is `None` then, as at its end, and [`try_next`](ReservedIds::try_next)
+/// tells the two apart. An id that was taken, such as one of those that were collected, has no age: use it at once. Ids that
+/// were not taken are lost, which hurts nobody.
 pub struct ReservedIds {
     ids: std::vec::IntoIter<Id>,
     reserved_at: Instant,
     max_age: Duration,
+    /// It had ids left when it grew too old.
+    is_stale: bool,
 }
 
 impl Shard {
@@ -47,7 +50,7 @@ impl Shard {
     /// ```no_run
     /// # async fn example(shard: howdah::Shard) -> howdah::Result<()> {
     /// let mut ids = shard.reserve_ids(100).await?;
-    /// let first = ids.next();
+    /// let first = ids.try_next()?;
     /// # Ok(())
     /// # }
     /// ```
@@ -59,7 +62,7 @@ impl Shard {
         let row = self.query_one(&RESERVE, &[&count]).await?;
         // No ids are SQL's NULL, not an empty array.
         let ids = row.get::<_, Option<Vec<Id>>>(0).unwrap_or_default().into_iter();
-        Ok(ReservedIds { ids, reserved_at, max_age: MAX_AGE })
+        Ok(ReservedIds { ids, reserved_at, max_age: MAX_AGE, is_stale: false })
     }
 }
 
@@ -70,14 +73,30 @@ impl ReservedIds {
         self.max_age = max_age;
         self
     }
+
+    /// The next id; where there is none, why.
+    ///
+    /// # Errors
+    ///
+    /// [Refused](Error::is_refused) when the block has grown too old; [invalid input](Error::is_invalid_input) when all its ids
+    /// are taken.
+    pub fn try_next(&mut self) -> Result<Id> {
+        let next = self.next();
+        next.ok_or_else(|| match self.is_stale {
+            true => Error::refused(format!("the ids were reserved {:?} ago or more", self.max_age))
+                .hint("reserve others, or let them keep for longer (max_age)"),
+            false => Error::input("all ids of the block are taken").hint("reserve more"),
+        })
+    }
 }
 
 impl Iterator for ReservedIds {
     type Item = Id;
 
     fn next(&mut self) -> Option<Id> {
-        if self.reserved_at.elapsed() > self.max_age {
+        if !self.ids.as_slice().is_empty() && self.reserved_at.elapsed() > self.max_age {
             self.ids = Vec::new().into_iter();
+            self.is_stale = true;
         }
         self.ids.next()
     }

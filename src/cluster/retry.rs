@@ -130,6 +130,9 @@ impl Cluster {
         visit: Option<Visit>,
         patience: &mut Patience,
     ) -> Result<()> {
+        if error.is_aborted() {
+            return Err(error);
+        }
         let Some(visit) = visit else {
             // What lost against another is undone, also where the connection was lost after it.
             return if error.kind() == Kind::Conflict {

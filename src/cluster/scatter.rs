@@ -100,7 +100,7 @@ impl<'a> Scatter<'a> {
         self
     }
 
-    /// Asks one more shard, with parameters of its own.
+    /// Asks one more shard, with parameters of its own. A shard that is asked twice is an error.
     pub fn shard(mut self, shard: ShardId, params: &[&'a (dyn ToSql + Sync)]) -> Self {
         self.some.push(Target { shard, params: params.to_vec() });
         self
@@ -108,7 +108,8 @@ impl<'a> Scatter<'a> {
 
     /// Goes on without shards that cannot be reached, and names them. Without it the first one fails the whole.
     ///
-    /// Only an [unavailable](Error::is_unavailable) shard is gone without; any other error fails the whole.
+    /// Only a shard is gone without that is [unavailable](Error::is_unavailable) and has [not executed](crate::Outcome::NotExecuted)
+    /// the read. Any other error fails the whole, such as that of a statement which ran into its `statement_timeout`.
     pub fn partial(mut self) -> Self {
         self.policy.partial = true;
         self
@@ -127,7 +128,7 @@ impl<'a> Scatter<'a> {
     ///
     /// # Errors
     ///
-    /// The first that any shard has, but for those that [`Scatter::partial`] goes without.
+    /// The first that any shard has, but for those that [`Scatter::partial`] goes without; when a shard is asked twice.
     pub async fn rows(self) -> Result<Gathered> {
         let (answers, missing) = self.answers().await?;
         let of_shard =
@@ -154,7 +155,7 @@ impl<'a> Scatter<'a> {
     ///
     /// # Errors
     ///
-    /// As [`Scatter::rows`]; when the limit is 0, the key's column is missing or no `bigint`, or a shard is asked twice.
+    /// As [`Scatter::rows`]; when the limit is 0, or the key's column is missing or no `bigint`.
     pub async fn page(self, key: &str, cursor: Option<&Cursor>, limit: usize) -> Result<Page> {
         self.refuse_twice()?;
         let start = cursor.cloned().unwrap_or_default();
@@ -184,12 +185,12 @@ impl<'a> Scatter<'a> {
         Ok(merge.into_page())
     }
 
-    /// A cursor knows one position for each shard, so a page takes one answer of each.
-    fn refuse_twice(&self) -> Result<()> {
+    /// A cursor knows one position for each shard, and what was counted twice would be wrong.
+    pub(super) fn refuse_twice(&self) -> Result<()> {
         let mut seen = BTreeSet::new();
         match self.some.iter().find(|one| self.all.is_some() || !seen.insert(one.shard)) {
             None => Ok(()),
-            Some(twice) => Err(Error::input(format!("a page asks shard {} twice", twice.shard))
+            Some(twice) => Err(Error::input(format!("shard {} is asked twice", twice.shard))
                 .hint("give the statement all that it needs there at once, such as an array")),
         }
     }
@@ -249,6 +250,7 @@ impl<'a> Scatter<'a> {
 
     /// What each shard answers, in the order of the shards, and those that [`Scatter::partial`] goes without.
     pub(super) async fn answers(&self) -> Result<(Vec<(ShardId, Vec<Row>)>, Vec<ShardId>)> {
+        self.refuse_twice()?;
         let policy = self.policy.begin();
         let mut targets = self.targets();
         let mut asked = FuturesUnordered::new();

@@ -64,9 +64,12 @@ impl Shard {
     /// The same shard with a limit on the time of each call, waiting for a connection included. Default: none but
     /// the configuration's for each phase.
     ///
-    /// A statement that was sent and is not done in time is cancelled; whether it took effect is
-    /// [unknown](crate::Outcome::Unknown). The server is told as well, so that it stops by itself if the request to cancel does
-    /// not reach it.
+    /// A transaction is one call: its time runs from [`Shard::begin`] to the end of its commit, or over all runs of
+    /// [`Shard::transaction`].
+    ///
+    /// A statement that was sent and is not done in time is cancelled. Whether a write took effect is
+    /// [unknown](crate::Outcome::Unknown) then; not so in a transaction, which is rolled back, unless it was the commit that was
+    /// not answered. The server is told as well, so that it stops by itself if the request to cancel does not reach it.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -114,7 +117,8 @@ impl Shard {
     ///
     /// # Errors
     ///
-    /// As [`Shard::query`]; also when there is no row, or more than one.
+    /// As [`Shard::query`]; also when there is no row, or more than one. A statement that writes has been committed by then:
+    /// the outcome is [unknown](crate::Outcome::Unknown). In a [transaction](Shard::transaction) it would be undone.
     pub async fn query_one(
         &self,
         statement: &Statement,
@@ -127,7 +131,7 @@ impl Shard {
     ///
     /// # Errors
     ///
-    /// As [`Shard::query`]; also when there is more than one row.
+    /// As [`Shard::query`]; also when there is more than one row, as for [`Shard::query_one`].
     pub async fn query_opt(
         &self,
         statement: &Statement,
@@ -151,8 +155,8 @@ impl Shard {
 
     /// Begins a transaction. Dropped without a commit, it is rolled back.
     ///
-    /// [`Shard::transaction`] does the same with retries; this is for who wants the control. The server hears of it with the
-    /// first statement, which saves a round trip. A shard that moves before the commit makes the next statement fail, with
+    /// [`Shard::transaction`] does the same with retries; use this to control it yourself. The server hears of it with the first
+    /// statement, which saves a round trip. A shard that moves before the commit makes the next statement fail, with
     /// nothing executed.
     ///
     /// # Errors
@@ -190,8 +194,8 @@ impl Shard {
     ///
     /// # Errors
     ///
-    /// The closure's own, after a rollback; the transaction's. An error that the closure swallowed still fails the
-    /// commit: PostgreSQL would have rolled back without a word.
+    /// The closure's own, after a rollback, such as [`Error::abort`](crate::Error::abort); the transaction's. An error that the
+    /// closure swallowed still fails the commit: PostgreSQL would have rolled back without a word.
     ///
     /// # Examples
     ///

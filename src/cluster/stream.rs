@@ -15,9 +15,9 @@ use super::Cluster;
 use super::policy::Policy;
 use super::reading::Reading;
 use super::scatter::Scatter;
-use crate::Result;
 use crate::shard::ShardId;
 use crate::statement::Statement;
+use crate::{Error, Result};
 
 /// How many rows of a shard are fetched at once.
 const BATCH: usize = 500;
@@ -65,6 +65,14 @@ impl<'a, T> ShardStream<'a, T> {
         progress: Progress,
     ) -> Self {
         Self { items: Some(items.boxed()), progress }
+    }
+
+    /// One that has come to nothing.
+    pub(super) fn failed(error: Error) -> Self
+    where
+        T: Send + 'a,
+    {
+        Self::new(stream::iter([Err(error)]), Progress::default())
     }
 
     /// The next item; `None` at the end.
@@ -159,6 +167,9 @@ impl<'a> Scatter<'a> {
     /// # }
     /// ```
     pub fn stream(self) -> ShardStream<'a, (ShardId, Row)> {
+        if let Err(twice) = self.refuse_twice() {
+            return ShardStream::failed(twice);
+        }
         let progress = Progress::default();
         let at_once = self.cluster.lanes();
         let (cluster, statement, policy) =

@@ -66,7 +66,7 @@ struct Open {
     /// A statement was sent that may have written or locked.
     wrote: AtomicBool,
     /// The first error of a statement, and where: PostgreSQL refuses all that follow, and would answer COMMIT with a
-    /// rollback.
+    /// rollback. Or that it did not return the rows that it should.
     failure: Mutex<Option<(Error, Home)>>,
 }
 
@@ -148,7 +148,7 @@ impl Transaction {
         match (value, ended.obstacle()) {
             (Ok(value), None) => ended.commit().await.map(|()| value),
             (Ok(_), Some(obstacle)) => Err(ended.roll_back(obstacle).await),
-            (Err(error), _) => Err(ended.roll_back(error).await),
+            (Err(error), _) => Err(ended.roll_back(error.rolled_back()).await),
         }
     }
 
@@ -192,26 +192,28 @@ impl Tx {
     ///
     /// # Errors
     ///
-    /// As [`Tx::query`]; also when there is no row, or more than one.
+    /// As [`Tx::query`]; also when there is no row, or more than one: the transaction can only be rolled back then, too.
     pub async fn query_one(
         &self,
         statement: &Statement,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Row> {
-        rows::one(self.query(statement, params).await?, statement).map_err(undone)
+        let rows = self.query(statement, params).await?;
+        rows::one(rows, statement).map_err(|error| self.fail(undone(error)))
     }
 
     /// Runs a statement that returns one row or none.
     ///
     /// # Errors
     ///
-    /// As [`Tx::query`]; also when there is more than one row.
+    /// As [`Tx::query`]; also when there is more than one row, as for [`Tx::query_one`].
     pub async fn query_opt(
         &self,
         statement: &Statement,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Option<Row>> {
-        rows::at_most_one(self.query(statement, params).await?, statement).map_err(undone)
+        let rows = self.query(statement, params).await?;
+        rows::at_most_one(rows, statement).map_err(|error| self.fail(undone(error)))
     }
 
     /// Runs a statement and returns how many rows it changed.
@@ -326,7 +328,7 @@ fn roll_back(visit: Option<Visit>) {
     });
 }
 
-/// Whatever a statement did that has not returned the rows it should, the transaction is not committed by itself.
+/// Whatever a statement did that has not returned the rows it should, the transaction is not committed.
 fn undone(error: Error) -> Error {
     match error.outcome() {
         Outcome::Unknown => error.with_outcome(Outcome::Failed),

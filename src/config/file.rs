@@ -35,7 +35,7 @@ impl Config {
                 "there is no configuration: neither {} nor {} is here",
                 PLACES[0], PLACES[1]
             ))
-            .hint("name a file with --config or HOWDAH_CONFIG, or set HOWDAH_CATALOG_DSN")
+            .hint("name a file with HOWDAH_CONFIG, or set HOWDAH_CATALOG_DSN")
         })
     }
 

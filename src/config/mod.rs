@@ -21,8 +21,8 @@ use crate::Result;
 
 /// How to reach a cluster, and how many connections to keep: `howdah.toml`, or its builder.
 ///
-/// Every key of the file has a setter of the same name. Only the catalog's address is needed; the instances'
-/// addresses are in the catalog.
+/// Every key of the file has a setter of the same name, but for the catalog's address, which [`Config::new`] takes. It alone
+/// is needed; the instances' addresses are in the catalog.
 ///
 /// ```toml
 /// [catalog]
@@ -189,7 +189,8 @@ impl Config {
         self
     }
 
-    /// The most connections to one instance, from 1 to 10,000. Default: 20.
+    /// The most connections to an instance's primary, and as many more to each of its replicas that is read from: they have pools
+    /// of their own. From 1 to 10,000. Default: 20.
     #[must_use]
     pub fn max_size(mut self, connections: u32) -> Self {
         self.max_size = Some(connections);

@@ -69,6 +69,7 @@ pub(crate) struct StatementCache {
 /// How connections are encrypted and servers are told from impostors: libpq's `sslmode`, without the modes that fall
 /// back to plain text silently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum SslMode {
     /// Plain text.
     Disable,

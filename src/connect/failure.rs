@@ -46,6 +46,22 @@ pub(crate) fn statement_failure(error: tokio_postgres::Error, what: impl Into<St
     Error::new(kind, what).because(error).with_outcome(outcome).in_phase(Phase::Execute)
 }
 
+/// For values that are read out of a row (`row.try_get(…)?`), and for statements of a client's own
+/// ([`Instance::client`](crate::Instance::client)): judged as those of a [`Statement`](crate::Statement) are.
+///
+/// A row that is not as expected tells nothing about what its statement did: the outcome is [`Outcome::Unknown`], and
+/// [`Outcome::Failed`] where a transaction's closure returns it.
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Self {
+        if is_about_rows(&error) {
+            let unexpected = Self::new(Kind::Rows, "the rows are not as expected");
+            unexpected.because(error).with_outcome(Outcome::Unknown)
+        } else {
+            statement_failure(error, "the statement failed")
+        }
+    }
+}
+
 /// The meaning of a server's answer to a statement.
 fn of_answer(db: &DbError) -> (Kind, Outcome) {
     let code = db.code();
@@ -101,6 +117,15 @@ pub(crate) fn is_stale_plan(error: &tokio_postgres::Error) -> bool {
 fn is_refused_by_driver(error: &tokio_postgres::Error) -> bool {
     let text = error.to_string();
     text.starts_with("error serializing parameter") || text.contains("parameters but got")
+}
+
+/// Whether the driver has an answer, but not one of the rows or types that were asked for.
+fn is_about_rows(error: &tokio_postgres::Error) -> bool {
+    const BEGINNINGS: [&str; 3] =
+        ["error deserializing column", "invalid column", "query returned an unexpected number"];
+
+    let text = error.to_string();
+    BEGINNINGS.iter().any(|beginning| text.starts_with(beginning))
 }
 
 fn is_password_missing(error: &tokio_postgres::Error) -> bool {

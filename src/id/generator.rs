@@ -61,6 +61,7 @@ struct Rule {
 
 /// Why a [`Generator`] has no id to give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum NoId {
     /// It is a second ahead of the clock, after a burst or because the clock was set back: ask again after this
     /// time.

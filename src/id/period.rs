@@ -9,7 +9,11 @@ use crate::shard::ShardId;
 use crate::{Error, Result};
 
 impl Layout {
-    /// The least id that a shard can make at a moment: whatever it made since is not below.
+    /// The least id that a shard can make of a moment: where the rows begin whose ids say that they are of it or later.
+    ///
+    /// What an id says may be up to 12 milliseconds behind the clock, and after a burst up to a second ahead of it; and a row
+    /// is seen when its transaction commits, which may be after rows with greater ids. So who polls for what is new begins a
+    /// little further back than he got, by that and by as long as a transaction may take, and leaves out what he has seen.
     ///
     /// # Errors
     ///
@@ -30,8 +34,8 @@ impl Layout {
         self.encode(IdParts::at(at, shard, 0))
     }
 
-    /// The ids that a shard can make from one moment to another, both included. The ids of other shards in
-    /// between do not matter where a table holds one shard's alone.
+    /// The ids of a shard that say that they were made from one moment to another, both included. How far that is from the
+    /// clock, see [`Layout::first_id`]. The ids of other shards in between do not matter where a table holds one shard's alone.
     ///
     /// # Errors
     ///
@@ -49,7 +53,7 @@ impl Layout {
             ..=self.encode(IdParts::at(to, shard, self.ids_per_ms() - 1))?)
     }
 
-    /// The ids that any shard can make from one moment to another, both included, and none from outside.
+    /// The ids of all shards that say so, both moments included, and no others; see [`Layout::range`].
     ///
     /// # Errors
     ///

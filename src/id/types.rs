@@ -9,8 +9,9 @@ use crate::{Error, Result};
 
 /// The id of a row: a positive 64-bit integer that carries when it was made and on which shard.
 ///
-/// Ids of one shard are ordered by time; ids over all shards are ordered to the millisecond. What the bits mean
-/// is up to the cluster's [`Layout`](crate::Layout).
+/// Ids of one shard increase. Ids of different shards compare by the milliseconds that they carry, which may be up to 12
+/// behind the clock and, after a burst, up to a second ahead of it. What the bits mean is up to the cluster's
+/// [`Layout`](crate::Layout).
 ///
 /// In PostgreSQL it is a `bigint`. Serialised for people and JavaScript (JSON and other readable formats) it is
 /// a string, because JavaScript loses integers above 2^53.
@@ -22,6 +23,7 @@ use crate::{Error, Result};
 ///
 /// let id: Id = "11637205501278089".parse()?;
 /// assert_eq!(id.get(), 11_637_205_501_278_089);
+/// assert_eq!((i64::from(id), Id::try_from(id.get())?), (id.get(), id));
 /// assert!("-1".parse::<Id>().unwrap_err().is_invalid_input());
 /// # Ok::<(), howdah::Error>(())
 /// ```
@@ -62,6 +64,20 @@ impl Id {
     #[expect(clippy::cast_sign_loss, reason = "ids are not negative")]
     pub(crate) const fn bits(self) -> u64 {
         self.0 as u64
+    }
+}
+
+impl TryFrom<i64> for Id {
+    type Error = Error;
+
+    fn try_from(number: i64) -> Result<Self> {
+        Self::new(number)
+    }
+}
+
+impl From<Id> for i64 {
+    fn from(id: Id) -> Self {
+        id.0
     }
 }
 

@@ -22,6 +22,7 @@ pub struct Server {
 
 /// What a server does in its instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ServerRole {
     /// It takes writes.
     Primary,

@@ -58,5 +58,5 @@ impl Session {
 }
 
 fn refused(error: tokio_postgres::Error, statement: &Statement, home: &Home) -> Error {
-    statement_failure(error, format!("shard {} refused {statement:?}", home.shard()))
+    statement_failure(error, format!("cannot run {statement:?} on shard {}", home.shard()))
 }

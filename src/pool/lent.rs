@@ -1,6 +1,6 @@
 //! A connection that is lent to one task alone.
 
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::time::Instant;
 
 use bb8::PooledConnection;
@@ -55,6 +55,15 @@ impl Deref for Lent {
 
     fn deref(&self) -> &Session {
         match &self.session {
+            Some(session) => session,
+            None => unreachable!("used after its drop"),
+        }
+    }
+}
+
+impl DerefMut for Lent {
+    fn deref_mut(&mut self) -> &mut Session {
+        match &mut self.session {
             Some(session) => session,
             None => unreachable!("used after its drop"),
         }

@@ -90,6 +90,22 @@ impl Session {
         &self.client
     }
 
+    /// The same for who has it alone and takes it where `&mut` is asked for, such as for the driver's transactions. It must
+    /// [`Session::spend`] the session.
+    pub(crate) fn client_mut(&mut self) -> &mut Client {
+        &mut self.client
+    }
+
+    /// Tells the server the limit that holds now, for who goes on with the bare client: the last one's may have been another.
+    pub(crate) async fn tell_limit_at_once(&self) -> Result<()> {
+        if let Some(limit) = self.changed_limit() {
+            let setting = format!("SET statement_timeout = {limit}");
+            self.command(&setting, "cannot set a limit").await?;
+            self.limit.was_told(limit);
+        }
+        Ok(())
+    }
+
     /// Whether the session must not be lent again: closed, in a transaction, or with an answer still to come.
     pub(super) fn is_unsound(&self) -> bool {
         self.client.is_closed()
@@ -283,8 +299,10 @@ impl Session {
         };
         flight.land();
         answer.map_err(|(error, is_stale)| {
-            let mut error =
-                statement_failure(error, format!("shard {} refused {statement:?}", home.shard()));
+            let mut error = statement_failure(
+                error,
+                format!("cannot run {statement:?} on shard {}", home.shard()),
+            );
             if is_stale {
                 error = error.hint("its types have changed");
                 if self.is_in_transaction() {

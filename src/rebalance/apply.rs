@@ -16,6 +16,7 @@ type Moved = (ShardId, Result<MoveReport>);
 impl Mover {
     /// Moves several shards to one instance, up to `parallel` at once: [`run`](Self::run) for each. What one move has opened
     /// serves the next, and what the servers are asked for is asked for together where it can be.
+    #[must_use = "some moves may have failed"]
     pub async fn run_all(
         &self,
         shards: &[ShardId],
@@ -28,6 +29,7 @@ impl Mover {
 
     /// Makes the moves of a plan, up to `parallel` at once, the largest first. Stopped half-way, planning again goes on
     /// from there.
+    #[must_use = "some moves may have failed"]
     pub async fn carry_out(&self, plan: &RebalancePlan, parallel: usize) -> Vec<Moved> {
         let moves = plan.moves.iter().map(|planned| (planned.shard, planned.to.clone()));
         self.move_each(moves.collect(), parallel).await
@@ -56,6 +58,7 @@ impl Mover {
     /// # Errors
     ///
     /// When the catalog cannot be read. What goes wrong with a move is part of the answer.
+    #[must_use = "some moves may have failed"]
     pub async fn resume_all(&self) -> Result<Vec<Moved>> {
         let interrupted =
             |report: &MoveReport| report.phase.is_open() && report.phase != MovePhase::Reversible;
@@ -72,6 +75,7 @@ impl Mover {
     /// # Errors
     ///
     /// When the catalog cannot be read. What goes wrong with a move is part of the answer.
+    #[must_use = "some moves may have failed"]
     pub async fn finish_away_from(&self, instance: &InstanceName) -> Result<Vec<Moved>> {
         let left = |report: &MoveReport| {
             report.phase == MovePhase::Reversible && report.source == *instance

@@ -38,7 +38,7 @@ const MAX_WAL: u64 = 8 << 30;
 /// While a shard is moved it is read and written as ever; for some milliseconds at the end its writes wait. No
 /// acknowledged write is lost and none is done twice, whatever dies on the way: the shard is where it was, or where it
 /// should go, and running the same again goes on. Afterwards a stream back keeps the old copy up to date until the move is
-/// [finished](Self::finish), and until then it can be [undone](Self::roll_back), with all that was written since.
+/// [finished](Self::finish), and until then it can be [undone](Self::rollback), with all that was written since.
 ///
 /// It logs in as the configuration's `owner` and `mover`, and needs `pg_dump` and `psql` of the source's version or newer.
 ///
@@ -218,7 +218,7 @@ impl Mover {
     ///
     /// When the move has no stream back, or has not come so far; [refused](Error::is_refused) when a server failed over since,
     /// or the copies differ; otherwise as [`run`](Self::run).
-    pub async fn roll_back(&self, id: MoveId) -> Result<MoveReport> {
+    pub async fn rollback(&self, id: MoveId) -> Result<MoveReport> {
         self.take_up(id, Wish::GoBack, None).await
     }
 
@@ -553,7 +553,7 @@ mod tests {
         can_be_spawned(mover.carry_out(plan, 2));
         can_be_spawned(mover.resume(id));
         can_be_spawned(mover.resume_all());
-        can_be_spawned(mover.roll_back(id));
+        can_be_spawned(mover.rollback(id));
         can_be_spawned(mover.finish(id));
         can_be_spawned(mover.abort(id));
         can_be_spawned(mover.verify(shard[0]));

@@ -1,6 +1,7 @@
 //! Where a shard lives: an instance and an epoch, and the schema's name that follows from them.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use super::ShardId;
@@ -14,6 +15,7 @@ use crate::{Error, Result};
 /// use howdah::InstanceName;
 ///
 /// assert_eq!(InstanceName::new("pg1")?.as_str(), "pg1");
+/// assert_eq!("pg1".parse::<InstanceName>()?.as_str(), "pg1");
 /// assert!(InstanceName::new("pg 1").is_err());
 /// # Ok::<(), howdah::Error>(())
 /// ```
@@ -43,6 +45,22 @@ impl InstanceName {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl TryFrom<&str> for InstanceName {
+    type Error = Error;
+
+    fn try_from(name: &str) -> Result<Self> {
+        Self::new(name)
+    }
+}
+
+impl FromStr for InstanceName {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::new(name)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The number of a shard, and how many there are.
 
 use std::fmt;
+use std::str::FromStr;
 
 use crate::{Error, Result};
 
@@ -13,6 +14,7 @@ use crate::{Error, Result};
 ///
 /// let shard = ShardId::new(42)?;
 /// assert_eq!(shard.to_string(), "42");
+/// assert_eq!("42".parse::<ShardId>()?, shard);
 /// assert!(ShardId::new(8192).unwrap_err().is_invalid_input());
 /// # Ok::<(), howdah::Error>(())
 /// ```
@@ -53,6 +55,26 @@ impl ShardId {
     /// The number as an index into a slice of homes.
     pub(crate) const fn index(self) -> usize {
         self.0 as usize
+    }
+}
+
+impl TryFrom<u16> for ShardId {
+    type Error = Error;
+
+    fn try_from(number: u16) -> Result<Self> {
+        Self::new(number)
+    }
+}
+
+impl FromStr for ShardId {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let number = text.parse().map_err(|_| {
+            Error::input(format!("{text:?} is not the number of a shard"))
+                .hint(format!("shards are numbered from 0 to {}", Self::LIMIT - 1))
+        });
+        Self::new(number?)
     }
 }
 

@@ -138,10 +138,7 @@ impl TestClusterBuilder {
         let config = Config::new(catalog).max_size(POOL_SIZE).min_idle(0);
         init.run(&config).await?;
         if let Some(migrations) = self.migrations {
-            let report = migrations.up(&config, PARALLEL, |_| {}).await?;
-            if let Some(error) = report.failed().find_map(|shard| shard.error()) {
-                return Err(error.clone());
-            }
+            migrations.up(&config, PARALLEL, |_| {}).await?.into_result()?;
         }
         for name in servers.names() {
             servers.replicated(name).await?;

@@ -72,7 +72,7 @@ impl Command {
         match self {
             Self::Go(to) => mover.run(shard(), to).await,
             Self::Finish(id) => mover.finish(*id).await,
-            Self::RollBack(id) => mover.roll_back(*id).await,
+            Self::RollBack(id) => mover.rollback(*id).await,
         }
     }
 

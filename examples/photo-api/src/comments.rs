@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
 use howdah::postgres::Row;
-use howdah::{Id, Layout, Statement};
+use howdah::{Error, Id, Layout, Statement};
 use serde::{Deserialize, Serialize};
 
 use crate::App;
@@ -76,50 +76,34 @@ pub(crate) async fn add(
     const BY_ID: Statement =
         Statement::new("SELECT id, user_id, user_name, text FROM {shard}.comments WHERE id = $1");
 
-    enum Added {
-        Now(Row),
-        Before(Option<Row>),
-        AnotherRequest,
-        NoPhoto,
-    }
-
     let text = input::text("text", &new.text, MAX_TEXT_CHARS)?;
     if text.is_empty() {
         return Err(Problem::invalid("text: say something"));
     }
     let claim = key.map(|key| Claim::new(viewer.id, photo, key, &[text.as_bytes()]));
-    let added = shard_of(app, photo)?
+    let row = shard_of(app, photo)?
         .transaction(async |tx| {
             if let Some(claim) = &claim {
                 match claim.take(&tx).await? {
                     Earlier::Nothing => {}
                     Earlier::Made(id) => {
-                        return Ok(Added::Before(tx.query_opt(&BY_ID, &[&id]).await?));
+                        let made = tx.query_opt(&BY_ID, &[&id]).await?;
+                        return made.ok_or_else(|| Error::abort(Problem::from(Kind::Gone)));
                     }
-                    Earlier::AnotherRequest => return Ok(Added::AnotherRequest),
+                    Earlier::AnotherRequest => {
+                        return Err(Error::abort(Problem::from(Kind::KeyReused)));
+                    }
                 }
             }
             let added = tx.query_opt(&ADD, &[&photo, &viewer.id, &viewer.name, &text]).await?;
-            let Some(row) = added else {
-                if let Some(claim) = &claim {
-                    claim.give_back(&tx).await?;
-                }
-                return Ok(Added::NoPhoto);
-            };
+            let row = added.ok_or_else(|| Error::abort(no_photo()))?;
             if let Some(claim) = &claim {
                 claim.made(&tx, row.get("id")).await?;
             }
-            Ok(Added::Now(row))
+            Ok(row)
         })
         .await?;
-    match added {
-        Added::Now(row) | Added::Before(Some(row)) => {
-            Ok(Comment::from_row(&row, app.cluster.layout()))
-        }
-        Added::Before(None) => Err(Kind::Gone.into()),
-        Added::AnotherRequest => Err(Kind::KeyReused.into()),
-        Added::NoPhoto => Err(no_photo()),
-    }
+    Ok(Comment::from_row(&row, app.cluster.layout()))
 }
 
 /// `GET /api/photos/{id}/comments`

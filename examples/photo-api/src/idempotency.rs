@@ -1,7 +1,7 @@
 //! `Idempotency-Key`: a POST that is sent again, because its answer was lost, makes nothing twice.
 //!
 //! The key is claimed in the same transaction that makes the photo or the comment, on the same shard, and kept
-//! for a day (an import's for good). The same key with another request is refused.
+//! for a day (an import's for good). Of a transaction that is given up, nothing is kept. The same key with another request is refused.
 
 use howdah::{Id, Result, Shard, Statement, Tx};
 use sha2::{Digest, Sha256};
@@ -83,17 +83,6 @@ impl Claim {
         );
 
         tx.execute(&MADE, &[&self.user, &self.target, &self.key, &self.request, &id]).await?;
-        Ok(())
-    }
-
-    /// Gives the key back, for the transaction makes nothing after all.
-    pub(crate) async fn give_back(&self, tx: &Tx) -> Result<()> {
-        const GIVE_BACK: Statement = Statement::new(
-            "DELETE FROM {shard}.idempotency_keys
-             WHERE user_id = $1 AND target = $2 AND key = $3",
-        );
-
-        tx.execute(&GIVE_BACK, &[&self.user, &self.target, &self.key]).await?;
         Ok(())
     }
 

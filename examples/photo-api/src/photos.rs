@@ -11,7 +11,7 @@ use axum::http::{StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, Utc};
 use howdah::postgres::Row;
-use howdah::{Id, Layout, Outcome, Shard, Statement, Tx};
+use howdah::{Error, Id, Layout, Outcome, Shard, Statement, Tx};
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument as _;
@@ -24,7 +24,7 @@ use crate::list::{List, Range};
 use crate::picture::{self, Picture, PictureError};
 use crate::problem::{Kind, Problem};
 use crate::sessions::Viewer;
-use crate::store::{BadKey, MediaKey, Store, StoreError};
+use crate::store::{MediaKey, Store, StoreError};
 use crate::users::{self, Person};
 
 const MAX_CAPTION_CHARS: usize = 2200;
@@ -265,8 +265,6 @@ pub(crate) struct NewPhoto {
 enum Added {
     Now(Row),
     Before(Id),
-    AnotherRequest,
-    TooLate,
 }
 
 /// Stores the files, then the row that leads to them: whoever sees the photo can see the picture.
@@ -275,8 +273,6 @@ pub(crate) async fn add(app: &App, new: NewPhoto) -> Result<Photo, Problem> {
     match to_the_end(store_and_insert(app.clone(), new)).await? {
         Added::Now(row) => Ok(Photo::from_row(&row, app.cluster.layout())),
         Added::Before(photo) => made_before(app, &author, photo).await,
-        Added::AnotherRequest => Err(Kind::KeyReused.into()),
-        Added::TooLate => Err(Kind::Busy.into()),
     }
 }
 
@@ -334,14 +330,13 @@ impl NewRow {
                     match claim.take(&tx).await? {
                         Earlier::Nothing => {}
                         Earlier::Made(photo) => return Ok(Added::Before(photo)),
-                        Earlier::AnotherRequest => return Ok(Added::AnotherRequest),
+                        Earlier::AnotherRequest => {
+                            return Err(Error::abort(Problem::from(Kind::KeyReused)));
+                        }
                     }
                 }
                 if !discarded::keep(&tx, &self.keys).await? {
-                    if let Some(claim) = claim {
-                        claim.give_back(&tx).await?;
-                    }
-                    return Ok(Added::TooLate);
+                    return Err(Error::abort(Problem::from(Kind::Busy)));
                 }
                 let row = self.add(&tx).await?;
                 tx.execute(&COUNT, &[&self.author.id]).await?;
@@ -461,7 +456,7 @@ pub(crate) async fn remove(app: &App, viewer: &Person, photo: Id) -> Result<(), 
 }
 
 /// The files of the photo, which are noted to be removed; `None` if the user has no such photo.
-async fn delete_row(shard: &Shard, photo: Id, user: Id) -> Result<Option<[MediaKey; 3]>, Problem> {
+async fn delete_row(shard: &Shard, photo: Id, user: Id) -> howdah::Result<Option<[MediaKey; 3]>> {
     const REMOVE: Statement = Statement::new(
         "DELETE FROM {shard}.photos WHERE id = $1 AND user_id = $2
          RETURNING original, small, large",
@@ -469,25 +464,18 @@ async fn delete_row(shard: &Shard, photo: Id, user: Id) -> Result<Option<[MediaK
     const COUNT: Statement =
         Statement::new("UPDATE {shard}.users SET photos = photos - 1 WHERE id = $1");
 
-    let removed = shard
+    shard
         .transaction(async |tx| {
             let Some(row) = tx.query_opt(&REMOVE, &[&photo, &user]).await? else {
                 return Ok(None);
             };
             tx.execute(&COUNT, &[&user]).await?;
-            let files =
-                ["original", "small", "large"].map(|column| row.get::<_, &str>(column).parse());
-            let files = match files {
-                [Ok(original), Ok(small), Ok(large)] => Ok([original, small, large]),
-                _ => Err(BadKey),
-            };
-            if let Ok(files) = &files {
-                discarded::discard(&tx, files).await?;
-            }
+            let file = |column| row.get::<_, &str>(column).parse().map_err(Error::abort);
+            let files = [file("original")?, file("small")?, file("large")?];
+            discarded::discard(&tx, &files).await?;
             Ok(Some(files))
         })
-        .await?;
-    removed.transpose().map_err(Problem::internal)
+        .await
 }
 
 /// `GET /api/users/{name}/photos`

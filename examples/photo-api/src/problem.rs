@@ -196,10 +196,13 @@ impl From<Kind> for Problem {
     }
 }
 
-/// Errors of the library. Handlers that know better (an id of no shard is "no such photo") say so themselves.
+/// Errors of the library. Handlers that know better (an id of no shard is "no such photo") say so themselves; a transaction
+/// that was given up for a problem has that one.
 impl From<howdah::Error> for Problem {
     fn from(error: howdah::Error) -> Self {
-        if is_away(&error) {
+        if let Some(problem) = error.downcast_ref::<Self>() {
+            problem.clone()
+        } else if is_away(&error) {
             tracing::warn!("{error}");
             match error.outcome() {
                 Outcome::Unknown => Kind::OutcomeUnknown.into(),

@@ -295,10 +295,7 @@ fn show(local: &LocalCluster, output: &Output) -> Result<()> {
 
 impl ServerDocument {
     fn new(local: &LocalCluster, server: &Server) -> Self {
-        let role = match server.role() {
-            ServerRole::Primary => "primary",
-            ServerRole::Replica => "replica",
-        };
+        let role = if server.role() == ServerRole::Replica { "replica" } else { "primary" };
         Self {
             name: server.name().to_owned(),
             role,

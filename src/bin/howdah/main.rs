@@ -116,7 +116,13 @@ impl Context {
     fn config(&self) -> Result<Config> {
         let config = match &self.config {
             Some(path) => Config::from_file(path)?,
-            None => Config::load()?,
+            // As `Config::load`, which knows nothing of `--config`.
+            None => Config::find()?.ok_or_else(|| {
+                Failure::usage(
+                    "there is no configuration: neither howdah.toml nor .howdah/howdah.toml is here; \
+                     name a file with --config or HOWDAH_CONFIG, or set HOWDAH_CATALOG_DSN",
+                )
+            })?,
         };
         self.output.note(format_args!("{config:?}"));
         Ok(config)

@@ -105,7 +105,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<()> {
             or_stop(aborting, &mover, &progress, context).await?
         }
         Command::Rollback(Which { name }) => {
-            let going_back = mover.roll_back(named(name).await?);
+            let going_back = mover.rollback(named(name).await?);
             or_stop(going_back, &mover, &progress, context).await?
         }
         Command::Finish(End { name, .. }) => {

@@ -50,27 +50,35 @@ impl Cluster {
     /// deadlocked with somebody over two servers, and is run again too; touching shards in the order of their numbers
     /// avoids it. A server on which nothing is asked for a minute gives its part up, and with it the whole.
     ///
+    /// A process runs at most as many at once as a pool has connections to lend: `max_size`, or its instance's share of
+    /// `total_max_size` where that is less, without the `pipelines`. Others wait in the order of asking, up to `queue_timeout`.
+    /// So a closure must not wait for another transaction over shards.
+    ///
     /// Dropping the future before the closure has returned rolls back. Later, it does not stop the commit; whether it
     /// took effect is unknown to who dropped it.
     ///
     /// # Errors
     ///
-    /// The closure's own, after a rollback; the transaction's. With [`Outcome::Unknown`] only where the decision could not
+    /// The closure's own, after a rollback, such as [`Error::abort`]; the transaction's. With [`Outcome::Unknown`] only where the decision could not
     /// be asked for either: whatever it is, it is the same on all shards. Any process can [find out](Cluster::recover).
     ///
     /// # Examples
     ///
     /// ```no_run
     /// # use howdah::{Cluster, Id, Statement};
-    /// const PAY: Statement = Statement::new("UPDATE {shard}.users SET points = points - $2 WHERE id = $1");
-    /// const GET: Statement = Statement::new("UPDATE {shard}.users SET points = points + $2 WHERE id = $1");
+    /// const DEBIT: Statement =
+    ///     Statement::new("UPDATE {shard}.users SET points = points - $2 WHERE id = $1 RETURNING points");
+    /// const CREDIT: Statement =
+    ///     Statement::new("UPDATE {shard}.users SET points = points + $2 WHERE id = $1 RETURNING points");
     ///
     /// # async fn example(cluster: Cluster, payer: Id, payee: Id) -> howdah::Result<()> {
     /// let (from, to) = (cluster.shard_of_id(payer)?, cluster.shard_of_id(payee)?);
     /// cluster
     ///     .transaction(async |tx| {
-    ///         tx.on(&from).await?.execute(&PAY, &[&payer, &5_i64]).await?;
-    ///         tx.on(&to).await?.execute(&GET, &[&payee, &5_i64]).await
+    ///         // Whoever is not there returns no row, which is an error and undoes the whole.
+    ///         tx.on(&from).await?.query_one(&DEBIT, &[&payer, &5_i64]).await?;
+    ///         tx.on(&to).await?.query_one(&CREDIT, &[&payee, &5_i64]).await?;
+    ///         Ok(())
     ///     })
     ///     .await?;
     /// # Ok(())
@@ -167,7 +175,7 @@ impl ClusterTx {
                 Ok(value)
             }
             (Ok(_), Some(error)) | (Err(error), _) => {
-                Err(roll_back(ended, self.lost_a_race(error)).await)
+                Err(roll_back(ended, self.lost_a_race(error.rolled_back())).await)
             }
         }
     }
@@ -175,7 +183,7 @@ impl ClusterTx {
     /// Whoever waited too long for a lock may have waited for somebody who waits for them on another server, or for
     /// somebody who died.
     fn lost_a_race(&self, error: Error) -> Error {
-        if error.as_db_error().is_some_and(is_lock_timeout) {
+        if !error.is_aborted() && error.as_db_error().is_some_and(is_lock_timeout) {
             self.0.cluster.0.sweeper.look();
             error.with_kind(Kind::Conflict).with_outcome(Outcome::NotExecuted)
         } else {

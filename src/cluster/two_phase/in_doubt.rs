@@ -49,6 +49,7 @@ pub struct InDoubt {
 
 /// What [`Cluster::in_doubt`] found.
 #[derive(Debug)]
+#[must_use = "some instances may not have been asked"]
 #[non_exhaustive]
 pub struct InDoubtReport {
     /// All parts that are prepared and not finished, the oldest first.
@@ -59,6 +60,7 @@ pub struct InDoubtReport {
 
 /// What [`Cluster::recover`] did.
 #[derive(Debug, Default)]
+#[must_use = "some parts may still be in doubt"]
 #[non_exhaustive]
 pub struct Recovery {
     /// How many parts were committed.

@@ -14,7 +14,7 @@ use super::gid::Gid;
 use super::in_doubt::InDoubt;
 use crate::cluster::{Cluster, Inner};
 use crate::config::Settings;
-use crate::error::Kind;
+use crate::error::{Kind, Phase};
 use crate::observe;
 use crate::shard::{InstanceName, ShardId};
 use crate::{Error, Result};
@@ -79,7 +79,8 @@ impl Sweeper {
             _ => Err(Error::new(
                 Kind::Timeout,
                 format!("waited {:?} for other transactions over shards", self.queue_timeout),
-            )),
+            )
+            .in_phase(Phase::Queue)),
         }
     }
 

@@ -1,11 +1,12 @@
 //! What became of every shard.
 
 use super::MigrationVersion;
-use crate::Error;
 use crate::shard::Home;
+use crate::{Error, Result};
 
 /// What [`Migrations::up`](super::Migrations::up) or [`status`](super::Migrations::status) found, shard by shard.
 #[derive(Debug)]
+#[must_use = "some shards may have failed"]
 pub struct MigrationReport {
     latest: MigrationVersion,
     /// In the order of the shards.
@@ -23,6 +24,7 @@ pub struct ShardMigration {
 
 /// How far a run over all shards is, told after each.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct MigrationProgress<'a> {
     /// The shard that is through.
     pub shard: &'a ShardMigration,
@@ -64,6 +66,16 @@ impl MigrationReport {
     #[must_use]
     pub fn applied(&self) -> usize {
         self.shards.iter().map(|shard| shard.applied).sum()
+    }
+
+    /// All shards, in order, if nothing is wrong on any; else the first failure.
+    ///
+    /// # Errors
+    ///
+    /// The first failure.
+    pub fn into_result(self) -> Result<Vec<ShardMigration>> {
+        let first = self.failed().find_map(ShardMigration::error).cloned();
+        first.map_or(Ok(self.shards), Err)
     }
 }
 
