@@ -136,9 +136,5 @@ impl Reading {
 
 /// A read changes nothing, whatever becomes of it.
 fn read_failure(error: Error, visit: &Visit) -> Error {
-    let error = within_read_only(error.at(visit.home.instance()));
-    match error.outcome() {
-        Outcome::Unknown => error.with_outcome(Outcome::NotExecuted),
-        _ => error,
-    }
+    within_read_only(error.at(visit.home.instance())).if_unknown(Outcome::NotExecuted)
 }

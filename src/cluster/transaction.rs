@@ -270,13 +270,9 @@ impl Tx {
             if open.read_only {
                 error = within_read_only(error);
             }
-            if error.outcome() == Outcome::Unknown {
-                // Whatever it did, it is never committed; and if it was the first, nothing else was done either.
-                let begun = open.has_begun();
-                error =
-                    error.with_outcome(if begun { Outcome::Failed } else { Outcome::NotExecuted });
-            }
-            self.fail(error)
+            // Whatever it did, it is never committed; and if it was the first, nothing else was done either.
+            let begun = open.has_begun();
+            self.fail(error.if_unknown(if begun { Outcome::Failed } else { Outcome::NotExecuted }))
         })
     }
 }
@@ -328,10 +324,7 @@ fn roll_back(visit: Option<Visit>) {
 
 /// Whatever a statement did that has not returned the rows it should, the transaction is not committed by itself.
 fn undone(error: Error) -> Error {
-    match error.outcome() {
-        Outcome::Unknown => error.with_outcome(Outcome::Failed),
-        _ => error,
-    }
+    error.if_unknown(Outcome::Failed)
 }
 
 pub(super) fn over() -> Error {

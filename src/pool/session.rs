@@ -25,7 +25,7 @@ use crate::error::Kind;
 use crate::random;
 use crate::shard::Home;
 use crate::statement::{Nature, Statement};
-use crate::{Outcome, Result};
+use crate::{Error, Outcome, Result};
 
 /// Parameters of a statement, as the driver takes them.
 pub(crate) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
@@ -275,48 +275,53 @@ impl Session {
                 Err(error) if is_stale_plan(&error) => {
                     self.statements.forget(statement, home);
                     if !std::mem::take(&mut again) {
-                        break Err((error, true));
+                        break Err(Refusal { error, is_stale: true, is_prepared });
                     }
                 }
-                answer => break answer.map_err(|error| (error, false)),
+                answer => {
+                    break answer.map_err(|error| Refusal { error, is_stale: false, is_prepared });
+                }
             }
         };
         flight.land();
-        answer.map_err(|(error, is_stale)| {
-            let mut error =
-                statement_failure(error, format!("shard {} refused {statement:?}", home.shard()));
-            if is_stale {
-                error = error.hint("its types have changed");
-                if self.is_in_transaction() {
-                    // Rolled back, the whole of it may be run again with the new ones.
-                    error = error.with_kind(Kind::Conflict).with_outcome(Outcome::NotExecuted);
-                } else if !named {
-                    error = error.with_outcome(Outcome::Unknown);
-                }
+        answer.map_err(|refusal| self.judge(refusal, statement, home))
+    }
+
+    /// What a statement's error means, for the statement and for the session.
+    fn judge(&self, refusal: Refusal, statement: &Statement, home: &Home) -> Error {
+        let Refusal { error, is_stale, is_prepared } = refusal;
+        let nature = statement.nature();
+        let mut error =
+            statement_failure(error, format!("shard {} refused {statement:?}", home.shard()));
+        if is_stale {
+            error = error.hint("its types have changed");
+            if self.is_in_transaction() {
+                // Rolled back, the whole of it may be run again with the new ones.
+                error = error.with_kind(Kind::Conflict).with_outcome(Outcome::NotExecuted);
+            } else if !self.source.connector().settings().pool.prepared {
+                error = error.with_outcome(Outcome::Unknown);
             }
-            // What only reads is no primary any more.
-            if error.outcome() == Outcome::Unknown || is_read_only(&error) {
-                self.spend();
+        }
+        // What only reads is no primary any more.
+        if error.outcome() == Outcome::Unknown || is_read_only(&error) {
+            self.spend();
+        }
+        match nature {
+            // A read leaves nothing, whether it happened or not.
+            Nature::SingleRead => error.if_unknown(Outcome::NotExecuted),
+            // It may have committed what came before the error.
+            Nature::Procedure | Nature::Gradual
+                if !(nature == Nature::Gradual && is_undefined_name(&error))
+                    && is_prepared
+                    && error.code().is_some()
+                    && !self.is_in_transaction() =>
+            {
+                let again = matches!(error.kind(), Kind::Conflict | Kind::StaleHome);
+                let error = error.with_outcome(Outcome::Unknown);
+                if again { error.with_kind(Kind::Database) } else { error }
             }
-            match nature {
-                // A read leaves nothing, whether it happened or not.
-                Nature::SingleRead if error.outcome() == Outcome::Unknown => {
-                    error.with_outcome(Outcome::NotExecuted)
-                }
-                // It may have committed what came before the error.
-                Nature::Procedure | Nature::Gradual
-                    if !(nature == Nature::Gradual && is_undefined_name(&error))
-                        && is_prepared
-                        && error.code().is_some()
-                        && !self.is_in_transaction() =>
-                {
-                    let again = matches!(error.kind(), Kind::Conflict | Kind::StaleHome);
-                    let error = error.with_outcome(Outcome::Unknown);
-                    if again { error.with_kind(Kind::Database) } else { error }
-                }
-                _ => error,
-            }
-        })
+            _ => error,
+        }
     }
 
     /// Prepares a statement, says so, and executes it.
@@ -418,6 +423,15 @@ impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("unsound", &self.is_unsound()).finish_non_exhaustive()
     }
+}
+
+/// A statement that was not done, or not to the end.
+struct Refusal {
+    error: tokio_postgres::Error,
+    /// Its types have changed, also when it was prepared anew.
+    is_stale: bool,
+    /// It was executed, and not only prepared.
+    is_prepared: bool,
 }
 
 /// A request under way. Dropped before it landed, it leaves its mark on the session.
