@@ -109,6 +109,26 @@ async fn a_write_whose_session_was_shut_down_is_unknown_and_not_repeated() -> Re
 }
 
 #[tokio::test]
+async fn a_write_that_was_still_being_prepared_was_not_executed() -> Result<()> {
+    let (test, _cluster, shard, server) = shard_with_notes().await?;
+    let owner = test.admin("pg1").await?;
+    let lock = format!("BEGIN; LOCK TABLE {}.notes", shard.home()?.schema());
+    let waits = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                 WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    // It waits for the table: the first time to be prepared, the next time to be executed.
+    for outcome in [Outcome::NotExecuted, Outcome::Unknown] {
+        owner.batch_execute(&lock).await.unwrap();
+        let ending = until("it waits", async || server.query_opt(waits, &[]).await.unwrap());
+        let (written, _) = tokio::join!(async { shard.execute(&ADD, &[&"never"]).await }, ending);
+        let error = written.unwrap_err();
+        assert_eq!(told(&error), ("57P01", outcome), "{error:?}");
+        owner.batch_execute("COMMIT").await.unwrap();
+        shard.execute(&ADD, &[&format!("after {outcome:?}")]).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_write_that_was_cancelled_from_outside_failed_and_is_not_repeated() -> Result<()> {
     let (_test, _cluster, shard, server) = shard_with_notes().await?;
     let error = ended_by(&shard, &server, "pg_cancel_backend(pid)").await?;

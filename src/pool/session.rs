@@ -307,12 +307,12 @@ impl Session {
             self.spend();
         }
         match nature {
-            // A read leaves nothing, whether it happened or not.
+            // What was only prepared was not executed; and a read leaves nothing, whether it was or not.
+            _ if !is_prepared => error.if_unknown(Outcome::NotExecuted),
             Nature::SingleRead => error.if_unknown(Outcome::NotExecuted),
             // It may have committed what came before the error.
             Nature::Procedure | Nature::Gradual
                 if !(nature == Nature::Gradual && is_undefined_name(&error))
-                    && is_prepared
                     && error.code().is_some()
                     && !self.is_in_transaction() =>
             {
@@ -332,6 +332,7 @@ impl Session {
         params: Params<'_>,
         is_prepared: &mut bool,
     ) -> Result<(Vec<Row>, u64), tokio_postgres::Error> {
+        *is_prepared = false;
         let prepared = self.prepare(statement, home).await?;
         *is_prepared = true;
         let answer = self.execute(prepared, params);
