@@ -129,6 +129,21 @@ async fn a_write_that_was_still_being_prepared_was_not_executed() -> Result<()> 
 }
 
 #[tokio::test]
+async fn what_was_lost_before_its_commit_on_one_of_many_shards_was_not_executed() -> Result<()> {
+    const SLOW: Statement = Statement::new("INSERT INTO {shard}.log SELECT pg_sleep(60)::text");
+
+    let (_test, cluster, shard, server) = shard_with_notes().await?;
+    let sleeps = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                  WHERE datname = current_database() AND wait_event = 'PgSleep'";
+    let ending = until("it sleeps", async || server.query_opt(sleeps, &[]).await.unwrap());
+    let everywhere = cluster.exec(&SLOW).shards([shard.id()]).write(true);
+    let (answers, _) = tokio::join!(everywhere.run(|_| {}), ending);
+    let error = answers?.remove(0).result.unwrap_err();
+    assert_eq!(told(&error), ("57P01", Outcome::NotExecuted), "{error:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_write_that_was_cancelled_from_outside_failed_and_is_not_repeated() -> Result<()> {
     let (_test, _cluster, shard, server) = shard_with_notes().await?;
     let error = ended_by(&shard, &server, "pg_cancel_backend(pid)").await?;
