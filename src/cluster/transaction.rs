@@ -5,9 +5,11 @@ use std::ops::Deref;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use postgres_types::ToSql;
 use tokio::sync::RwLock;
+use tokio::time::timeout;
 use tokio_postgres::Row;
 
 use super::deadline::Deadline;
@@ -19,6 +21,9 @@ use crate::connect::within_read_only;
 use crate::shard::Home;
 use crate::statement::Statement;
 use crate::{Error, Outcome, Result};
+
+/// How long a connection may take to roll back while nobody waits for it but who wants the connection.
+const ROLL_BACK: Duration = Duration::from_secs(5);
 
 /// An open transaction, from [`Shard::begin`](crate::Shard::begin).
 ///
@@ -311,14 +316,14 @@ impl Drop for Open {
 }
 
 /// Rolls back in the background. A connection that was left in the middle of a statement is closed instead, which
-/// cancels the statement.
+/// cancels the statement; and so is one that does not answer.
 fn roll_back(visit: Option<Visit>) {
     let Some(visit) = visit.filter(|visit| !visit.lent.is_abandoned()) else { return };
     // Whoever drops the last handle need not be within a runtime.
     let runtime = visit.lent.runtime().clone();
     runtime.spawn(async move {
         // A connection on which this fails is not lent again.
-        let _ = visit.lent.end("ROLLBACK").await;
+        let _ = timeout(ROLL_BACK, visit.lent.end("ROLLBACK")).await;
     });
 }
 

@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use tokio::time::timeout;
 use tokio_postgres::{Row, SimpleQueryMessage};
 
+use super::source::CHECK_TIMEOUT;
 use super::{Lent, Params};
 use crate::Result;
 use crate::shard::Home;
@@ -45,7 +47,8 @@ impl Line {
         // From here on its session is not like those that are lent, also if nobody waits for the answer.
         lent.spend();
         let greeting = format!("SET statement_timeout = {}; {GREETING}", lent.tell_limit(LONGEST));
-        let answers = lent.client().simple_query(&greeting).await.ok()?;
+        let greeted = timeout(CHECK_TIMEOUT, lent.client().simple_query(&greeting)).await;
+        let answers = greeted.ok()?.ok()?;
         let mut rows = answers.iter().filter_map(|answer| match answer {
             SimpleQueryMessage::Row(row) => row.get(0),
             _ => None,
