@@ -136,8 +136,8 @@ async fn what_was_lost_before_its_commit_on_one_of_many_shards_was_not_executed(
     let sleeps = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                   WHERE datname = current_database() AND wait_event = 'PgSleep'";
     let ending = until("it sleeps", async || server.query_opt(sleeps, &[]).await.unwrap());
-    let everywhere = cluster.exec(&SLOW).shards([shard.id()]).write(true);
-    let (answers, _) = tokio::join!(everywhere.run(|_| {}), ending);
+    let there = async { cluster.exec(&SLOW).shards([shard.id()]).write(true).run(|_| {}).await };
+    let (answers, _) = tokio::join!(there, ending);
     let error = answers?.remove(0).result.unwrap_err();
     assert_eq!(told(&error), ("57P01", Outcome::NotExecuted), "{error:?}");
     Ok(())
