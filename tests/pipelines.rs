@@ -267,6 +267,41 @@ async fn reads_leave_a_server_process_that_hangs() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_pipeline_that_many_have_left_without_their_answers_is_replaced() -> Result<()> {
+    let test = test(1).await?;
+    let cluster = Cluster::connect(one_of_each(&test)).await?;
+    let shard = shard(&cluster, 0)?;
+    shard.query(&COUNT, &[]).await?;
+    let before = cluster.stats()[0].connects;
+    for _ in 0..600 {
+        // Sent, and never asked for again.
+        assert!(futures_util::poll!(std::pin::pin!(shard.query(&COUNT, &[]))).is_pending());
+    }
+    shard.query(&COUNT, &[]).await?;
+    assert!(cluster.stats()[0].connects > before, "it has no end");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_pipeline_that_answers_later_than_anybody_waits_does_not_hang() -> Result<()> {
+    let notes = Migrations::new([("0001_notes.sql", NOTES)])?;
+    let builder = TestCluster::builder().instances(1).shards(1).migrations(notes);
+    let test = builder.proxies().start().await?;
+    let cluster = Cluster::connect(one_of_each(&test)).await?;
+    let shard = shard(&cluster, 0)?;
+    shard.query(&COUNT, &[]).await?;
+    let before = cluster.stats()[0].connects;
+    test.proxy("pg1")?.delay(Duration::from_millis(300));
+    let impatient = shard.timeout(Duration::from_millis(50));
+    for _ in 0..100 {
+        assert!(impatient.query(&COUNT, &[]).await.unwrap_err().is_timeout());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(cluster.stats()[0].connects, before);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_server_process_that_hangs_becomes_no_pipeline() -> Result<()> {
     let hanging =
         Hanging::after(async |shard| shard.execute(&ADD, &[&1_i32]).await.map(drop)).await?;

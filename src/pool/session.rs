@@ -155,7 +155,17 @@ impl Session {
     }
 
     pub(crate) fn is_abandoned(&self) -> bool {
-        self.in_flight.load(Ordering::Relaxed) > 0
+        self.in_flight() > 0
+    }
+
+    /// Requests that are not answered, and all that were ever abandoned.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// See [`Wire::heard`].
+    pub(super) fn heard(&self) -> u64 {
+        self.wire.heard()
     }
 
     pub(super) fn is_in_transaction(&self) -> bool {
