@@ -1,9 +1,12 @@
 //! What is told and never done again: the caller's own mistakes, and whatever may have happened.
 #![cfg(test)]
 
+mod pooler;
+
 use howdah::postgres::Client;
 use howdah::testing::{TestCluster, until};
 use howdah::{Cluster, Error, Migrations, Outcome, Result, Shard, ShardId, Statement};
+use pooler::Pooler;
 
 const NOTES: &str =
     "CREATE TABLE notes (id bigint PRIMARY KEY DEFAULT next_id(), text text UNIQUE);
@@ -44,6 +47,19 @@ async fn the_callers_own_mistakes_are_the_callers() -> Result<()> {
     let error = shard.query(&ADD, &[]).await.unwrap_err();
     assert_eq!(told(&error), ("", Outcome::NotExecuted), "{error:?}");
     assert!(error.to_string().contains("parameters"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_mistake_stays_certain_where_the_map_cannot_be_checked() -> Result<()> {
+    let (test, ..) = shard_with_notes().await?;
+    let pooler = Pooler::before(&test, "pg1", "SELECT FROM pg_namespace").await;
+    let shard = test.cluster().await?.shard(ShardId::new(0)?)?;
+    pooler.lose_the_next();
+    const WRONG: Statement = Statement::new("DELETE FROM {shard}.ntoes");
+    let error = shard.execute(&WRONG, &[]).await.unwrap_err();
+    assert_eq!(told(&error), ("42P01", Outcome::Failed), "{error:?}");
+    assert!(error.to_string().contains("the server was lost"), "{error:?}");
     Ok(())
 }
 

@@ -205,7 +205,10 @@ impl Visit {
         match asked {
             Ok(Some(_)) => error,
             Ok(None) => error.with_kind(Kind::StaleHome).with_outcome(Outcome::NotExecuted),
-            Err(failure) => statement_failure(failure, "cannot look for the shard's schema"),
+            // What is certain of the statement stays so.
+            Err(failure) => {
+                error.hint(format!("and cannot look for the shard's schema: {failure}"))
+            }
         }
     }
 }
