@@ -198,6 +198,43 @@ async fn a_clone_does_not_keep_a_transaction_open() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_guard_that_is_dropped_under_a_clones_statement_is_rolled_back_when_that_ends()
+-> Result<()> {
+    const SLEEP: Statement = Statement::new("SELECT pg_sleep(1), '{shard}'");
+
+    let (test, ..) = shard_with_notes().await?;
+    let cluster = Cluster::connect(test.config().max_size(1).pipelines(0)).await?;
+    let shard = cluster.shard(ShardId::new(0)?)?;
+    let tx = shard.begin().await?;
+    let clone = tx.tx();
+    tx.execute(&ADD, &[&"beside"]).await?;
+    let mut sleeping = Box::pin(clone.query(&SLEEP, &[]));
+    assert!(futures_util::poll!(&mut sleeping).is_pending());
+    drop(tx);
+    sleeping.await?;
+    // The clone is still there, and the only connection is free.
+    shard.clone().queue_timeout(Duration::from_secs(20)).execute(&ADD, &[&"beside"]).await?;
+    assert_eq!(clone.query(&SLEEP, &[]).await.unwrap_err().outcome(), Outcome::NotExecuted);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_rollback_does_not_wait_for_a_statement_that_was_dropped() -> Result<()> {
+    const SLEEP: Statement = Statement::new("SELECT pg_sleep(25), '{shard}'");
+
+    let (_test, _, shard) = shard_with_notes().await?;
+    let tx = shard.begin().await?;
+    tx.execute(&ADD, &[&"beside"]).await?;
+    assert!(futures_util::poll!(Box::pin(tx.query(&SLEEP, &[]))).is_pending());
+    // What was polled once may not have been sent yet.
+    tokio::task::yield_now().await;
+    let rolled_back = tokio::time::timeout(Duration::from_secs(15), tx.rollback()).await;
+    rolled_back.expect("it waits")?;
+    shard.execute(&ADD, &[&"beside"]).await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_transaction_without_a_statement_is_nothing_to_the_server() -> Result<()> {
     let (test, _, _) = shard_with_notes().await?;
     let cluster = Cluster::connect(test.config().max_size(1).pipelines(0)).await?;

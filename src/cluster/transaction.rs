@@ -141,10 +141,13 @@ impl Transaction {
     ///
     /// When the connection is lost; the server rolls back all the same.
     pub async fn rollback(self) -> Result<()> {
-        match self.0.open.visit.write().await.take() {
-            Some(visit) => visit.lent.end("ROLLBACK").await,
-            None => Ok(()),
+        let Some(visit) = self.0.open.visit.write().await.take() else { return Ok(()) };
+        if visit.lent.is_abandoned() {
+            // Behind a statement that nobody waits for the ROLLBACK would wait: closed, it ends with its connection.
+            return Ok(());
         }
+        let ended = self.0.deadline.after_sending(pin!(visit.lent.end("ROLLBACK"))).await;
+        ended.map_err(|error| error.at(visit.home.instance()).if_unknown(Outcome::Failed))
     }
 
     /// Commits an `Ok`, rolls back an `Err`.
@@ -244,6 +247,7 @@ impl Tx {
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<(Vec<Row>, u64)> {
         let open = &self.open;
+        let _leaving = Leaving(open);
         let (first, next);
         let visit = if open.has_begun() {
             next = open.visit.read().await;
@@ -283,6 +287,13 @@ impl Tx {
 }
 
 impl Open {
+    /// Rolls back, unless a statement is under way on a clone: that does it when it ends.
+    fn give_up(&self) {
+        if let Ok(mut visit) = self.visit.try_write() {
+            roll_back(visit.take());
+        }
+    }
+
     fn has_begun(&self) -> bool {
         self.begun.load(Ordering::Acquire)
     }
@@ -301,10 +312,20 @@ impl fmt::Debug for Tx {
 impl Drop for Transaction {
     fn drop(&mut self) {
         let open = &self.0.open;
-        open.ended.store(true, Ordering::Release);
-        // Where a statement is under way on a clone, the last clone to go rolls back.
-        if let Ok(mut visit) = open.visit.try_write() {
-            roll_back(visit.take());
+        // With `Leaving`: of the two, whoever comes second finds the other done.
+        open.ended.swap(true, Ordering::AcqRel);
+        open.give_up();
+    }
+}
+
+/// A statement that leaves the transaction, answered or dropped. It is declared before the lock is taken, so that it is
+/// dropped after the lock.
+struct Leaving<'a>(&'a Open);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        if self.0.ended.fetch_or(false, Ordering::AcqRel) {
+            self.0.give_up();
         }
     }
 }
