@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use howdah::testing::{TestCluster, until};
-use howdah::{Cluster, Id, Migrations, Outcome, Result, Shard, ShardId, Statement};
+use howdah::{
+    Cluster, Id, Migrations, Outcome, Result, Shard, ShardId, Statement, TransactionOptions,
+};
 
 const NOTES: &str = "CREATE TABLE notes (id bigint PRIMARY KEY DEFAULT next_id(), text text UNIQUE, n int DEFAULT 0)";
 const ADD: Statement = Statement::new("INSERT INTO {shard}.notes (text) VALUES ($1) RETURNING id");
@@ -231,6 +233,23 @@ async fn a_rollback_does_not_wait_for_a_statement_that_was_dropped() -> Result<(
     let rolled_back = tokio::time::timeout(Duration::from_secs(15), tx.rollback()).await;
     rolled_back.expect("it waits")?;
     shard.execute(&ADD, &[&"beside"]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_write_in_a_transaction_that_only_reads_costs_no_connection() -> Result<()> {
+    let (test, ..) = shard_with_notes().await?;
+    let cluster = Cluster::connect(test.config().max_size(1).pipelines(0)).await?;
+    let shard = cluster.shard(ShardId::new(0)?)?;
+    let reading = TransactionOptions::new().read_only(true);
+    for _ in 0..3 {
+        let written = shard
+            .transaction_with(&reading, async |tx| tx.execute(&ADD, &[&"never"]).await)
+            .await
+            .unwrap_err();
+        assert_eq!(written.code().map(|code| code.code()), Some("25006"), "{written:?}");
+    }
+    assert_eq!(cluster.stats()[0].connects, 1);
     Ok(())
 }
 

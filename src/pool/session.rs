@@ -38,6 +38,8 @@ pub(crate) struct Session {
     /// Requests sent and not answered to the end. What is left when the session comes back was abandoned.
     in_flight: AtomicUsize,
     in_transaction: AtomicBool,
+    /// The open transaction was begun to read only.
+    reads_only: AtomicBool,
     /// Used in ways that nobody has followed.
     spent: AtomicBool,
     limit: Limit,
@@ -72,6 +74,7 @@ impl Session {
             statements: Statements::new(settings.statement_cache, source.counters.clone()),
             in_flight: AtomicUsize::new(0),
             in_transaction: AtomicBool::new(false),
+            reads_only: AtomicBool::new(false),
             spent: AtomicBool::new(false),
             limit: Limit::new(settings.statement_timeout),
             lookups: Lookups::default(),
@@ -215,6 +218,8 @@ impl Session {
 
     async fn begin_as(&self, commands: &[&str], with_next: bool) -> Result<()> {
         self.in_transaction.store(true, Ordering::Relaxed);
+        let reads_only = commands.iter().any(|command| command.contains(" READ ONLY"));
+        self.reads_only.store(reads_only, Ordering::Relaxed);
         *self.begun() = Some(Instant::now());
         let limit = self.limit.of_a_transaction();
         let limit = limit.map(|limit| format!("SET LOCAL statement_timeout = {limit}"));
@@ -312,8 +317,9 @@ impl Session {
                 error = error.with_outcome(Outcome::Unknown);
             }
         }
-        // What only reads is no primary any more.
-        if error.outcome() == Outcome::Unknown || is_read_only(&error) {
+        // What only reads, and was not asked to, is no primary any more.
+        let reads_only = self.is_in_transaction() && self.reads_only.load(Ordering::Relaxed);
+        if error.outcome() == Outcome::Unknown || is_read_only(&error) && !reads_only {
             self.spend();
         }
         match nature {
