@@ -202,7 +202,7 @@ async fn a_clone_does_not_keep_a_transaction_open() -> Result<()> {
 #[tokio::test]
 async fn a_guard_that_is_dropped_under_a_clones_statement_is_rolled_back_when_that_ends()
 -> Result<()> {
-    const SLEEP: Statement = Statement::new("SELECT pg_sleep(1), '{shard}'");
+    static SLEEP: Statement = Statement::new("SELECT pg_sleep(1), '{shard}'");
 
     let (test, ..) = shard_with_notes().await?;
     let cluster = Cluster::connect(test.config().max_size(1).pipelines(0)).await?;

@@ -207,7 +207,8 @@ impl Visit {
             Ok(None) => error.with_kind(Kind::StaleHome).with_outcome(Outcome::NotExecuted),
             // What is certain of the statement stays so.
             Err(failure) => {
-                error.hint(format!("and cannot look for the shard's schema: {failure}"))
+                let failure = statement_failure(failure, "cannot look for the shard's schema");
+                error.hint(failure.if_unknown(Outcome::NotExecuted).to_string())
             }
         }
     }
