@@ -153,6 +153,23 @@ async fn a_shard_that_has_moved_is_followed_by_every_kind_of_read() -> Result<()
 }
 
 #[tokio::test]
+async fn a_merge_of_many_shards_takes_few_round_trips() -> Result<()> {
+    let builder = TestCluster::builder().instances(1).shards(32).proxies();
+    let test = builder.migrations(notes()?).start().await?;
+    let cluster = test.cluster().await?;
+    fill(&cluster, 1).await?;
+    test.proxy("pg1")?.delay(Duration::from_millis(50));
+    let began = Instant::now();
+    let mut merged = cluster.scatter(&ALL).all(&[]).merge(32, |row| Reverse(row.get::<_, Id>(0)));
+    for _ in 0..32 {
+        merged.next().await.unwrap()?;
+    }
+    // One for each cursor alone would take longer.
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_shard_in_another_order_is_an_error_and_not_a_wrong_merge() -> Result<()> {
     const OLDEST: Statement = Statement::new("SELECT id FROM {shard}.notes ORDER BY id");
     let test = TestCluster::builder().migrations(notes()?).start().await?;
