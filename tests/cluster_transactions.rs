@@ -177,7 +177,7 @@ async fn a_statement_that_was_dropped_fails_the_commit() -> Result<()> {
         .transaction(async |tx| {
             tx.execute(&ADD, &[&"debit"]).await?;
             let credit = async { tx.execute(&SLOW, &[]).await };
-            let _ = tokio::time::timeout(Duration::from_millis(50), credit).await;
+            let _ = timeout(Duration::from_millis(50), credit).await;
             Ok(())
         })
         .await

@@ -6,7 +6,7 @@ mod cutover;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cutover::cut_over;
 use howdah::postgres::Row;
