@@ -12,7 +12,6 @@ use tokio::time::timeout;
 use tokio_postgres::{Row, SimpleQueryMessage};
 
 use super::pipelines::MAX_DEPTH;
-use super::source::CHECK_TIMEOUT;
 use super::{Lent, Params};
 use crate::Result;
 use crate::shard::Home;
@@ -48,7 +47,7 @@ impl Line {
         // From here on its session is not like those that are lent, also if nobody waits for the answer.
         lent.spend();
         let greeting = format!("SET statement_timeout = {}; {GREETING}", lent.tell_limit(LONGEST));
-        let greeted = timeout(CHECK_TIMEOUT, lent.client().simple_query(&greeting)).await;
+        let greeted = timeout(LOOK * PATIENCE, lent.client().simple_query(&greeting)).await;
         let answers = greeted.ok()?.ok()?;
         let mut rows = answers.iter().filter_map(|answer| match answer {
             SimpleQueryMessage::Row(row) => row.get(0),
