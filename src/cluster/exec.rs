@@ -139,6 +139,10 @@ impl Exec<'_> {
     }
 
     async fn send(&self, visit: &Visit) -> Result<TextRows> {
+        if !self.statement.is_bounded() {
+            // It may set what the next one would find.
+            visit.lent.spend();
+        }
         let begun = visit.lent.begin().await;
         begun.map_err(|error| error.with_outcome(Outcome::NotExecuted))?;
         let answer = visit.lent.watch(self.send_within(visit)).await;

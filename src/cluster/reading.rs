@@ -85,6 +85,10 @@ impl Reading {
         homes: &[(&Home, Params<'_>)],
     ) -> Result<Self, NotOpened> {
         let lent = &visit.lent;
+        if !statement.is_bounded() {
+            // It may set what the next one would find.
+            lent.spend();
+        }
         if let Err(error) = lent.begin_with_next(&[ONE_MOMENT]).await {
             return Err(NotOpened(read_failure(error, &visit), None));
         }

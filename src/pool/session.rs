@@ -273,8 +273,7 @@ impl Session {
         home: &Home,
         params: Params<'_>,
     ) -> Result<(Vec<Row>, u64)> {
-        let nature = statement.nature();
-        let is_bounded = matches!(nature, Nature::SingleRead | Nature::Rows);
+        let is_bounded = statement.is_bounded();
         if !is_bounded {
             // It may set what the next one would find.
             self.spend();

@@ -104,6 +104,11 @@ impl Statement {
         matches!(self.nature, Nature::SingleRead)
     }
 
+    /// Whether it leaves the session as it was, all or nothing: a query, or a change of rows.
+    pub(crate) const fn is_bounded(&self) -> bool {
+        matches!(self.nature, Nature::SingleRead | Nature::Rows)
+    }
+
     /// The SQL for one home.
     pub(crate) fn render(&self, home: &Home) -> String {
         self.as_str().replace(PLACEHOLDER, &home.schema())
