@@ -195,6 +195,14 @@ impl Error {
         self
     }
 
+    /// Says what became of it where the connection did not tell.
+    pub(crate) fn if_unknown(self, outcome: Outcome) -> Self {
+        match self.outcome() {
+            Outcome::Unknown => self.with_outcome(outcome),
+            Outcome::NotExecuted | Outcome::Failed => self,
+        }
+    }
+
     /// Names the instance on which it happened; the first name given stays.
     pub(crate) fn at(mut self, instance: impl fmt::Display) -> Self {
         self.0.instance.get_or_insert_with(|| instance.to_string());

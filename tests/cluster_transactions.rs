@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use howdah::testing::{TestCluster, until};
-use howdah::{Cluster, Error, Id, Migrations, Outcome, Result, Shard, ShardId, Statement};
+use howdah::{
+    Cluster, Error, Id, Migrations, Outcome, Result, Shard, ShardId, Statement, TransactionOptions,
+};
+use tokio::time::timeout;
 
 const NOTES: &str = "CREATE TABLE notes (id bigint PRIMARY KEY DEFAULT next_id(), text text UNIQUE, n int DEFAULT 0)";
 const ADD: Statement = Statement::new("INSERT INTO {shard}.notes (text) VALUES ($1) RETURNING id");
@@ -302,7 +305,7 @@ async fn a_statement_that_was_dropped_fails_the_commit() -> Result<()> {
         .transaction(async |tx| {
             tx.execute(&ADD, &[&"debit"]).await?;
             let credit = async { tx.execute(&SLOW, &[]).await };
-            let _ = tokio::time::timeout(Duration::from_millis(50), credit).await;
+            let _ = timeout(Duration::from_millis(50), credit).await;
             Ok(())
         })
         .await
@@ -322,6 +325,58 @@ async fn a_clone_does_not_keep_a_transaction_open() -> Result<()> {
     assert!(clone.execute(&ADD, &[&"late"]).await.unwrap_err().is_invalid_input());
     // The row is free, so nobody holds it in an open transaction.
     assert_eq!(shard.execute(&ADD, &[&"note"]).await?, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_guard_that_is_dropped_under_a_clones_statement_is_rolled_back_when_that_ends()
+-> Result<()> {
+    static SLEEP: Statement = Statement::new("SELECT pg_sleep(1), '{shard}'");
+
+    let (test, ..) = shard_with_notes().await?;
+    let cluster = Cluster::connect(test.config().max_size(1).pipelines(0)).await?;
+    let shard = cluster.shard(ShardId::new(0)?)?;
+    let tx = shard.begin().await?;
+    let clone = tx.tx();
+    tx.execute(&ADD, &[&"beside"]).await?;
+    let mut sleeping = Box::pin(clone.query(&SLEEP, &[]));
+    assert!(futures_util::poll!(&mut sleeping).is_pending());
+    drop(tx);
+    sleeping.await?;
+    // The clone is still there, and the only connection is free.
+    shard.clone().queue_timeout(Duration::from_secs(20)).execute(&ADD, &[&"beside"]).await?;
+    assert_eq!(clone.query(&SLEEP, &[]).await.unwrap_err().outcome(), Outcome::NotExecuted);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_rollback_does_not_wait_for_a_statement_that_was_dropped() -> Result<()> {
+    const SLEEP: Statement = Statement::new("SELECT pg_sleep(25), '{shard}'");
+
+    let (_test, _, shard) = shard_with_notes().await?;
+    let tx = shard.begin().await?;
+    tx.execute(&ADD, &[&"beside"]).await?;
+    let sleeping = timeout(Duration::from_secs(2), tx.query(&SLEEP, &[])).await;
+    sleeping.expect_err("it sleeps");
+    timeout(Duration::from_secs(15), tx.rollback()).await.expect("it waits")?;
+    shard.execute(&ADD, &[&"beside"]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_write_in_a_transaction_that_only_reads_costs_no_connection() -> Result<()> {
+    let (test, ..) = shard_with_notes().await?;
+    let cluster = Cluster::connect(test.config().max_size(1).pipelines(0)).await?;
+    let shard = cluster.shard(ShardId::new(0)?)?;
+    let reading = TransactionOptions::new().read_only(true);
+    for _ in 0..3 {
+        let written = shard
+            .transaction_with(&reading, async |tx| tx.execute(&ADD, &[&"never"]).await)
+            .await
+            .unwrap_err();
+        assert_eq!(written.code().map(|code| code.code()), Some("25006"), "{written:?}");
+    }
+    assert_eq!(cluster.stats()[0].connects, 1);
     Ok(())
 }
 

@@ -1,9 +1,12 @@
 //! What is told and never done again: the caller's own mistakes, and whatever may have happened.
 #![cfg(test)]
 
+mod pooler;
+
 use howdah::postgres::Client;
 use howdah::testing::{TestCluster, until};
 use howdah::{Cluster, Error, Migrations, Outcome, Result, Shard, ShardId, Statement};
+use pooler::Pooler;
 
 const NOTES: &str =
     "CREATE TABLE notes (id bigint PRIMARY KEY DEFAULT next_id(), text text UNIQUE);
@@ -44,6 +47,19 @@ async fn the_callers_own_mistakes_are_the_callers() -> Result<()> {
     let error = shard.query(&ADD, &[]).await.unwrap_err();
     assert_eq!(told(&error), ("", Outcome::NotExecuted), "{error:?}");
     assert!(error.to_string().contains("parameters"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_mistake_stays_certain_where_the_map_cannot_be_checked() -> Result<()> {
+    let (test, ..) = shard_with_notes().await?;
+    let pooler = Pooler::before(&test, "pg1", "SELECT FROM pg_namespace").await;
+    let shard = test.cluster().await?.shard(ShardId::new(0)?)?;
+    pooler.lose_the_next();
+    const WRONG: Statement = Statement::new("DELETE FROM {shard}.ntoes");
+    let error = shard.execute(&WRONG, &[]).await.unwrap_err();
+    assert_eq!(told(&error), ("42P01", Outcome::Failed), "{error:?}");
+    assert!(error.to_string().contains("the server was lost"), "{error:?}");
     Ok(())
 }
 
@@ -105,6 +121,41 @@ async fn a_write_whose_session_was_shut_down_is_unknown_and_not_repeated() -> Re
     assert_eq!(runs(&shard, &server).await?, 1);
     // The next one is as if nothing had been.
     assert_eq!(shard.execute(&ADD, &[&"next"]).await?, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_write_that_was_still_being_prepared_was_not_executed() -> Result<()> {
+    let (test, _cluster, shard, server) = shard_with_notes().await?;
+    let owner = test.admin("pg1").await?;
+    let lock = format!("BEGIN; LOCK TABLE {}.notes", shard.home()?.schema());
+    let waits = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                 WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    // It waits for the table: the first time to be prepared, the next time to be executed.
+    for outcome in [Outcome::NotExecuted, Outcome::Unknown] {
+        owner.batch_execute(&lock).await.unwrap();
+        let ending = until("it waits", async || server.query_opt(waits, &[]).await.unwrap());
+        let (written, _) = tokio::join!(async { shard.execute(&ADD, &[&"never"]).await }, ending);
+        let error = written.unwrap_err();
+        assert_eq!(told(&error), ("57P01", outcome), "{error:?}");
+        owner.batch_execute("COMMIT").await.unwrap();
+        shard.execute(&ADD, &[&format!("after {outcome:?}")]).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_lost_before_its_commit_on_one_of_many_shards_was_not_executed() -> Result<()> {
+    const SLOW: Statement = Statement::new("INSERT INTO {shard}.log SELECT pg_sleep(60)::text");
+
+    let (_test, cluster, shard, server) = shard_with_notes().await?;
+    let sleeps = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                  WHERE datname = current_database() AND wait_event = 'PgSleep'";
+    let ending = until("it sleeps", async || server.query_opt(sleeps, &[]).await.unwrap());
+    let there = async { cluster.exec(&SLOW).shards([shard.id()]).write(true).run(|_| {}).await };
+    let (answers, _) = tokio::join!(there, ending);
+    let error = answers?.remove(0).result.unwrap_err();
+    assert_eq!(told(&error), ("57P01", Outcome::NotExecuted), "{error:?}");
     Ok(())
 }
 

@@ -121,6 +121,30 @@ async fn an_error_is_the_last_item_of_a_stream() -> Result<()> {
 }
 
 #[tokio::test]
+async fn what_many_shards_are_asked_changes_no_session_for_others() -> Result<()> {
+    const SET: Statement = Statement::new("SET search_path TO {shard}");
+    const CONFIG: Statement =
+        Statement::new("SELECT set_config('search_path', '{shard}', false) FROM {shard}.notes");
+    const PATH: Statement = Statement::new("SELECT current_setting('search_path'), '{shard}'");
+
+    let place = place().await?;
+    let Place { cluster, shard, .. } = &place;
+    shard.query_one(&ADD, &[&"one"]).await?;
+    let path = async || shard.query_one(&PATH, &[]).await.map(|row| row.get::<_, String>(0));
+    let before = path().await?;
+    for answer in cluster.exec(&SET).run(|_| {}).await? {
+        answer.result?;
+    }
+    assert_eq!(path().await?, before);
+    let mut stream = cluster.scatter(&CONFIG).all(&[]).stream();
+    while let Some(row) = stream.next().await {
+        row?;
+    }
+    assert_eq!(path().await?, before);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_shards_limits_hold_wherever_its_statements_run() -> Result<()> {
     const LIMIT: Statement = Statement::new(
         "SELECT setting FROM pg_settings, (SELECT '{shard}') AS here \

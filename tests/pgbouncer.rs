@@ -216,6 +216,30 @@ async fn nothing_is_left_on_any_server_connection() -> Result<()> {
 }
 
 #[tokio::test]
+async fn cursors_of_many_shards_leave_nothing_behind() -> Result<()> {
+    const MARKS: Statement = Statement::new(
+        "SELECT mark::int, mood FROM {shard}.moods WHERE mood = $1::{shard}.mood ORDER BY 1",
+    );
+
+    let (_test, _bouncer, cluster) = pooled(8).await?;
+    for (shard, mark) in shards(&cluster).iter().zip([3, 1, 4, 1, 5, 2, 6, 5]) {
+        shard.query_one(&ADD, &[&Mood::Wild, &mark]).await?;
+    }
+    for _ in 0..5 {
+        let all = cluster.scatter(&MARKS).all(&[&Mood::Wild]);
+        let mut merged = all.merge(100, |row| row.get::<_, i32>(0));
+        let mut marks = Vec::new();
+        while let Some(row) = merged.next().await {
+            marks.push(row?.get::<_, i32>(0));
+        }
+        assert_eq!(marks, [1, 1, 2, 3, 4, 5, 5, 6]);
+        let kept: i64 = shards(&cluster)[0].query_one(&KEPT, &[]).await?.get(0);
+        assert_eq!(kept, 0);
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_column_that_changes_its_type_is_read_and_is_never_written_twice() -> Result<()> {
     const CHANGE: &str = "CREATE TYPE shard_0000_e1.other AS ENUM ('calm', 'wild');
         ALTER TABLE shard_0000_e1.moods ALTER mark TYPE shard_0000_e1.other USING 'calm'";

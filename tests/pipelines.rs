@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use howdah::testing::{TestCluster, until};
 use howdah::{Cluster, Config, Migrations, Outcome, Result, Shard, ShardId, Statement};
+use tokio::time::timeout;
 
 const NOTES: &str = "CREATE TABLE notes (id bigint PRIMARY KEY DEFAULT next_id(), n int)";
 const ADD: Statement = Statement::new("INSERT INTO {shard}.notes (n) VALUES ($1)");
@@ -223,14 +224,19 @@ struct Hanging {
 
 impl Hanging {
     async fn begin() -> Result<Self> {
+        Self::after(async |shard| shard.query(&COUNT, &[]).await.map(drop)).await
+    }
+
+    /// Stops the process that has done something on the shard.
+    async fn after(something: impl AsyncFnOnce(&Shard) -> Result<()>) -> Result<Self> {
         const PROCESS: &str =
-            "SELECT pid FROM pg_stat_activity WHERE query LIKE 'SELECT count(*) FROM shard_0000%'";
+            "SELECT pid FROM pg_stat_activity WHERE query LIKE '% shard\\_0000\\_e1.notes%'";
 
         let notes = Migrations::new([("0001_notes.sql", NOTES)])?;
         let builder = TestCluster::builder().instances(1).shards(1).migrations(notes);
         let test = builder.own_servers().start().await?;
         let shard = shard(&Cluster::connect(one_of_each(&test)).await?, 0)?;
-        shard.query(&COUNT, &[]).await?;
+        something(&shard).await?;
         let admin = test.admin("pg1").await?;
         let process: i32 = admin.query_one(PROCESS, &[]).await.unwrap().get(0);
         signal("-STOP", process);
@@ -258,6 +264,69 @@ async fn reads_leave_a_server_process_that_hangs() -> Result<()> {
         assert_eq!(answer?.get::<_, i64>(0), 0);
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn a_pipeline_that_many_have_left_without_their_answers_is_replaced() -> Result<()> {
+    let test = test(1).await?;
+    let cluster = Cluster::connect(one_of_each(&test)).await?;
+    let shard = shard(&cluster, 0)?;
+    shard.query(&COUNT, &[]).await?;
+    let before = cluster.stats()[0].connects;
+    for _ in 0..600 {
+        // Sent, and never asked for again.
+        assert!(futures_util::poll!(std::pin::pin!(shard.query(&COUNT, &[]))).is_pending());
+    }
+    shard.query(&COUNT, &[]).await?;
+    assert!(cluster.stats()[0].connects > before, "it has no end");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_pipeline_that_answers_later_than_anybody_waits_does_not_hang() -> Result<()> {
+    let notes = Migrations::new([("0001_notes.sql", NOTES)])?;
+    let builder = TestCluster::builder().instances(1).shards(1).migrations(notes);
+    let test = builder.proxies().start().await?;
+    let cluster = Cluster::connect(one_of_each(&test)).await?;
+    let shard = shard(&cluster, 0)?;
+    shard.query(&COUNT, &[]).await?;
+    let before = cluster.stats()[0].connects;
+    test.proxy("pg1")?.delay(Duration::from_millis(300));
+    let impatient = shard.timeout(Duration::from_millis(50));
+    for _ in 0..100 {
+        assert!(impatient.query(&COUNT, &[]).await.unwrap_err().is_timeout());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(cluster.stats()[0].connects, before);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_process_that_hangs_becomes_no_pipeline() -> Result<()> {
+    let hanging =
+        Hanging::after(async |shard| shard.execute(&ADD, &[&1_i32]).await.map(drop)).await?;
+    // The read would make a pipeline of the connection that was used last.
+    let read = timeout(Duration::from_secs(30), hanging.shard.query_one(&COUNT, &[])).await;
+    assert_eq!(read.expect("it waits for the greeting")?.get::<_, i64>(0), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_transaction_that_cannot_be_rolled_back_gives_its_connection_up() -> Result<()> {
+    let mut open = Vec::new();
+    let hanging = Hanging::after(async |shard| {
+        let tx = shard.begin().await?;
+        tx.execute(&ADD, &[&1_i32]).await?;
+        open.push(tx);
+        Ok(())
+    })
+    .await?;
+    // All but the hanging one.
+    let other = hanging.shard.begin().await?;
+    drop(open);
+    let written = timeout(Duration::from_secs(30), hanging.shard.execute(&ADD, &[&2_i32])).await;
+    assert_eq!(written.expect("it waits for the ROLLBACK")?, 1);
+    other.rollback().await
 }
 
 #[tokio::test]

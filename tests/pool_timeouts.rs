@@ -96,6 +96,24 @@ async fn a_transaction_that_waits_too_long_for_its_next_statement_is_ended() -> 
 }
 
 #[tokio::test]
+async fn who_has_waited_in_vain_does_not_wait_again_because_of_some_news() -> Result<()> {
+    let (test, cluster) = cluster(|config| config).await?;
+    let shard = first(&cluster)?;
+    let _held = shard.begin().await?;
+    let waiting = shard.clone().queue_timeout(Duration::from_secs(3));
+    let began = std::time::Instant::now();
+    let (waited, ()) = tokio::join!(async { waiting.execute(&ADD, &[&"never"]).await }, async {
+        // Another state of its own instance, which says nothing of the connections.
+        let admin = test.admin("pg1").await.unwrap();
+        let drain = "UPDATE howdah.instance SET state = 'draining'";
+        assert_eq!(admin.execute(drain, &[]).await.unwrap(), 1);
+    });
+    assert_eq!(waited.unwrap_err().phase(), Some(Phase::Queue));
+    assert!(began.elapsed() < Duration::from_millis(5500), "{:?}", began.elapsed());
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_wait_for_a_connection_has_the_calls_own_limit() -> Result<()> {
     let (_test, cluster) = cluster(|config| config).await?;
     let shard = first(&cluster)?;

@@ -6,7 +6,7 @@ mod cutover;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cutover::cut_over;
 use howdah::postgres::Row;
@@ -149,6 +149,23 @@ async fn a_shard_that_has_moved_is_followed_by_every_kind_of_read() -> Result<()
     assert_eq!(streamed, ids);
     cut_over(&test, 5).await;
     assert_eq!(cluster.scatter(&SUM).all(&[]).sum::<i128>().await?.value, Some(8 * 55));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_merge_of_many_shards_takes_few_round_trips() -> Result<()> {
+    let builder = TestCluster::builder().instances(1).shards(32).proxies();
+    let test = builder.migrations(notes()?).start().await?;
+    let cluster = test.cluster().await?;
+    fill(&cluster, 1).await?;
+    test.proxy("pg1")?.delay(Duration::from_millis(50));
+    let began = Instant::now();
+    let mut merged = cluster.scatter(&ALL).all(&[]).merge(32, |row| Reverse(row.get::<_, Id>(0)));
+    for _ in 0..32 {
+        merged.next().await.unwrap()?;
+    }
+    // One for each cursor alone would take longer.
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod cutover;
+mod pooler;
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -15,6 +16,7 @@ use howdah::{
     Cluster, ClusterTx, Error, Migrations, Outcome, Phase, Result, Shard, ShardId, Statement,
     TransactionOptions,
 };
+use pooler::Pooler;
 
 const TABLES: &str = "
     CREATE TABLE accounts (name text PRIMARY KEY, points bigint NOT NULL CHECK (points >= 0));
@@ -260,6 +262,24 @@ async fn what_is_written_on_one_instance_needs_no_decision() -> Result<()> {
         bank.cluster.transaction(async |tx| bank.transfer(tx, 0, 1).await).await.unwrap_err();
     assert_eq!(error.code().unwrap().code(), "42501", "{error:?}");
     assert_eq!(bank.points().await?, [98, 100, 102, 100]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_a_pooler_has_lost_is_asked_for_where_it_was_recorded() -> Result<()>
+{
+    let mut bank = Bank::open().await?;
+    let pooler = Pooler::before(&bank.test, "pg1", "COMMIT\0").await;
+    bank.cluster = bank.test.cluster().await?;
+    pooler.lose_the_next();
+    bank.cluster.transaction(async |tx| bank.transfer(tx, 0, 1).await).await?;
+    assert_eq!(bank.points().await?, [99, 101, 100, 100]);
+    // On one shard alone nothing is recorded, and the server's next answer tells nothing of it.
+    pooler.lose_the_next();
+    let shard = bank.shard(0)?;
+    let error = shard.transaction(async |tx| tx.execute(&ADD, &[&1_i64]).await).await.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Unknown, "{error:?}");
+    assert_eq!(bank.points().await?, [100, 101, 100, 100]);
     Ok(())
 }
 

@@ -341,10 +341,7 @@ async fn write(
                 return committed.map(|()| rows).map_err(|error| error.at(home.instance()));
             }
             // Without a COMMIT nothing is left of it.
-            Err(error) if error.outcome() == Outcome::Unknown => {
-                error.with_outcome(Outcome::NotExecuted)
-            }
-            Err(error) => error,
+            Err(error) => error.if_unknown(Outcome::NotExecuted),
         };
         // The driver and the server may disagree now on which answer is to which request: the driver sends one Sync too many
         // after a COPY that was refused. So its connection is closed, and the question of the shard's home goes to another.

@@ -162,12 +162,10 @@ async fn copy(
         let mut begun = false;
         let error = match copy_from(&visit, &statement, &rows, &mut begun).await {
             Ok(()) => return Ok(()),
-            Err(error) => within_read_only(error.at(visit.home.instance())),
-        };
-        // A read changes nothing.
-        let error = match error.outcome() {
-            Outcome::Unknown => error.with_outcome(Outcome::NotExecuted),
-            _ => error,
+            // A read changes nothing.
+            Err(error) => {
+                within_read_only(error.at(visit.home.instance())).if_unknown(Outcome::NotExecuted)
+            }
         };
         let sound = visit.lent.end("ROLLBACK").await.is_ok();
         if begun || !sound {

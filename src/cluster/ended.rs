@@ -103,13 +103,12 @@ impl Ended {
             return Ok(());
         };
         let error = error.at(self.visit.home.instance());
-        // What the server refused, such as a deferred constraint, it has rolled back itself.
-        let mut undone = self.roll_back(error).await;
-        if undone.visit.is_some() && undone.error.outcome() == Outcome::Unknown {
-            // It did answer, and nothing is left.
-            undone.error = undone.error.with_outcome(Outcome::Failed);
+        if error.outcome() == Outcome::Unknown {
+            // No later answer on this connection would tell: a pooler may have another server behind it by now.
+            return Err(Undone::without(error));
         }
-        Err(undone)
+        // What the server refused, such as a deferred constraint, it has rolled back itself.
+        Err(self.roll_back(error).await)
     }
 
     /// Rolls back for the reason given.

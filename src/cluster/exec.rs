@@ -139,10 +139,16 @@ impl Exec<'_> {
     }
 
     async fn send(&self, visit: &Visit) -> Result<TextRows> {
+        if !self.statement.is_bounded() {
+            // It may set what the next one would find.
+            visit.lent.spend();
+        }
         let begun = visit.lent.begin().await;
         begun.map_err(|error| error.with_outcome(Outcome::NotExecuted))?;
         let answer = visit.lent.watch(self.send_within(visit)).await;
         let answer = if self.write { answer } else { answer.map_err(within_read_only) };
+        // Without a COMMIT nothing is left of it.
+        let answer = answer.map_err(|error| error.if_unknown(Outcome::NotExecuted));
         let end = if answer.is_ok() { "COMMIT" } else { "ROLLBACK" };
         // After an error that error is what matters; a session that cannot roll back is not lent again.
         let ended = visit.lent.end(end).await;

@@ -3,10 +3,12 @@
 //! A reading is one connection in one transaction that sees one moment of its instance, with a cursor for each of its
 //! shards. It holds that connection until it is closed, or dropped.
 
+use futures_util::future::join_all;
 use tokio_postgres::Row;
 
 use super::Cluster;
 use super::retry::{Patience, Visit};
+use crate::connect::sqlstate::is_skipped;
 use crate::connect::{statement_failure, within_read_only};
 use crate::pool::Params;
 use crate::shard::{Home, ShardId};
@@ -14,7 +16,7 @@ use crate::statement::Statement;
 use crate::{Error, Outcome, Result};
 
 /// All shards of the instance are read as they are at one moment, and nothing is written.
-const ONE_MOMENT: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY";
+const ONE_MOMENT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 pub(super) struct Reading {
     visit: Visit,
@@ -83,21 +85,26 @@ impl Reading {
         homes: &[(&Home, Params<'_>)],
     ) -> Result<Self, NotOpened> {
         let lent = &visit.lent;
-        if let Err(error) = lent.begin().await {
+        if !statement.is_bounded() {
+            // It may set what the next one would find.
+            lent.spend();
+        }
+        if let Err(error) = lent.begin_with_next(&[ONE_MOMENT]).await {
             return Err(NotOpened(read_failure(error, &visit), None));
         }
-        let client = lent.client();
-        let set = lent.watch(client.batch_execute(ONE_MOMENT)).await;
-        let mut failed = set.err().map(|error| (homes[0].0, error));
-        for (number, (home, params)) in homes.iter().enumerate() {
-            if failed.is_some() {
-                break;
-            }
+        // All are sent before any is answered.
+        let declare = async |(number, (home, params)): (usize, &(&Home, Params<'_>))| {
             let sql =
                 format!("DECLARE howdah_{number} NO SCROLL CURSOR FOR {}", statement.render(home));
-            let declared = lent.watch(client.execute(&sql, params)).await;
-            failed = declared.err().map(|error| (*home, error));
-        }
+            lent.client().execute(&sql, params).await
+        };
+        let declared = lent.watch(join_all(homes.iter().enumerate().map(declare))).await;
+        let failures = homes.iter().zip(declared).filter_map(|((home, _), declared)| {
+            let error = declared.err()?;
+            Some((*home, error))
+        });
+        // Where one was refused, the others are told that the transaction has failed.
+        let failed = failures.min_by_key(|(_, error)| error.code().is_some_and(is_skipped));
         let Some((home, error)) = failed else {
             let shards = homes.iter().map(|(home, _)| home.shard()).collect();
             return Ok(Self { visit, shards });
@@ -136,9 +143,5 @@ impl Reading {
 
 /// A read changes nothing, whatever becomes of it.
 fn read_failure(error: Error, visit: &Visit) -> Error {
-    let error = within_read_only(error.at(visit.home.instance()));
-    match error.outcome() {
-        Outcome::Unknown => error.with_outcome(Outcome::NotExecuted),
-        _ => error,
-    }
+    within_read_only(error.at(visit.home.instance())).if_unknown(Outcome::NotExecuted)
 }

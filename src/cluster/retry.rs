@@ -5,7 +5,6 @@
 //! the map is read anew, and the statement runs on the new home. An undefined table may also be the caller's own mistake, so the same server is asked whether
 //! the shard's schema is there before the map is blamed: a typo never reaches the catalog.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
@@ -15,7 +14,7 @@ use tokio_postgres::types::Type;
 use super::Cluster;
 use crate::catalog::Snapshot;
 use crate::connect::{is_undefined_name, statement_failure};
-use crate::error::Kind;
+use crate::error::{Kind, Phase};
 use crate::observe;
 use crate::pool::{Lent, Limits, Params};
 use crate::random;
@@ -91,17 +90,21 @@ impl Cluster {
     /// As [`Cluster::visit`], with limits of the call's own.
     pub(super) async fn visit_within(&self, shard: ShardId, limits: Limits) -> Result<Visit> {
         let snapshot = self.snapshot();
-        match self.visit_home_within(&snapshot, snapshot.map.home(shard)?, limits).await {
+        let home = snapshot.map.home(shard)?;
+        match self.visit_home_within(&snapshot, home, limits).await {
+            // Who has waited in the queue has waited enough, and it is no sign that the map is stale.
+            Err(error) if error.phase() == Some(Phase::Queue) => Err(error),
             // Its instance may have another address now, or the shard another instance, and the news was missed.
             Err(error) if error.is_unavailable() || error.is_wrong_server() => {
                 // Boxed because it is rare, and large.
                 let newest = Box::pin(self.0.watch.glance()).await;
-                if Arc::ptr_eq(&snapshot, &newest) {
+                let now = newest.map.home(shard)?;
+                let record = |snapshot: &Snapshot| snapshot.instances.get(now.instance()).cloned();
+                if now == home && record(&newest) == record(&snapshot) {
                     return Err(error);
                 }
                 self.0.pools.follow(&newest)?;
-                let home = newest.map.home(shard)?;
-                Box::pin(self.visit_home_within(&newest, home, limits)).await
+                Box::pin(self.visit_home_within(&newest, now, limits)).await
             }
             visit => visit,
         }
@@ -205,7 +208,11 @@ impl Visit {
         match asked {
             Ok(Some(_)) => error,
             Ok(None) => error.with_kind(Kind::StaleHome).with_outcome(Outcome::NotExecuted),
-            Err(failure) => statement_failure(failure, "cannot look for the shard's schema"),
+            // What is certain of the statement stays so.
+            Err(failure) => {
+                let failure = statement_failure(failure, "cannot look for the shard's schema");
+                error.hint(failure.if_unknown(Outcome::NotExecuted).to_string())
+            }
         }
     }
 }

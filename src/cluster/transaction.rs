@@ -5,9 +5,11 @@ use std::ops::Deref;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use postgres_types::ToSql;
 use tokio::sync::RwLock;
+use tokio::time::timeout;
 use tokio_postgres::Row;
 
 use super::deadline::Deadline;
@@ -19,6 +21,9 @@ use crate::connect::within_read_only;
 use crate::shard::Home;
 use crate::statement::Statement;
 use crate::{Error, Outcome, Result};
+
+/// How long a connection may take to roll back while nobody waits for it but who wants the connection.
+const ROLL_BACK: Duration = Duration::from_secs(5);
 
 /// An open transaction, from [`Shard::begin`](crate::Shard::begin).
 ///
@@ -136,10 +141,13 @@ impl Transaction {
     ///
     /// When the connection is lost; the server rolls back all the same.
     pub async fn rollback(self) -> Result<()> {
-        match self.0.open.visit.write().await.take() {
-            Some(visit) => visit.lent.end("ROLLBACK").await,
-            None => Ok(()),
+        let Some(visit) = self.0.open.visit.write().await.take() else { return Ok(()) };
+        if visit.lent.is_abandoned() {
+            // Behind a statement that nobody waits for the ROLLBACK would wait: closed, it ends with its connection.
+            return Ok(());
         }
+        let ended = self.0.deadline.after_sending(pin!(visit.lent.end("ROLLBACK"))).await;
+        ended.map_err(|error| error.at(visit.home.instance()).if_unknown(Outcome::Failed))
     }
 
     /// Commits an `Ok`, rolls back an `Err`.
@@ -241,6 +249,7 @@ impl Tx {
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<(Vec<Row>, u64)> {
         let open = &self.open;
+        let _leaving = Leaving(open);
         let (first, next);
         let visit = if open.has_begun() {
             next = open.visit.read().await;
@@ -272,18 +281,21 @@ impl Tx {
             if open.read_only {
                 error = within_read_only(error);
             }
-            if error.outcome() == Outcome::Unknown {
-                // Whatever it did, it is never committed; and if it was the first, nothing else was done either.
-                let begun = open.has_begun();
-                error =
-                    error.with_outcome(if begun { Outcome::Failed } else { Outcome::NotExecuted });
-            }
-            self.fail(error)
+            // Whatever it did, it is never committed; and if it was the first, nothing else was done either.
+            let begun = open.has_begun();
+            self.fail(error.if_unknown(if begun { Outcome::Failed } else { Outcome::NotExecuted }))
         })
     }
 }
 
 impl Open {
+    /// Rolls back, unless a statement is under way on a clone: that does it when it ends.
+    fn give_up(&self) {
+        if let Ok(mut visit) = self.visit.try_write() {
+            roll_back(visit.take());
+        }
+    }
+
     fn has_begun(&self) -> bool {
         self.begun.load(Ordering::Acquire)
     }
@@ -302,10 +314,20 @@ impl fmt::Debug for Tx {
 impl Drop for Transaction {
     fn drop(&mut self) {
         let open = &self.0.open;
-        open.ended.store(true, Ordering::Release);
-        // Where a statement is under way on a clone, the last clone to go rolls back.
-        if let Ok(mut visit) = open.visit.try_write() {
-            roll_back(visit.take());
+        // With `Leaving`: of the two, whoever comes second finds the other done.
+        open.ended.swap(true, Ordering::AcqRel);
+        open.give_up();
+    }
+}
+
+/// A statement that leaves the transaction, answered or dropped. It is declared before the lock is taken, so that it is
+/// dropped after the lock.
+struct Leaving<'a>(&'a Open);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        if self.0.ended.fetch_or(false, Ordering::AcqRel) {
+            self.0.give_up();
         }
     }
 }
@@ -317,23 +339,20 @@ impl Drop for Open {
 }
 
 /// Rolls back in the background. A connection that was left in the middle of a statement is closed instead, which
-/// cancels the statement.
+/// cancels the statement; and so is one that does not answer.
 fn roll_back(visit: Option<Visit>) {
     let Some(visit) = visit.filter(|visit| !visit.lent.is_abandoned()) else { return };
     // Whoever drops the last handle need not be within a runtime.
     let runtime = visit.lent.runtime().clone();
     runtime.spawn(async move {
         // A connection on which this fails is not lent again.
-        let _ = visit.lent.end("ROLLBACK").await;
+        let _ = timeout(ROLL_BACK, visit.lent.end("ROLLBACK")).await;
     });
 }
 
 /// Whatever a statement did that has not returned the rows it should, the transaction is not committed.
 fn undone(error: Error) -> Error {
-    match error.outcome() {
-        Outcome::Unknown => error.with_outcome(Outcome::Failed),
-        _ => error,
-    }
+    error.if_unknown(Outcome::Failed)
 }
 
 pub(super) fn over() -> Error {

@@ -121,8 +121,8 @@ pub(crate) fn keeps_off_pipelines(code: &SqlState) -> bool {
     is_cancelled(code) || is_locked(code) || is_read_only(code)
 }
 
-/// The server did nothing of it, as a request ahead of it had failed: said by [`super::wire`] to reads that travelled
-/// together.
+/// The server did nothing of it, as a request ahead of it had failed: in the same transaction, or, as [`super::wire`] says,
+/// among reads that travelled together.
 pub(crate) fn is_skipped(code: &SqlState) -> bool {
     *code == SqlState::IN_FAILED_SQL_TRANSACTION
 }

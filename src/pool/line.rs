@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use tokio::time::timeout;
 use tokio_postgres::{Row, SimpleQueryMessage};
 
+use super::pipelines::MAX_DEPTH;
 use super::{Lent, Params};
 use crate::Result;
 use crate::shard::Home;
@@ -45,7 +47,8 @@ impl Line {
         // From here on its session is not like those that are lent, also if nobody waits for the answer.
         lent.spend();
         let greeting = format!("SET statement_timeout = {}; {GREETING}", lent.tell_limit(LONGEST));
-        let answers = lent.client().simple_query(&greeting).await.ok()?;
+        let greeted = timeout(LOOK * PATIENCE, lent.client().simple_query(&greeting)).await;
+        let answers = greeted.ok()?.ok()?;
         let mut rows = answers.iter().filter_map(|answer| match answer {
             SimpleQueryMessage::Row(row) => row.get(0),
             _ => None,
@@ -80,6 +83,8 @@ impl Line {
     /// Whether it may be sent another read.
     pub(super) fn is_usable(&self, now: Instant) -> bool {
         !self.lent.client().is_closed()
+            // The server may be at work for those who have gone, too: with so many of them, it is done with this line.
+            && self.lent.in_flight() < MAX_DEPTH
             && !self.is_hung.load(Ordering::Relaxed)
             && self.lent.may_stay(now)
     }
@@ -123,18 +128,21 @@ impl Line {
 struct Seen {
     sent: u64,
     answered: u64,
+    heard: u64,
     silent: u32,
 }
 
 impl Seen {
     fn is_hung(&mut self, line: &Line) -> bool {
         let answered = line.answered.load(Ordering::Relaxed);
+        // Those whose patience is shorter than the server's time have gone when it answers.
+        let heard = line.lent.heard();
         let sent = line.sent.load(Ordering::Relaxed);
         // Those whose patience is short may come and go between two looks.
         let is_awaited = sent != self.sent || line.depth.load(Ordering::Relaxed) > 0;
-        let silent = answered == self.answered && is_awaited;
+        let silent = (answered, heard) == (self.answered, self.heard) && is_awaited;
         self.silent = if silent { self.silent + 1 } else { 0 };
-        (self.sent, self.answered) = (sent, answered);
+        (self.sent, self.answered, self.heard) = (sent, answered, heard);
         self.silent >= PATIENCE
     }
 }

@@ -32,8 +32,8 @@ const SLOW_FOR: Duration = Duration::from_secs(60);
 const SLOW_STATEMENTS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 /// From this depth on a read looks for a pipeline that is less deep: past it, company costs more than a cold cache.
 const SPILL: usize = 64;
-/// A pipeline is no deeper; what is more queues for a connection of its own, under that queue's bound.
-const MAX_DEPTH: usize = 512;
+/// A pipeline is no deeper, those included who did not wait for their answers; what is more queues for a connection of its own, under that queue's bound.
+pub(super) const MAX_DEPTH: usize = 512;
 /// A pipeline that was not used for so long gives up its connection to whoever waits for one.
 pub(super) const IDLE: Duration = Duration::from_millis(100);
 

@@ -25,7 +25,7 @@ use crate::error::Kind;
 use crate::random;
 use crate::shard::Home;
 use crate::statement::{Nature, Statement};
-use crate::{Outcome, Result};
+use crate::{Error, Outcome, Result};
 
 /// Parameters of a statement, as the driver takes them.
 pub(crate) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
@@ -38,6 +38,8 @@ pub(crate) struct Session {
     /// Requests sent and not answered to the end. What is left when the session comes back was abandoned.
     in_flight: AtomicUsize,
     in_transaction: AtomicBool,
+    /// The open transaction was begun to read only.
+    reads_only: AtomicBool,
     /// Used in ways that nobody has followed.
     spent: AtomicBool,
     limit: Limit,
@@ -72,6 +74,7 @@ impl Session {
             statements: Statements::new(settings.statement_cache, source.counters.clone()),
             in_flight: AtomicUsize::new(0),
             in_transaction: AtomicBool::new(false),
+            reads_only: AtomicBool::new(false),
             spent: AtomicBool::new(false),
             limit: Limit::new(settings.statement_timeout),
             lookups: Lookups::default(),
@@ -171,7 +174,17 @@ impl Session {
     }
 
     pub(crate) fn is_abandoned(&self) -> bool {
-        self.in_flight.load(Ordering::Relaxed) > 0
+        self.in_flight() > 0
+    }
+
+    /// Requests that are not answered, and all that were ever abandoned.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// See [`Wire::heard`].
+    pub(super) fn heard(&self) -> u64 {
+        self.wire.heard()
     }
 
     pub(super) fn is_in_transaction(&self) -> bool {
@@ -221,6 +234,8 @@ impl Session {
 
     async fn begin_as(&self, commands: &[&str], with_next: bool) -> Result<()> {
         self.in_transaction.store(true, Ordering::Relaxed);
+        let reads_only = commands.iter().any(|command| command.contains(" READ ONLY"));
+        self.reads_only.store(reads_only, Ordering::Relaxed);
         *self.begun() = Some(Instant::now());
         let limit = self.limit.of_a_transaction();
         let limit = limit.map(|limit| format!("SET LOCAL statement_timeout = {limit}"));
@@ -274,8 +289,7 @@ impl Session {
         home: &Home,
         params: Params<'_>,
     ) -> Result<(Vec<Row>, u64)> {
-        let nature = statement.nature();
-        let is_bounded = matches!(nature, Nature::SingleRead | Nature::Rows);
+        let is_bounded = statement.is_bounded();
         if !is_bounded {
             // It may set what the next one would find.
             self.spend();
@@ -291,50 +305,54 @@ impl Session {
                 Err(error) if is_stale_plan(&error) => {
                     self.statements.forget(statement, home);
                     if !std::mem::take(&mut again) {
-                        break Err((error, true));
+                        break Err(Refusal { error, is_stale: true, is_prepared });
                     }
                 }
-                answer => break answer.map_err(|error| (error, false)),
+                answer => {
+                    break answer.map_err(|error| Refusal { error, is_stale: false, is_prepared });
+                }
             }
         };
         flight.land();
-        answer.map_err(|(error, is_stale)| {
-            let mut error = statement_failure(
-                error,
-                format!("cannot run {statement:?} on shard {}", home.shard()),
-            );
-            if is_stale {
-                error = error.hint("its types have changed");
-                if self.is_in_transaction() {
-                    // Rolled back, the whole of it may be run again with the new ones.
-                    error = error.with_kind(Kind::Conflict).with_outcome(Outcome::NotExecuted);
-                } else if !named {
-                    error = error.with_outcome(Outcome::Unknown);
-                }
+        answer.map_err(|refusal| self.judge(refusal, statement, home))
+    }
+
+    /// What a statement's error means, for the statement and for the session.
+    fn judge(&self, refusal: Refusal, statement: &Statement, home: &Home) -> Error {
+        let Refusal { error, is_stale, is_prepared } = refusal;
+        let nature = statement.nature();
+        let what = format!("cannot run {statement:?} on shard {}", home.shard());
+        let mut error = statement_failure(error, what);
+        if is_stale {
+            error = error.hint("its types have changed");
+            if self.is_in_transaction() {
+                // Rolled back, the whole of it may be run again with the new ones.
+                error = error.with_kind(Kind::Conflict).with_outcome(Outcome::NotExecuted);
+            } else if !self.source.connector().settings().pool.prepared {
+                error = error.with_outcome(Outcome::Unknown);
             }
-            // What only reads is no primary any more.
-            if error.outcome() == Outcome::Unknown || is_read_only(&error) {
-                self.spend();
+        }
+        // What only reads, and was not asked to, is no primary any more.
+        let reads_only = self.is_in_transaction() && self.reads_only.load(Ordering::Relaxed);
+        if error.outcome() == Outcome::Unknown || is_read_only(&error) && !reads_only {
+            self.spend();
+        }
+        match nature {
+            // What was only prepared was not executed; and a read leaves nothing, whether it was or not.
+            _ if !is_prepared => error.if_unknown(Outcome::NotExecuted),
+            Nature::SingleRead => error.if_unknown(Outcome::NotExecuted),
+            // It may have committed what came before the error.
+            Nature::Procedure | Nature::Gradual
+                if !(nature == Nature::Gradual && is_undefined_name(&error))
+                    && error.code().is_some()
+                    && !self.is_in_transaction() =>
+            {
+                let again = matches!(error.kind(), Kind::Conflict | Kind::StaleHome);
+                let error = error.with_outcome(Outcome::Unknown);
+                if again { error.with_kind(Kind::Database) } else { error }
             }
-            match nature {
-                // A read leaves nothing, whether it happened or not.
-                Nature::SingleRead if error.outcome() == Outcome::Unknown => {
-                    error.with_outcome(Outcome::NotExecuted)
-                }
-                // It may have committed what came before the error.
-                Nature::Procedure | Nature::Gradual
-                    if !(nature == Nature::Gradual && is_undefined_name(&error))
-                        && is_prepared
-                        && error.code().is_some()
-                        && !self.is_in_transaction() =>
-                {
-                    let again = matches!(error.kind(), Kind::Conflict | Kind::StaleHome);
-                    let error = error.with_outcome(Outcome::Unknown);
-                    if again { error.with_kind(Kind::Database) } else { error }
-                }
-                _ => error,
-            }
-        })
+            _ => error,
+        }
     }
 
     /// Prepares a statement, says so, and executes it.
@@ -345,6 +363,7 @@ impl Session {
         params: Params<'_>,
         is_prepared: &mut bool,
     ) -> Result<(Vec<Row>, u64), tokio_postgres::Error> {
+        *is_prepared = false;
         let prepared = self.prepare(statement, home).await?;
         *is_prepared = true;
         let answer = self.execute(prepared, params);
@@ -436,6 +455,15 @@ impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("unsound", &self.is_unsound()).finish_non_exhaustive()
     }
+}
+
+/// A statement that was not done, or not to the end.
+struct Refusal {
+    error: tokio_postgres::Error,
+    /// Its types have changed, also when it was prepared anew.
+    is_stale: bool,
+    /// It was executed, and not only prepared.
+    is_prepared: bool,
 }
 
 /// A request under way. Dropped before it landed, it leaves its mark on the session.

@@ -81,6 +81,12 @@ impl Statement {
         })
     }
 
+    /// A single read made of others that are, known to be one by how it is made.
+    pub(crate) fn single_read(text: String) -> Self {
+        let hash = hash_of(text.as_bytes());
+        Self { text: Text::Shared(text.into()), nature: Nature::SingleRead, hash }
+    }
+
     /// The text, with its placeholders.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -96,6 +102,11 @@ impl Statement {
     /// again.
     pub(crate) const fn is_single_read(&self) -> bool {
         matches!(self.nature, Nature::SingleRead)
+    }
+
+    /// Whether it leaves the session as it was, all or nothing: a query, or a change of rows.
+    pub(crate) const fn is_bounded(&self) -> bool {
+        matches!(self.nature, Nature::SingleRead | Nature::Rows)
     }
 
     /// The SQL for one home.

@@ -201,7 +201,7 @@ async fn ask(cluster: &Cluster, gid: &Gid) -> Option<Decision> {
 
 /// Nothing remains of it, whatever the error said of its own statement.
 fn failed(error: Error) -> Error {
-    if error.outcome() == Outcome::Unknown { error.with_outcome(Outcome::Failed) } else { error }
+    error.if_unknown(Outcome::Failed)
 }
 
 fn about_the_table(error: Error) -> Error {

@@ -66,10 +66,7 @@ impl Cluster {
             Ok(row) => Ok(Some(Decision::new(row.get(0)))),
             Err(error) if error.as_db_error().is_some_and(is_lock_timeout) => Ok(None),
             // Whether it was inserted or not, asking again gives the answer.
-            Err(error) if error.outcome() == Outcome::Unknown => {
-                Err(error.with_outcome(Outcome::NotExecuted))
-            }
-            Err(error) => Err(error),
+            Err(error) => Err(error.if_unknown(Outcome::NotExecuted)),
         }
     }
 

@@ -20,7 +20,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
@@ -37,6 +37,8 @@ pub(crate) struct Wire {
     is_shared: AtomicBool,
     has_lead: AtomicBool,
     lead: Mutex<Option<Lead>>,
+    /// How often something of the server's was read.
+    heard: AtomicU64,
 }
 
 /// What goes ahead of the next request.
@@ -52,6 +54,12 @@ impl Wire {
     /// transactions, those before it have been answered.
     pub(crate) fn share(&self) {
         self.is_shared.store(true, Ordering::Release);
+    }
+
+    /// Changes whenever the server says something, if the driver's bytes pass through here; also what nobody waits for
+    /// any more.
+    pub(crate) fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
     }
 
     /// Sends commands together with the next request; if one of them fails, that request is answered with its error and was

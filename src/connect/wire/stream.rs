@@ -147,6 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<S> {
             if this.answers.may_pass(&this.runs) {
                 let before = into.filled().len();
                 ready!(Pin::new(&mut this.inner).poll_read(context, into))?;
+                this.wire.heard.fetch_add(1, Ordering::Relaxed);
                 if !this.requests.has_copied {
                     this.answers.pass(&into.filled()[before..], &mut this.runs);
                 }
@@ -155,6 +156,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<S> {
             this.piece.resize(PIECE, 0);
             let mut piece = ReadBuf::new(&mut this.piece);
             ready!(Pin::new(&mut this.inner).poll_read(context, &mut piece))?;
+            this.wire.heard.fetch_add(1, Ordering::Relaxed);
             if piece.filled().is_empty() {
                 return Poll::Ready(Ok(()));
             }
