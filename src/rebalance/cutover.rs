@@ -239,7 +239,7 @@ impl Cutover<'_> {
         let open_target = async {
             let position = self.rename_target(&prepared.functions, &opens).await?;
             try_join!(
-                self.prepare_unsealing(relations, &opens, "1s"),
+                self.prepare_unsealing(relations, &opens),
                 self.before_closing(&mut hosts[1], mark, position)
             )
         };
