@@ -4,6 +4,7 @@
 //! pools, retries or knows of shards.
 
 mod failure;
+pub(crate) mod gone;
 mod hosts;
 mod identity;
 mod libpq;

@@ -11,14 +11,14 @@ use super::ShardMigration;
 use super::ledger::Ledger;
 use super::scan::may_commit_in_part;
 use super::set::{Migration, Migrations};
-use crate::connect::{sqlstate, statement_failure};
+use crate::connect::{gone, sqlstate, statement_failure};
 use crate::schema::lock::{lock, unlock};
 use crate::shard::Home;
 use crate::{Error, Result};
 
-/// Undoes whatever earlier migrations have set, and takes away the limits that are for requests.
-const FRESH: &str = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; DISCARD TEMP; \
-    SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0";
+/// Undoes whatever earlier migrations have set, and takes away the limit that is for requests.
+const FRESH: &str =
+    "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; DISCARD TEMP; SET statement_timeout = 0; ";
 
 /// How long a migration waits for a lock. While it waits, everybody who comes later waits behind it.
 const LOCK_TIMEOUT: &str = "2s";
@@ -107,6 +107,7 @@ async fn apply_all(
     }
     for migration in missing {
         freshen(client).await?;
+        gone::notice(client).await;
         if migration.in_transaction {
             apply_patiently(client, home, migration).await?;
         } else {
@@ -233,7 +234,8 @@ async fn enter(client: &Client, home: &Home, migration: &Migration, whole: &str)
 }
 
 async fn freshen(client: &Client) -> Result<()> {
-    client.batch_execute(FRESH).await.map_err(|error| statement_failure(error, "cannot begin"))
+    let fresh = format!("{FRESH}{}", gone::LIMITS);
+    client.batch_execute(&fresh).await.map_err(|error| statement_failure(error, "cannot begin"))
 }
 
 async fn roll_back(client: &Client) -> Result<()> {
