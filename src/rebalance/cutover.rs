@@ -183,7 +183,8 @@ impl Cutover<'_> {
         self.unseal_target().await?;
 
         run.event_begin(MoveStep::ChangeHome);
-        run.journal.change_home(&run.report, &self.change(closed.generation)).await?;
+        let tell = |waits: &str| run.tell(MoveStep::ChangeHome, waits);
+        run.journal.change_home(&run.report, &self.change(closed.generation), tell).await?;
         if let Some(began) = run.fence_ends() {
             run.journal.set_fence(&run.report, began.elapsed()).await?;
         }
@@ -257,6 +258,7 @@ impl Cutover<'_> {
         self.check_way_back().await?;
         let (journal, report) = (&self.run.journal, &self.run.report);
         journal.rehearse_cutover(report, &self.change(0), self.reverse).await?;
+        journal.prove_free(&self.change(0)).await?;
         let begin = format!(
             "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '{GENTLE_IDLE}'; \
              SET LOCAL lock_timeout = '{GENTLE_LOCK}'; {}",
@@ -413,13 +415,15 @@ impl Cutover<'_> {
         let [old, new] = self.schemas();
         let note = async {
             if self.reverse {
-                // It also shows that the catalog answers, without which the shard would have no home for long.
                 run.event_begin(MoveStep::NotePosition);
                 run.journal.set_position(&run.report, position).await?;
                 run.event_end(MoveStep::NotePosition);
             }
             Ok(())
         };
+        // Without the catalog the shard would have no home for long. Sent behind the position, in the same session.
+        let change = self.change(0);
+        let free = run.journal.prove_free(&change);
         let hosts = async {
             run.event_begin(MoveStep::AwaitTargetHosts);
             let tell = |waits: &str| run.tell(MoveStep::AwaitTargetHosts, waits);
@@ -436,7 +440,7 @@ impl Cutover<'_> {
             run.event_end(MoveStep::RecheckTimelines);
             Ok(())
         };
-        try_join!(note, hosts).map(|_| ())
+        try_join!(note, free, hosts).map(|_| ())
     }
 
     /// Does all that closes the source, but for the commit: the schema is renamed and the generation raised in the transaction

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Row;
 use tokio_postgres::types::PgLsn;
 
+use super::names::literal;
 use super::session::Session;
 use super::step::{MovePhase, MoveStep};
 use crate::catalog::{CHANNEL, Signpost};
 use crate::config::Dsn;
-use crate::connect::{Connector, Role};
+use crate::connect::{Connector, Role, sqlstate};
 use crate::error::Kind;
 use crate::shard::{Epoch, InstanceName, ShardId};
 use crate::{Error, Result};
@@ -426,10 +427,47 @@ impl Journal {
         self.write_home(of, NOBODYS, change).await.map(|_| ())
     }
 
+    /// Makes sure that nobody keeps what is written when the home changes: for an instant it is ours.
+    ///
+    /// # Errors
+    ///
+    /// When somebody does.
+    pub(super) async fn prove_free(&self, change: &Change<'_>) -> Result<()> {
+        // One message, so one transaction, and nothing that has to be on disk.
+        let lock = format!(
+            "SET LOCAL synchronous_commit = off; SET LOCAL lock_timeout = '{}ms'; \
+             SELECT FROM howdah.home, howdah.instance, howdah.cluster WHERE shard = {} AND name = {} FOR NO KEY UPDATE",
+            INSTANT.as_millis(),
+            change.shard,
+            literal(change.from.0.as_str()),
+        );
+        self.session
+            .batch(&lock, CANNOT_CHANGE)
+            .await
+            .map_err(|error| if is_kept(&error) { error.hint(END_IT) } else { error })
+    }
+
     /// Changes the home, once: if the attempt is still ours and the home is the one we know. Done before, it is well, too.
-    pub(super) async fn change_home(&self, of: &MoveReport, change: &Change<'_>) -> Result<()> {
+    /// Nobody has the shard meanwhile: `tell` hears what is waited for.
+    pub(super) async fn change_home(
+        &self,
+        of: &MoveReport,
+        change: &Change<'_>,
+        tell: impl Fn(&str) + Send + Sync,
+    ) -> Result<()> {
         let (from, to) = (change.from.0, change.to.0);
-        let row = self.write_home(of, of.attempt, change).await?;
+        let began = Instant::now();
+        let row = loop {
+            match self.write_home(of, of.attempt, change).await {
+                Err(error) if is_kept(&error) && began.elapsed() < KEPT => {
+                    tell(&format!("waits for a transaction: {error}; {END_IT}"));
+                }
+                Err(error) if is_kept(&error) => {
+                    return Err(error.hint(format!("{END_IT}, then resume the move")));
+                }
+                written => break written?,
+            }
+        };
         if row.get::<_, i64>(0) == 0 {
             return Err(superseded(of));
         }
@@ -461,14 +499,20 @@ impl Journal {
             &change.generation,
             &CHANNEL,
         ];
-        self.session.one(CHANGE_HOME, params, "cannot change the home in the catalog").await
+        self.session.one(CHANGE_HOME, params, CANNOT_CHANGE).await
     }
 }
 
 /// An attempt that no run has.
 const NOBODYS: i32 = -1;
 
-const CHANGE_HOME: &str = "WITH mine AS (UPDATE howdah.move SET step = $3, changed_at = clock_timestamp() \
+/// For how long others may keep what is to be written: while the shard has its home, and once it is closed.
+const INSTANT: Duration = Duration::from_millis(100);
+const KEPT: Duration = Duration::from_secs(600);
+
+/// Waits for others' locks for a second, a limit that ends with the statement.
+const CHANGE_HOME: &str = "WITH patience AS MATERIALIZED (SELECT set_config('lock_timeout', '1s', true)), \
+        mine AS (UPDATE howdah.move SET step = $3, changed_at = clock_timestamp() FROM patience \
             WHERE id = $1 AND attempt = $2 RETURNING id), \
         moved AS (UPDATE howdah.home SET instance = $7, epoch = $8 FROM mine \
             WHERE shard = $4 AND instance = $5 AND epoch = $6 RETURNING shard), \
@@ -481,6 +525,13 @@ const SET_POSITION: &str = "position = $3";
 
 const CANNOT_READ: &str = "cannot read the journal";
 const CANNOT_WRITE: &str = "cannot write the journal";
+const CANNOT_CHANGE: &str = "cannot change the home in the catalog";
+const END_IT: &str = "find it in pg_stat_activity of the catalog's database, and end it";
+
+/// Whether others keep what was to be written.
+fn is_kept(error: &Error) -> bool {
+    error.code().is_some_and(sqlstate::is_locked)
+}
 
 /// The statement that sets columns of a move, as long as the attempt is ours.
 fn setting(assignments: &str) -> String {
