@@ -118,7 +118,7 @@ impl Cutover<'_> {
             // Before it is waited for the target, which may be what was too slow.
             run.tell(MoveStep::FenceTables, &format!("tried {attempt} times: {error}"));
             // The source is still the home.
-            self.take_back().await?;
+            self.within_cap(self.take_back()).await?;
             if !is_passing(&error) || attempt >= ATTEMPTS {
                 return Err(error);
             }

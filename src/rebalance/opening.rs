@@ -3,6 +3,10 @@
 //! Between the two a session that has got hold of the copy by OID is refused, as it was all along. Were it obeyed, and the
 //! cutover given up, what it wrote would be lost.
 
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::time::timeout;
 use tokio_postgres::types::PgLsn;
 
 use super::cutover::{Cutover, UNSEALED_HOSTS};
@@ -14,6 +18,9 @@ use super::seal;
 use super::side::Side;
 use super::step::MoveStep;
 use crate::{Error, Result};
+
+/// After which time something is told.
+const TELL_AFTER: Duration = Duration::from_secs(1);
 
 const CANNOT_UNSEAL: &str = "cannot unseal the target";
 
@@ -71,8 +78,22 @@ impl Cutover<'_> {
         run.end(MoveStep::AwaitUnsealed).await
     }
 
-    /// Makes a copy again of what an attempt has renamed, if it has: the home is not closed.
+    /// Makes a copy again of what an attempt has renamed, if it has: the home is not closed. It waits for what the attempt had
+    /// begun there, however long that takes.
     pub(super) async fn take_back(&self) -> Result<()> {
+        let mut taken_back = pin!(self.rename_back());
+        if let Ok(done) = timeout(TELL_AFTER, taken_back.as_mut()).await {
+            return done;
+        }
+        let waits = format!(
+            "{} is to give the copy its old name back, and does not answer: does it wait for a synchronous standby?",
+            self.to.name
+        );
+        self.run.tell(MoveStep::RenameTarget, &waits);
+        taken_back.await
+    }
+
+    async fn rename_back(&self) -> Result<()> {
         let work = &self.to.work;
         work.roll_back().await;
         if !self.to.epochs(self.run.report.shard).await?.contains(&self.new) {

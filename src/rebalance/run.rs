@@ -102,8 +102,8 @@ impl<'a> Run<'a> {
             }
             let schema = schema_at(self.report.shard, old, &source.name);
             let relations = Relations::read(&source.work, &schema).await?;
-            cutover.take_back().await?;
             let findings = async {
+                cutover.take_back().await?;
                 self.copy(&schema, &relations).await?;
                 self.verify([source, target], &schema, &relations).await
             };
