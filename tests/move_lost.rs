@@ -104,6 +104,33 @@ async fn a_move_is_finished_without_an_old_home_that_is_gone() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_whose_slot_the_server_gave_up_is_reported_as_that() -> Result<()> {
+    const STOP: &str = "DO $$ BEGIN EXECUTE (SELECT format('ALTER SUBSCRIPTION %I DISABLE', subname) \
+        FROM pg_subscription WHERE subname LIKE 'howdah%'); END $$";
+    const LOST: &str = "SELECT FROM pg_replication_slots WHERE wal_status = 'lost'";
+
+    let test = cluster_with_tables()?.own_servers().start().await?;
+    let before_fence = Point { step: MoveStep::CheckHosts, back: false };
+    let standing = Standing::at(before_fence, &test.config(), &Command::Go(pg(1))).await?;
+    test.admin("pg1").await?.batch_execute(STOP).await.unwrap();
+    limit_wal(&test, "pg2", "1MB").await;
+    let source = test.admin("pg2").await?;
+    until("the slot is given up", async || {
+        source.batch_execute("SELECT pg_switch_wal(), txid_current()").await.unwrap();
+        source.batch_execute("CHECKPOINT").await.unwrap();
+        source.query_opt(LOST, &[]).await.unwrap().is_some()
+    })
+    .await;
+    standing.go();
+    let error = standing.end().await.unwrap_err();
+    let said = error.to_string();
+    assert!(error.is_refused() && said.contains("pg2 dropped what the copy lacks"), "{said}");
+    assert!(said.contains("raise that on pg2"), "{said}");
+    assert_eq!(leftovers(&test).await?, Vec::<String>::new());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_move_is_aborted_without_a_target_that_is_gone() -> Result<()> {
     let mut test = cluster_with_tables()?.own_servers().instances(3).start().await?;
     die_at(&test, MoveStep::Verify, pg(3)).await?;

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use futures_util::try_join;
+use tokio::sync::MutexGuard;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::types::PgLsn;
 
@@ -40,9 +41,11 @@ const READY: Duration = Duration::from_secs(2);
 /// How often the fence is tried, and the pauses between, from the first to the longest.
 const ATTEMPTS: u32 = 60;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
-/// How far the target may be behind when the fence begins, at first and at most, and how long that is waited for.
+/// How far the target may be behind when the fence begins, at first and at most, and how long that is waited for: before it is
+/// our turn, and then, when others wait for theirs.
 const CLOSE_BEHIND: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(60));
 const CATCH_UP: Duration = Duration::from_secs(600);
+const TURN: Duration = Duration::from_secs(3);
 /// How long all hosts may take to hear of a rename: the target's in the fence, the source's after it.
 const TARGET_HOSTS: Duration = Duration::from_secs(1);
 const SOURCE_HOSTS: Duration = Duration::from_secs(600);
@@ -99,19 +102,20 @@ impl Cutover<'_> {
 
         let (mut attempt, mut lock, mut pause) = (1, LOCK.0, PAUSE.0);
         loop {
-            // One fence at a time: two on one server would wait for each other's row in the identity.
-            let alone = self.within_cap(async { Ok(run.mover.fencing.lock().await) }).await?;
-            self.within_cap(self.catch_up()).await?;
-            let error = match self.attempt(relations, findings, lock, &mut hosts).await {
+            let turn = self.turn().await?;
+            let attempted = self.attempt(relations, findings, lock, &mut hosts).await;
+            if attempted.is_err() {
+                self.from.work.roll_back().await;
+            }
+            // What follows hinders nobody, and others may have their turn.
+            drop(turn);
+            let error = match attempted {
                 Ok(closed) => {
                     self.conclude(&mut hosts[0], closed).await?;
                     break;
                 }
                 Err(error) => error,
             };
-            self.from.work.roll_back().await;
-            // What follows hinders nobody, and others may have their turn.
-            drop(alone);
             if error.outcome() == Outcome::Unknown {
                 return Err(error);
             }
@@ -197,20 +201,35 @@ impl Cutover<'_> {
         Change { shard: self.run.report.shard, from, to, generation }
     }
 
-    /// Waits until the target is so close behind that the fence will be short.
-    async fn catch_up(&self) -> Result<()> {
+    /// Waits for our turn, with the target close behind. Who cannot keep up leaves the turn to others meanwhile.
+    async fn turn(&self) -> Result<MutexGuard<'_, ()>> {
+        let began = Instant::now();
+        loop {
+            self.within_cap(self.catch_up(CLOSE_BEHIND.1, CATCH_UP)).await?;
+            // One fence at a time: two on one server would wait for each other's row in the identity.
+            let turn = async { Ok(self.run.mover.fencing.lock().await) };
+            let turn = self.within_cap(turn).await?;
+            match self.within_cap(self.catch_up(CLOSE_BEHIND.0, TURN)).await {
+                Err(error) if error.is_timeout() && began.elapsed() < CATCH_UP => drop(turn),
+                caught_up => return caught_up.map(|()| turn),
+            }
+        }
+    }
+
+    /// Waits until the target is so close behind, at first, that the fence will be short.
+    async fn catch_up(&self, close: Duration, patience: Duration) -> Result<()> {
         let [old, _] = self.schemas();
         let began = Instant::now();
         loop {
             let id = self.run.report.id.get();
             let (_, lag) =
-                stream::mark(self.from, self.to, self.stream, (&old, id), CATCH_UP).await?;
+                stream::mark(self.from, self.to, self.stream, (&old, id), patience).await?;
             self.run.lag(MoveStep::FenceTables, lag);
             // Where writers do not rest it varies, and the fence lasts that much longer: a good moment is worth two seconds.
-            if lag <= (began.elapsed() / 32).clamp(CLOSE_BEHIND.0, CLOSE_BEHIND.1) {
+            if lag <= (began.elapsed() / 32).clamp(close, CLOSE_BEHIND.1) {
                 return Ok(());
             }
-            if began.elapsed() > CATCH_UP {
+            if began.elapsed() > patience {
                 return Err(Error::new(
                     Kind::Timeout,
                     format!("{} stays {lag:?} behind {}", self.to.name, self.from.name),
