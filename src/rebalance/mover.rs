@@ -301,7 +301,7 @@ impl Mover {
         self.kept.journal(&self.connector).await
     }
 
-    /// Everything up to the journal's entry. Nothing when, while we waited for the locks, the shard has moved.
+    /// Everything up to the journal's entry. Nothing when, while we waited for the locks, the shard has moved or got a move.
     async fn begin(
         &self,
         mut journal: Journal,
@@ -329,7 +329,15 @@ impl Mover {
         )?;
         source.lock(shard).await?;
         target.lock(shard).await?;
-        if *self.snapshot().await?.map.home(shard)? != home {
+        let open = match journal.open_move(shard).await {
+            // The catalog was moved just now.
+            Err(error) if is_lost(&error) => {
+                journal = Journal::open(&self.connector).await?;
+                journal.open_move(shard).await
+            }
+            open => open,
+        }?;
+        if open.is_some() || *self.snapshot().await?.map.home(shard)? != home {
             return Ok(None);
         }
         observe(MoveStep::LockServers, MoveNews::Done);
