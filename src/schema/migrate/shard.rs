@@ -13,6 +13,7 @@ use super::scan::may_commit_in_part;
 use super::set::{Migration, Migrations};
 use crate::connect::{gone, sqlstate, statement_failure};
 use crate::schema::lock::{lock, unlock};
+use crate::schema::moving::refuse_if_moving;
 use crate::shard::Home;
 use crate::{Error, Result};
 
@@ -64,21 +65,6 @@ async fn up(client: &Client, home: Home, set: &Migrations) -> ShardMigration {
     .await;
     outcome.error = done.err();
     outcome
-}
-
-/// A move keeps a second copy, which no migration reaches: from its beginning to its end, also while no mover holds the
-/// lock, a table of its own is in the schema.
-async fn refuse_if_moving(client: &Client, home: &Home) -> Result<()> {
-    const MARK: &str = "SELECT to_regclass($1) IS NOT NULL";
-
-    let mark = format!("{}.howdah_move", home.schema());
-    let row = client.query_typed_one(MARK, &[(&mark, Type::TEXT)]).await;
-    if row.map_err(|error| statement_failure(error, "cannot look for a move"))?.get(0) {
-        let shard = home.shard();
-        return Err(Error::refused(format!("shard {shard} has an open move"))
-            .hint(format!("end it first: `howdah moves finish {shard}`, or abort or rollback")));
-    }
-    Ok(())
 }
 
 async fn status(client: &Client, home: Home, set: &Migrations) -> ShardMigration {
