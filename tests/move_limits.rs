@@ -266,24 +266,53 @@ async fn a_move_that_waits_keeps_no_other_from_its_fence() -> Result<()> {
         );
         test.admin("pg1").await.unwrap().batch_execute(&all).await.unwrap();
     };
+    let shards = [ShardId::new(0)?, shard()];
     for waits_at in [MoveStep::CheckHosts, MoveStep::AwaitSourceHosts] {
-        let Paused { mover, at_step, go_on, .. } = pausing(Mover::new(&test.config())?, waits_at);
+        let mut meetings = Vec::new();
+        let mut stops = Vec::new();
+        for (shard, step) in shards.into_iter().zip([MoveStep::CheckHosts, waits_at]) {
+            let (reached, at_step) = oneshot::channel();
+            let (go_on, told) = mpsc::channel::<()>();
+            stops.push((at_step, go_on));
+            meetings.push((shard, step, Mutex::new(Some((reached, told)))));
+        }
+        let mover = Mover::new(&test.config())?.on_event(move |event| {
+            let begun = matches!(event.what, MoveNews::Begun);
+            for (shard, step, meeting) in &meetings {
+                if begun
+                    && (event.shard, event.step) == (*shard, *step)
+                    && let Some((reached, told)) = meeting.lock().unwrap().take()
+                {
+                    let _ = reached.send(());
+                    tokio::task::block_in_place(|| told.recv().unwrap());
+                }
+            }
+        });
         let mover = Arc::new(mover);
-        let first = mover.clone();
-        let waiting = tokio::spawn(async move { first.run(shard(), &pg(1)).await });
-        at_step.await.unwrap();
+        let mut moving = Vec::new();
+        let mut let_go = Vec::new();
+        for ((shard, to), (at_step, go_on)) in shards.into_iter().zip([pg(2), pg(1)]).zip(stops) {
+            let mover = mover.clone();
+            moving.push(tokio::spawn(async move { mover.run(shard, &to).await }));
+            at_step.await.unwrap();
+            let_go.push(go_on);
+        }
         let stands_still = waits_at == MoveStep::CheckHosts;
         if stands_still {
             stand(true).await;
-            go_on.send(()).unwrap();
+            let_go[1].send(()).unwrap();
+            // It is at it.
+            tokio::time::sleep(Duration::from_millis(500)).await;
         }
-        let other = tokio::time::timeout(PATIENCE, mover.run(ShardId::new(0)?, &pg(2))).await;
+        let_go[0].send(()).unwrap();
+        let [other, waiting] = moving.try_into().unwrap();
+        let other = tokio::time::timeout(PATIENCE, other).await;
+        let other = other.expect("the other has its fence").unwrap()?;
         assert!(!waiting.is_finished(), "{:?}", waiting.await);
-        let other = other.expect("the other has its fence")?;
         if stands_still {
             stand(false).await;
         } else {
-            go_on.send(()).unwrap();
+            let_go[1].send(()).unwrap();
         }
         for id in [waiting.await.unwrap()?.id, other.id] {
             assert_eq!(mover.roll_back(id).await?.phase, MovePhase::RolledBack);

@@ -365,7 +365,7 @@ impl Cutover<'_> {
             let (mark, _) = stream::mark(from, to, self.stream, (&old, id), FENCE).await?;
             let pair = Pair { home: from, copy: to, stream: self.stream, schema: &old, id };
             if let Some(difference) = pair.compare_hot(findings).await? {
-                return Err(Error::refused(format!("the copies differ: {difference}")));
+                return Err(run.differ(&difference));
             }
             run.event_end(MoveStep::Drain);
             Ok(mark)
