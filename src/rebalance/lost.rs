@@ -6,14 +6,16 @@
 use super::cutover::UNSEALED_HOSTS;
 use super::event::{MoveEvent, MoveNews};
 use super::hosts::Hosts;
-use super::journal::{Journal, MoveReport};
-use super::mover::{Mover, Wish};
+use super::journal::Journal;
+use super::mover::Mover;
 use super::names::{Names, schema_at};
 use super::opening::{begin_unsealing_left, commit_unsealing};
+use super::report::MoveReport;
 use super::run::next;
 use super::settle::{drop_stream_at, unmark};
 use super::side::Side;
 use super::step::{MovePhase, MoveStep};
+use super::take_up::Wish;
 use crate::shard::InstanceName;
 use crate::{Error, Result};
 

@@ -11,9 +11,9 @@ use tokio_postgres::types::PgLsn;
 
 use super::cutover::{Cutover, UNSEALED_HOSTS};
 use super::hosts::Hosts;
-use super::journal::MoveId;
 use super::names::{MARK_TABLE, Names, literal};
 use super::relations::Relations;
+use super::report::MoveId;
 use super::seal;
 use super::side::Side;
 use super::step::MoveStep;

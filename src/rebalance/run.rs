@@ -9,10 +9,11 @@ use tokio::time::Instant;
 
 use super::cutover::Cutover;
 use super::event::{MoveEvent, MoveNews};
-use super::journal::{Journal, MoveReport};
+use super::journal::Journal;
 use super::mover::Mover;
 use super::names::{Names, schema_at};
 use super::relations::Relations;
+use super::report::MoveReport;
 use super::side::Side;
 use super::step::{MovePhase, MoveStep};
 use super::stream;
