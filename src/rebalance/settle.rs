@@ -14,8 +14,8 @@ use crate::error::Kind;
 use crate::shard::Epoch;
 use crate::{Error, Result};
 
-/// How long the old copy may take to begin to follow. Most take less than a second.
-const FIRST_MARK: Duration = Duration::from_secs(30);
+/// For how long the old copy may take nothing when it begins to follow. Most have all of it within a second.
+const STANDS_STILL: Duration = Duration::from_secs(30);
 
 impl Run<'_> {
     /// After the cutover: the stream there is dropped, and the stream back runs; or, without one, the old copy is dropped.
@@ -47,12 +47,14 @@ impl Run<'_> {
         stream::subscribe(&conninfo, source, target, name, Takes::WhatIsWrittenThere).await?;
         let schema = schema_at(self.report.shard, next(self.report.epoch)?, &target.name);
         let mark = (schema.as_str(), self.report.id.get());
-        match stream::mark(target, source, name, mark, FIRST_MARK).await {
-            Err(error) if error.is_timeout() => {
-                Err(Error::new(Kind::Timeout, "the way back does not run").because(error))
+        let tell = |waited| self.lag(MoveStep::StartReverse, waited);
+        stream::work_off(target, source, name, mark, STANDS_STILL, tell).await.map_err(|error| {
+            if error.is_timeout() {
+                Error::new(Kind::Timeout, "the way back does not run").because(error)
+            } else {
+                error
             }
-            marked => marked.map(|_| ()),
-        }
+        })
     }
 
     async fn drop_forward(&self) -> Result<()> {
