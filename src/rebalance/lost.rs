@@ -92,7 +92,13 @@ impl Mover {
             commit_unsealing(&side).await?;
             observe(MoveStep::UnsealTarget, MoveNews::Done);
         }
-        if wish == Wish::Finish && report.step <= MoveStep::AwaitUnsealed {
+        // The home of a way back that was not gone was unsealed long ago.
+        let came_last = match phase {
+            MovePhase::Finished => !report.back,
+            MovePhase::RolledBack => report.back,
+            _ => false,
+        };
+        if came_last && report.step <= MoveStep::AwaitUnsealed {
             let step = MoveStep::AwaitUnsealed;
             observe(step, MoveNews::Begun);
             let tell = |waits: &str| observe(step, MoveNews::Note(waits.to_owned()));
