@@ -2,7 +2,7 @@
 #![cfg(test)]
 
 use howdah::testing::TestServers;
-use howdah::{Cluster, Config, Init, InstanceName, Layout, Result, ShardCount};
+use howdah::{Cluster, Config, Init, InstanceName, Layout, Result, ShardCount, ShardId};
 
 fn two_instances(servers: &TestServers, shards: u16) -> Result<Init> {
     let mut init = Init::new(ShardCount::new(shards)?);
@@ -182,6 +182,26 @@ async fn an_old_name_is_never_made_anew() -> Result<()> {
     let error = two_instances(&servers, 4)?.run(&config).await.unwrap_err().to_string();
     assert!(error.contains("says: 1;") && error.contains("run it again"), "{error}");
     assert_eq!(schemas(&servers, "pg2").await?, ["shard_0001_e2", "shard_0003_e1"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_shard_with_an_open_move_is_left_as_it_is_and_named() -> Result<()> {
+    let servers = TestServers::start(2).await?;
+    let config = config(&servers)?;
+    assert_eq!(two_instances(&servers, 4)?.run(&config).await?.left, []);
+    let second = servers.admin("pg2").await?;
+    // As an older version has made it.
+    let older = "CREATE TABLE shard_0001_e1.howdah_move (); \
+        DROP FUNCTION shard_0001_e1.is_local; DROP FUNCTION shard_0003_e1.is_local";
+    second.batch_execute(older).await.unwrap();
+    let made = two_instances(&servers, 4)?.run(&config).await?;
+    assert_eq!(made.left, [ShardId::new(1)?]);
+    second.batch_execute("SELECT shard_0003_e1.is_local(1)").await.unwrap();
+    second.batch_execute("SELECT shard_0001_e1.is_local(1)").await.unwrap_err();
+    second.batch_execute("DROP TABLE shard_0001_e1.howdah_move").await.unwrap();
+    assert_eq!(two_instances(&servers, 4)?.run(&config).await?.left, []);
+    second.batch_execute("SELECT shard_0001_e1.is_local(1)").await.unwrap();
     Ok(())
 }
 

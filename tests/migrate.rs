@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use howdah::testing::TestCluster;
+use howdah::testing::{TestCluster, until};
 use howdah::{MigrationReport, Migrations, ShardMigration};
 
 const PHOTOS: (&str, &str) = (
@@ -276,4 +276,27 @@ async fn an_instance_that_is_down_fails_its_own_shards_alone() {
     assert_eq!(error.instance(), Some("pg2"), "{error}");
     test.start_server("pg2").await.unwrap();
     assert_eq!(up(&test, &[PHOTOS]).await.into_result().unwrap().len(), 8);
+}
+
+/// Its transaction holds every lock that the migration took, and the shard's own.
+#[tokio::test]
+async fn a_client_that_is_cut_off_keeps_its_locks_for_seconds_only() {
+    const SLOW: (&str, &str) =
+        ("0001_slow.sql", "CREATE TABLE slow (id int PRIMARY KEY); SELECT pg_sleep(1);");
+    const AT_IT: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+        AND query LIKE '%pg_sleep(1)%' AND pid <> pg_backend_pid()";
+
+    let test = TestCluster::builder().shards(2).proxies().start().await.unwrap();
+    let admin = test.admin("pg2").await.unwrap();
+    let at_it = async || admin.query_one(AT_IT, &[]).await.unwrap().get::<_, i64>(0);
+    let config = test.config();
+    let cut_off = tokio::spawn(async move {
+        Migrations::new([SLOW]).unwrap().up(&config, 2, |_| {}).await.map(drop)
+    });
+    until("the migration runs", async || at_it().await > 0).await;
+    test.proxy("pg2").unwrap().blackhole();
+    until("its session has ended, and its locks with it", async || at_it().await == 0).await;
+    cut_off.abort();
+    test.proxy("pg2").unwrap().heal();
+    assert_eq!(troubled(&up(&test, &[SLOW]).await), vec![]);
 }

@@ -5,10 +5,11 @@ mod moving;
 
 use std::time::{Duration, Instant};
 
-use howdah::testing::TestCluster;
+use howdah::testing::{TestCluster, until};
 use howdah::{
     Error, InstanceName, MoveId, MoveNews, MovePhase, MoveStep, Mover, Result, ShardId, Statement,
 };
+use moving::fault::{Command, Point, Standing};
 use moving::{cluster_with_tables, leftovers, leftovers_on, schemas, shard};
 
 /// A row of which nobody writes anything.
@@ -70,6 +71,29 @@ async fn a_way_back_that_was_begun_is_given_up_as_long_as_the_shard_has_not_left
     assert_eq!(leftovers(&test).await?, Vec::<String>::new());
     assert_eq!(schemas(&test).await?, ["pg1 shard_0001_e2"]);
     assert_eq!(cluster.shard(shard())?.execute(&REMOVE, &[]).await?, 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_way_back_is_there_once_it_runs() -> Result<()> {
+    const HOLD: &str = "BEGIN; LOCK TABLE shard_0001_e2.howdah_move IN SHARE MODE";
+    const WAITS: &str = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted \
+        AND relation = to_regclass('shard_0001_e2.howdah_move'))";
+
+    let test = cluster_with_tables()?.start().await?;
+    let starting = Point { step: MoveStep::StartReverse, back: false };
+    let command = Command::Go(InstanceName::new("pg1")?);
+    let standing = Standing::at(starting, &test.config(), &command).await?;
+    let [holder, looker] = [test.admin("pg2").await?, test.admin("pg2").await?];
+    holder.batch_execute(HOLD).await.unwrap();
+    standing.go();
+    let waits = async || looker.query_one(WAITS, &[]).await.unwrap().get::<_, bool>(0);
+    until("the old copy cannot follow", waits).await;
+    let mover = Mover::new(&test.config())?;
+    let open = mover.open_move(shard()).await?.unwrap();
+    assert_eq!((open.phase, open.step), (MovePhase::Fence, MoveStep::StartReverse));
+    holder.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(standing.end().await?.phase, MovePhase::Reversible);
     Ok(())
 }
 

@@ -205,7 +205,48 @@ async fn what_hangs_behind_the_fence_is_given_up() -> Result<()> {
     }
     assert_eq!(test.cluster().await?.shard(first)?.execute(&WRITE, &[]).await?, 20);
     until_told(&notes, "what follows the fence took more than").await;
+    until_told(&notes, "pg2 is to give the copy its old name back").await;
     wait_for("").await;
     assert_eq!(moving.await.unwrap()?.phase, MovePhase::Reversible);
+    Ok(())
+}
+
+/// Nor does it fill the source's disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_hangs_holds_back_no_more_wal_than_a_copy() -> Result<()> {
+    const STOP: &str = "SET synchronous_commit = local; DO $$ BEGIN EXECUTE (SELECT \
+        format('ALTER SUBSCRIPTION %I DISABLE', subname) FROM pg_subscription WHERE subname LIKE 'howdah%'); END $$";
+    const WRITE: &str = "INSERT INTO shard_0000_e1.events (what) SELECT repeat('x', 1000) FROM generate_series(1, 4000)";
+
+    let test = cluster_with_tables()?.own_servers().start().await?;
+    let target = test.admin("pg2").await?;
+    let wait_for = async |standbys: &str| {
+        let set = format!("ALTER SYSTEM SET synchronous_standby_names = '{standbys}'");
+        target.batch_execute(&set).await.unwrap();
+        target.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    };
+    let Halted { mover, let_go, notes } =
+        halted(&test.config(), MoveStep::RecheckTimelines, false)?;
+    let mover = mover.max_wal(1 << 20);
+    let first = ShardId::new(0)?;
+    let moving = tokio::spawn(async move { mover.run(first, &InstanceName::new("pg2")?).await });
+    until_told(&notes, "halted").await;
+    wait_for("nobody").await;
+    test.admin("pg2").await?.batch_execute(STOP).await.unwrap();
+    // By then the attempt has taken longer than it may, and what it renamed is to be taken back.
+    sleep(Duration::from_secs(3)).await;
+    let_go.send(()).unwrap();
+    until_told(&notes, "pg2 is to give the copy its old name back").await;
+    let source = test.admin("pg1").await?;
+    let slots = "SELECT FROM pg_replication_slots WHERE slot_type = 'logical'";
+    howdah::testing::until("the WAL is let go", async || {
+        source.batch_execute(WRITE).await.unwrap();
+        source.query(slots, &[]).await.unwrap().is_empty()
+    })
+    .await;
+    assert!(!moving.is_finished(), "{:?}", moving.await);
+    wait_for("").await;
+    let error = moving.await.unwrap().unwrap_err();
+    assert!(error.is_refused() && error.to_string().contains("bytes of WAL"), "{error}");
     Ok(())
 }

@@ -254,6 +254,126 @@ async fn many_shards_move_at_once_in_both_directions() -> Result<()> {
     Ok(())
 }
 
+/// A move that waits, for its target or when its shard has left, lets others have their fences.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_move_that_waits_keeps_no_other_from_its_fence() -> Result<()> {
+    let test = cluster_with_tables()?.start().await?;
+    let stand = async |stands: bool| {
+        let to = if stands { "DISABLE" } else { "ENABLE" };
+        let all = format!(
+            "DO $$ BEGIN EXECUTE (SELECT format('ALTER SUBSCRIPTION %I {to}', subname) FROM pg_subscription \
+             WHERE subname LIKE 'howdah%' AND subname !~ '_r$' AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())); END $$"
+        );
+        test.admin("pg1").await.unwrap().batch_execute(&all).await.unwrap();
+    };
+    let shards = [ShardId::new(0)?, shard()];
+    for waits_at in [MoveStep::CheckHosts, MoveStep::AwaitSourceHosts] {
+        let mut meetings = Vec::new();
+        let mut stops = Vec::new();
+        for (shard, step) in shards.into_iter().zip([MoveStep::CheckHosts, waits_at]) {
+            let (reached, at_step) = oneshot::channel();
+            let (go_on, told) = mpsc::channel::<()>();
+            stops.push((at_step, go_on));
+            meetings.push((shard, step, Mutex::new(Some((reached, told)))));
+        }
+        let mover = Mover::new(&test.config())?.on_event(move |event| {
+            let begun = matches!(event.what, MoveNews::Begun);
+            for (shard, step, meeting) in &meetings {
+                if begun
+                    && (event.shard, event.step) == (*shard, *step)
+                    && let Some((reached, told)) = meeting.lock().unwrap().take()
+                {
+                    let _ = reached.send(());
+                    tokio::task::block_in_place(|| told.recv().unwrap());
+                }
+            }
+        });
+        let mover = Arc::new(mover);
+        let mut moving = Vec::new();
+        let mut let_go = Vec::new();
+        for ((shard, to), (at_step, go_on)) in shards.into_iter().zip([pg(2), pg(1)]).zip(stops) {
+            let mover = mover.clone();
+            moving.push(tokio::spawn(async move { mover.run(shard, &to).await }));
+            at_step.await.unwrap();
+            let_go.push(go_on);
+        }
+        let stands_still = waits_at == MoveStep::CheckHosts;
+        if stands_still {
+            stand(true).await;
+            let_go[1].send(()).unwrap();
+            // It is at it.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        let_go[0].send(()).unwrap();
+        let [other, waiting] = moving.try_into().unwrap();
+        let other = tokio::time::timeout(PATIENCE, other).await;
+        let other = other.expect("the other has its fence").unwrap()?;
+        assert!(!waiting.is_finished(), "{:?}", waiting.await);
+        if stands_still {
+            stand(false).await;
+        } else {
+            let_go[1].send(()).unwrap();
+        }
+        for id in [waiting.await.unwrap()?.id, other.id] {
+            assert_eq!(mover.roll_back(id).await?.phase, MovePhase::RolledBack);
+        }
+    }
+    Ok(())
+}
+
+/// Once a shard has left its home, it has none until the catalog is changed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_is_not_closed_while_others_hold_what_the_catalog_says_of_it() -> Result<()> {
+    const HOLD: &str = "BEGIN; SELECT FROM howdah.home WHERE shard = 1 FOR UPDATE";
+    const WRITE: Statement = Statement::new("UPDATE {shard}.users SET n = n + 1");
+
+    let test = cluster_with_tables()?.start().await?;
+    let holder = test.admin("pg1").await?;
+    let Paused { mover, at_step, go_on, retries } =
+        pausing(Mover::new(&test.config())?, MoveStep::CheckHosts);
+    let moving = tokio::spawn(async move { mover.run(shard(), &pg(1)).await });
+    at_step.await.unwrap();
+    holder.batch_execute(HOLD).await.unwrap();
+    go_on.send(()).unwrap();
+    until("it was tried in vain", async || retries.load(Ordering::Relaxed) > 1).await;
+    assert!(schemas(&test).await?.contains(&"pg2 shard_0001_e1".to_owned()));
+    assert_eq!(test.cluster().await?.shard(shard())?.execute(&WRITE, &[]).await?, 20);
+    holder.batch_execute("COMMIT").await.unwrap();
+    let moved = moving.await.unwrap()?;
+    assert_eq!(moved.phase, MovePhase::Reversible);
+    Mover::new(&test.config())?.roll_back(moved.id).await?;
+
+    // Who comes later is waited for, and that is told.
+    let told = Arc::new(Mutex::new(String::new()));
+    let notes = told.clone();
+    let (reached, at_step) = oneshot::channel();
+    let (go_on, let_go) = mpsc::channel::<()>();
+    let meeting = Mutex::new(Some((reached, let_go)));
+    let mover = Mover::new(&test.config())?.on_event(move |event| match &event.what {
+        MoveNews::Note(note) if event.step == MoveStep::ChangeHome => {
+            notes.lock().unwrap().push_str(note);
+        }
+        MoveNews::Begun if event.step == MoveStep::AwaitSourceHosts => {
+            if let Some((reached, let_go)) = meeting.lock().unwrap().take() {
+                let _ = reached.send(());
+                tokio::task::block_in_place(|| let_go.recv().unwrap());
+            }
+        }
+        _ => {}
+    });
+    let moving = tokio::spawn(async move { mover.run(shard(), &pg(1)).await });
+    at_step.await.unwrap();
+    holder.batch_execute(HOLD).await.unwrap();
+    go_on.send(()).unwrap();
+    until("it is told what is waited for", async || {
+        told.lock().unwrap().contains("pg_stat_activity of the catalog's database")
+    })
+    .await;
+    holder.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(moving.await.unwrap()?.phase, MovePhase::Reversible);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_instance_that_goes_takes_no_moves() -> Result<()> {
     let test = cluster_with_tables()?.instances(3).shards(2).start().await?;

@@ -6,8 +6,11 @@ mod moving;
 
 use std::time::{Duration, Instant};
 
-use howdah::testing::TestCluster;
-use howdah::{Error, InstanceName, Instances, MoveNews, MovePhase, MoveStep, Mover, Result};
+use howdah::testing::{TestCluster, until};
+use howdah::{
+    Error, InstanceName, Instances, MoveNews, MovePhase, MoveStep, Mover, Result, Statement,
+};
+use moving::fault::{Command, Point, Standing};
 use moving::{cluster_with_tables, leftovers, leftovers_on, schemas, shard};
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
@@ -101,6 +104,33 @@ async fn a_move_is_finished_without_an_old_home_that_is_gone() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_whose_slot_the_server_gave_up_is_reported_as_that() -> Result<()> {
+    const STOP: &str = "DO $$ BEGIN EXECUTE (SELECT format('ALTER SUBSCRIPTION %I DISABLE', subname) \
+        FROM pg_subscription WHERE subname LIKE 'howdah%'); END $$";
+    const LOST: &str = "SELECT FROM pg_replication_slots WHERE wal_status = 'lost'";
+
+    let test = cluster_with_tables()?.own_servers().start().await?;
+    let before_fence = Point { step: MoveStep::CheckHosts, back: false };
+    let standing = Standing::at(before_fence, &test.config(), &Command::Go(pg(1))).await?;
+    test.admin("pg1").await?.batch_execute(STOP).await.unwrap();
+    limit_wal(&test, "pg2", "1MB").await;
+    let source = test.admin("pg2").await?;
+    until("the slot is given up", async || {
+        source.batch_execute("SELECT pg_switch_wal(), txid_current()").await.unwrap();
+        source.batch_execute("CHECKPOINT").await.unwrap();
+        source.query_opt(LOST, &[]).await.unwrap().is_some()
+    })
+    .await;
+    standing.go();
+    let error = standing.end().await.unwrap_err();
+    let said = error.to_string();
+    assert!(error.is_refused() && said.contains("pg2 dropped what the copy lacks"), "{said}");
+    assert!(said.contains("raise that on pg2"), "{said}");
+    assert_eq!(leftovers(&test).await?, Vec::<String>::new());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_move_is_aborted_without_a_target_that_is_gone() -> Result<()> {
     let mut test = cluster_with_tables()?.own_servers().instances(3).start().await?;
     die_at(&test, MoveStep::Verify, pg(3)).await?;
@@ -135,6 +165,70 @@ async fn a_move_that_died_when_the_shard_had_left_is_finished_without_its_source
     assert_eq!(mover.finish(open.id).await?.phase, MovePhase::Finished);
     assert_eq!(leftovers_on(&test, ["pg1"]).await?, Vec::<String>::new());
     Ok(())
+}
+
+/// The new home fails over to a standby that does not know yet that it may serve, and the old one is gone for good.
+async fn end_with_a_home_that_is_still_sealed(back: bool) -> Result<()> {
+    const WRITE: Statement = Statement::new("UPDATE {shard}.users SET n = n + 1");
+
+    let mut test = cluster_with_tables()?.instances(3).shards(2).replicas(1).start().await?;
+    let mover = Mover::new(&test.config())?;
+    let command = if back {
+        Command::RollBack(mover.run(shard(), &pg(3)).await?.id)
+    } else {
+        Command::Go(pg(3))
+    };
+    let (home, lost, epoch) = if back { ("pg2", "pg3", 3) } else { ("pg3", "pg2", 2) };
+    let standby = format!("{home}-r1");
+    let unsealing = Point { step: MoveStep::UnsealTarget, back };
+    let standing = Standing::at(unsealing, &test.config(), &command).await?;
+    // From now on the standby hears nothing more.
+    let deaf = test.admin(&standby).await?;
+    deaf.batch_execute("ALTER SYSTEM SET primary_conninfo = ''").await.unwrap();
+    deaf.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    until("the standby hears nothing", async || {
+        let deaf = deaf.query_one("SELECT count(*) FROM pg_stat_wal_receiver", &[]).await.unwrap();
+        deaf.get::<_, i64>(0) == 0
+    })
+    .await;
+    standing.go();
+    until("the catalog has the new home", async || {
+        let cluster = test.cluster().await.unwrap();
+        cluster.shard(shard()).unwrap().home().unwrap().instance().as_str() == home
+    })
+    .await;
+    standing.stop().await;
+    for gone in [home, lost, &format!("{lost}-r1")] {
+        test.kill(gone).await?;
+    }
+    test.promote(&standby).await?;
+    let port = test.servers().server(&standby)?.port();
+    let dsn = format!("postgres://howdah_app@127.0.0.1:{port}/{}", test.servers().database());
+    let change = "UPDATE howdah.instance SET dsn = $1 WHERE name = $2";
+    test.admin("pg1").await?.execute(change, &[&dsn, &home]).await.unwrap();
+    let promoted = test.admin(&standby).await?;
+    let sealed = format!("DELETE FROM shard_0001_e{epoch}.users WHERE false");
+    assert_eq!(promoted.batch_execute(&sealed).await.unwrap_err().code().unwrap().code(), "HW002");
+
+    let id = mover.open_move(shard()).await?.unwrap().id;
+    let ended = Mover::new(&test.config())?.without(InstanceName::new(lost)?).finish(id).await?;
+    let phase = if back { MovePhase::RolledBack } else { MovePhase::Finished };
+    assert_eq!(ended.phase, phase);
+    assert_eq!(leftovers_on(&test, [standby.as_str()]).await?, Vec::<String>::new());
+    let shard = test.cluster().await?.shard(shard())?;
+    assert_eq!(shard.execute(&WRITE, &[]).await?, 20);
+    shard.reserve_ids(1).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_home_that_is_still_sealed_is_opened_before_its_move_is_finished() -> Result<()> {
+    end_with_a_home_that_is_still_sealed(false).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_home_that_is_still_sealed_is_opened_before_its_way_back_is_ended() -> Result<()> {
+    end_with_a_home_that_is_still_sealed(true).await
 }
 
 /// A move dies when a step begins.

@@ -61,6 +61,23 @@ async fn a_shard_that_moves_while_another_mover_waits_is_moved_on_from_there() -
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_move_that_others_begin_while_a_mover_waits_is_gone_on_with() -> Result<()> {
+    let test = cluster_with_tables()?.start().await?;
+    let config = test.config();
+    let dying = Mover::new(&config)?
+        .on_event(|event| assert!(event.step != MoveStep::Verify, "died as it should"));
+    let slow = held_up(&config, MoveStep::LockServers, false, || async move {
+        let died = tokio::spawn(async move { dying.run(shard(), &pg(1)).await });
+        assert!(died.await.is_err());
+        Ok(())
+    })?;
+    let moved = slow.run(shard(), &pg(1)).await?;
+    assert_eq!(moved.phase, MovePhase::Reversible);
+    assert_eq!(slow.list().await?.len(), 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_target_that_is_drained_or_removed_meanwhile_gets_no_move() -> Result<()> {
     let test = cluster_with_tables()?.instances(3).shards(2).start().await?;
     let config = test.config();

@@ -190,6 +190,7 @@ async fn a_schema_that_is_in_the_way_on_the_target_is_left_alone() -> Result<()>
         error.is_refused() && error.to_string().contains("has a schema of shard 1 already"),
         "{error}"
     );
+    assert!(error.to_string().contains("`howdah moves list`"), "{error}");
     owner.batch_execute("TABLE shard_0001_e1.t").await.unwrap();
     Ok(())
 }

@@ -24,6 +24,32 @@ async fn humble_mover(admin: &Client) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_used_to_the_full_is_told_what_to_raise() -> Result<()> {
+    let mut test = cluster_with_tables()?.own_servers().start().await?;
+    let admin = test.admin("pg1").await?;
+    for setting in ["max_wal_senders = 1", "max_logical_replication_workers = 1"] {
+        admin.batch_execute(&format!("ALTER SYSTEM SET {setting}")).await.unwrap();
+    }
+    let fill = "SELECT pg_replication_origin_create('filler_' || n) FROM generate_series(1, 31) n";
+    admin.query(fill, &[]).await.unwrap();
+    test.kill("pg1").await?;
+    test.start_server("pg1").await?;
+    let mover = Mover::new(&test.config())?;
+    let error = mover.run(shard(), &InstanceName::new("pg1")?).await.unwrap_err();
+    let message = error.to_string();
+    assert!(error.is_refused() && !message.contains("pg2 has"), "{message}");
+    for full in [
+        "pg1 has 0 walsenders, and a move takes up to two more: raise max_wal_senders, which is 1",
+        "pg1 has 0 subscriptions at work",
+        "raise max_logical_replication_workers, which is 1",
+        "pg1 has 31 replication origins",
+    ] {
+        assert!(message.contains(full), "{full}: {message}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_role_with_a_few_rights_moves_shards() -> Result<()> {
     const FILL: &str = "SELECT pg_create_physical_replication_slot('filler_' || n) FROM generate_series(1, \
         current_setting('max_replication_slots')::int - 1) n";

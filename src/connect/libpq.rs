@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use tokio::process::Command;
+
 use super::{Connector, Role};
 use crate::config::Dsn;
 use crate::{Error, Result};
@@ -10,6 +12,24 @@ use crate::{Error, Result};
 pub(crate) struct Libpq {
     pub(crate) conninfo: String,
     pub(crate) environment: Vec<(&'static str, String)>,
+}
+
+impl Libpq {
+    /// Has a program log in this way, and no other.
+    pub(crate) fn lead(self, program: &mut Command) {
+        undirect(program);
+        program.envs(self.environment).env("PGAPPNAME", "howdah");
+    }
+}
+
+/// Takes from a program's environment what directs somebody's own clients and servers (PGHOST, PGSERVICE, PGOPTIONS, PGDATA…):
+/// it must not direct ours.
+pub(crate) fn undirect(program: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"PG") {
+            program.env_remove(name);
+        }
+    }
 }
 
 impl Connector {

@@ -4,9 +4,10 @@
 //! pools, retries or knows of shards.
 
 mod failure;
+pub(crate) mod gone;
 mod hosts;
 mod identity;
-mod libpq;
+pub(crate) mod libpq;
 mod position;
 mod seek;
 pub(crate) mod sqlstate;

@@ -11,6 +11,7 @@ use nix::fcntl::OFlag;
 use nix::unistd::{User, geteuid};
 use tokio::process::Command;
 
+use crate::connect::libpq::undirect;
 use crate::{Error, Result};
 
 /// The account of the servers: ours, or another one where we are root.
@@ -44,12 +45,7 @@ impl Account {
     pub(crate) fn command(&self, program: impl AsRef<OsStr>, folder: &Path) -> Command {
         let mut command = Command::new(program);
         command.current_dir(folder).stdin(Stdio::null()).kill_on_drop(true);
-        // What directs somebody's own clients (PGHOST, PGDATA, PGOPTIONS…) must not direct our servers.
-        for (name, _) in std::env::vars_os() {
-            if name.as_encoded_bytes().starts_with(b"PG") {
-                command.env_remove(name);
-            }
-        }
+        undirect(&mut command);
         command.env("LC_ALL", "C");
         if let Some(user) = &self.other {
             command.uid(user.uid.as_raw()).gid(user.gid.as_raw());

@@ -3,9 +3,9 @@
 use futures_util::stream::{self, StreamExt};
 
 use super::dump::Wanted;
-use super::journal::MoveReport;
 use super::mover::Mover;
 use super::plan::RebalancePlan;
+use super::report::MoveReport;
 use super::step::MovePhase;
 use crate::Result;
 use crate::shard::{Home, InstanceName, ShardId};

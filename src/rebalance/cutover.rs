@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use futures_util::try_join;
+use tokio::sync::MutexGuard;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::types::PgLsn;
 
@@ -40,9 +41,11 @@ const READY: Duration = Duration::from_secs(2);
 /// How often the fence is tried, and the pauses between, from the first to the longest.
 const ATTEMPTS: u32 = 60;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
-/// How far the target may be behind when the fence begins, at first and at most, and how long that is waited for.
+/// How far the target may be behind when the fence begins, at first and at most, and how long that is waited for: before it is
+/// our turn, and then, when others wait for theirs.
 const CLOSE_BEHIND: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(60));
 const CATCH_UP: Duration = Duration::from_secs(600);
+const TURN: Duration = Duration::from_secs(3);
 /// How long all hosts may take to hear of a rename: the target's in the fence, the source's after it.
 const TARGET_HOSTS: Duration = Duration::from_secs(1);
 const SOURCE_HOSTS: Duration = Duration::from_secs(600);
@@ -99,26 +102,27 @@ impl Cutover<'_> {
 
         let (mut attempt, mut lock, mut pause) = (1, LOCK.0, PAUSE.0);
         loop {
-            // One fence at a time: two on one server would wait for each other's row in the identity.
-            let alone = self.within_cap(async { Ok(run.mover.fencing.lock().await) }).await?;
-            self.within_cap(self.catch_up()).await?;
-            let error = match self.attempt(relations, findings, lock, &mut hosts).await {
+            let turn = self.turn().await?;
+            let attempted = self.attempt(relations, findings, lock, &mut hosts).await;
+            if attempted.is_err() {
+                self.from.work.roll_back().await;
+            }
+            // What follows hinders nobody, and others may have their turn.
+            drop(turn);
+            let error = match attempted {
                 Ok(closed) => {
                     self.conclude(&mut hosts[0], closed).await?;
                     break;
                 }
                 Err(error) => error,
             };
-            self.from.work.roll_back().await;
-            // What follows hinders nobody, and others may have their turn.
-            drop(alone);
             if error.outcome() == Outcome::Unknown {
                 return Err(error);
             }
             // Before it is waited for the target, which may be what was too slow.
             run.tell(MoveStep::FenceTables, &format!("tried {attempt} times: {error}"));
             // The source is still the home.
-            self.take_back().await?;
+            self.within_cap(self.take_back()).await?;
             if !is_passing(&error) || attempt >= ATTEMPTS {
                 return Err(error);
             }
@@ -183,7 +187,8 @@ impl Cutover<'_> {
         self.unseal_target().await?;
 
         run.event_begin(MoveStep::ChangeHome);
-        run.journal.change_home(&run.report, &self.change(closed.generation)).await?;
+        let tell = |waits: &str| run.tell(MoveStep::ChangeHome, waits);
+        run.journal.change_home(&run.report, &self.change(closed.generation), tell).await?;
         if let Some(began) = run.fence_ends() {
             run.journal.set_fence(&run.report, began.elapsed()).await?;
         }
@@ -196,20 +201,35 @@ impl Cutover<'_> {
         Change { shard: self.run.report.shard, from, to, generation }
     }
 
-    /// Waits until the target is so close behind that the fence will be short.
-    async fn catch_up(&self) -> Result<()> {
+    /// Waits for our turn, with the target close behind. Who cannot keep up leaves the turn to others meanwhile.
+    async fn turn(&self) -> Result<MutexGuard<'_, ()>> {
+        let began = Instant::now();
+        loop {
+            self.within_cap(self.catch_up(CLOSE_BEHIND.1, CATCH_UP)).await?;
+            // One fence at a time: two on one server would wait for each other's row in the identity.
+            let turn = async { Ok(self.run.mover.fencing.lock().await) };
+            let turn = self.within_cap(turn).await?;
+            match self.within_cap(self.catch_up(CLOSE_BEHIND.0, TURN)).await {
+                Err(error) if error.is_timeout() && began.elapsed() < CATCH_UP => drop(turn),
+                caught_up => return caught_up.map(|()| turn),
+            }
+        }
+    }
+
+    /// Waits until the target is so close behind, at first, that the fence will be short.
+    async fn catch_up(&self, close: Duration, patience: Duration) -> Result<()> {
         let [old, _] = self.schemas();
         let began = Instant::now();
         loop {
             let id = self.run.report.id.get();
             let (_, lag) =
-                stream::mark(self.from, self.to, self.stream, (&old, id), CATCH_UP).await?;
+                stream::mark(self.from, self.to, self.stream, (&old, id), patience).await?;
             self.run.lag(MoveStep::FenceTables, lag);
             // Where writers do not rest it varies, and the fence lasts that much longer: a good moment is worth two seconds.
-            if lag <= (began.elapsed() / 32).clamp(CLOSE_BEHIND.0, CLOSE_BEHIND.1) {
+            if lag <= (began.elapsed() / 32).clamp(close, CLOSE_BEHIND.1) {
                 return Ok(());
             }
-            if began.elapsed() > CATCH_UP {
+            if began.elapsed() > patience {
                 return Err(Error::new(
                     Kind::Timeout,
                     format!("{} stays {lag:?} behind {}", self.to.name, self.from.name),
@@ -239,7 +259,7 @@ impl Cutover<'_> {
         let open_target = async {
             let position = self.rename_target(&prepared.functions, &opens).await?;
             try_join!(
-                self.prepare_unsealing(relations, &opens, "1s"),
+                self.prepare_unsealing(relations, &opens),
                 self.before_closing(&mut hosts[1], mark, position)
             )
         };
@@ -257,6 +277,7 @@ impl Cutover<'_> {
         self.check_way_back().await?;
         let (journal, report) = (&self.run.journal, &self.run.report);
         journal.rehearse_cutover(report, &self.change(0), self.reverse).await?;
+        journal.prove_free(&self.change(0)).await?;
         let begin = format!(
             "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '{GENTLE_IDLE}'; \
              SET LOCAL lock_timeout = '{GENTLE_LOCK}'; {}",
@@ -344,7 +365,7 @@ impl Cutover<'_> {
             let (mark, _) = stream::mark(from, to, self.stream, (&old, id), FENCE).await?;
             let pair = Pair { home: from, copy: to, stream: self.stream, schema: &old, id };
             if let Some(difference) = pair.compare_hot(findings).await? {
-                return Err(Error::refused(format!("the copies differ: {difference}")));
+                return Err(run.differ(&difference));
             }
             run.event_end(MoveStep::Drain);
             Ok(mark)
@@ -415,13 +436,15 @@ impl Cutover<'_> {
         let [old, new] = self.schemas();
         let note = async {
             if self.reverse {
-                // It also shows that the catalog answers, without which the shard would have no home for long.
                 run.event_begin(MoveStep::NotePosition);
                 run.journal.set_position(&run.report, position).await?;
                 run.event_end(MoveStep::NotePosition);
             }
             Ok(())
         };
+        // Without the catalog the shard would have no home for long. Sent behind the position, in the same session.
+        let change = self.change(0);
+        let free = run.journal.prove_free(&change);
         let hosts = async {
             run.event_begin(MoveStep::AwaitTargetHosts);
             let tell = |waits: &str| run.tell(MoveStep::AwaitTargetHosts, waits);
@@ -438,7 +461,7 @@ impl Cutover<'_> {
             run.event_end(MoveStep::RecheckTimelines);
             Ok(())
         };
-        try_join!(note, hosts).map(|_| ())
+        try_join!(note, free, hosts).map(|_| ())
     }
 
     /// Does all that closes the source, but for the commit: the schema is renamed and the generation raised in the transaction

@@ -231,7 +231,7 @@ async fn run(
     dump.arg(format!("--exclude-table=*.{MARK_TABLE}"));
     dump.args(["--no-tablespaces", "--lock-wait-timeout=60s", "--encoding=UTF8"]);
     dump.args(schemas.iter().flat_map(|schema| ["--schema", schema.as_str()]));
-    dump.envs(access.environment).env("PGAPPNAME", "howdah");
+    access.lead(&mut dump);
     dump.stdin(Stdio::null()).kill_on_drop(true);
     let output = dump.output().await.map_err(|error| failed().because(error))?;
     if !output.status.success() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::journal::MoveId;
+use super::report::MoveId;
 use super::step::{MovePhase, MoveStep};
 use crate::shard::ShardId;
 

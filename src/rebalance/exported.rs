@@ -37,7 +37,8 @@ impl Exporter {
         // It ends where the server refuses: that is the only answer then.
         psql.args(["--set", "ON_ERROR_STOP=1"]);
         psql.arg("--dbname").arg(format!("{} replication=database", access.conninfo));
-        psql.envs(access.environment).env("PGAPPNAME", "howdah").env("PGOPTIONS", OPTIONS);
+        access.lead(&mut psql);
+        psql.env("PGOPTIONS", OPTIONS);
         psql.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut psql = psql.spawn().map_err(|error| failed().because(error))?;
         let (to, from) = psql.stdin.take().zip(psql.stdout.take()).ok_or_else(failed)?;

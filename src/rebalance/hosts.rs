@@ -24,7 +24,7 @@ const COME_AGAIN: Duration = Duration::from_millis(200);
 /// How far a replica may be behind when the fence begins, in bytes.
 const MOST_BEHIND: i64 = 1 << 20;
 
-/// The hosts of an instance besides the primary that we are connected to.
+/// All configured hosts of an instance, its primary among them.
 #[derive(Debug)]
 pub(super) struct Hosts<'a> {
     connector: &'a Connector,

@@ -3,151 +3,21 @@
 //! Every write names the attempt it belongs to, and changes nothing once a later run has taken over. What is on the
 //! servers decides how a move goes on; the journal says which servers those are, and what they were when the copy began.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::Row;
 use tokio_postgres::types::PgLsn;
 
+use super::names::literal;
+use super::report::{COLUMNS, MoveId, MoveReport, ServerId};
 use super::session::Session;
 use super::step::{MovePhase, MoveStep};
 use crate::catalog::{CHANNEL, Signpost};
 use crate::config::Dsn;
-use crate::connect::{Connector, Role};
+use crate::connect::{Connector, Role, sqlstate};
 use crate::error::Kind;
 use crate::shard::{Epoch, InstanceName, ShardId};
 use crate::{Error, Result};
-
-/// The number of a move, written `m17`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MoveId(i64);
-
-impl MoveId {
-    /// The bare number.
-    #[must_use]
-    pub const fn get(self) -> i64 {
-        self.0
-    }
-}
-
-impl fmt::Display for MoveId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "m{}", self.0)
-    }
-}
-
-impl FromStr for MoveId {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let number = text.strip_prefix('m').and_then(|number| number.parse().ok());
-        number.filter(|number| *number > 0).map(Self).ok_or_else(|| {
-            Error::input(format!("{text:?} is not a move")).hint("they are named m1, m2 and so on")
-        })
-    }
-}
-
-/// A move as the journal has it.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct MoveReport {
-    /// Its name.
-    pub id: MoveId,
-    /// The shard that is moved.
-    pub shard: ShardId,
-    /// The instance that it is moved from.
-    pub source: InstanceName,
-    /// The instance that it is moved to.
-    pub target: InstanceName,
-    /// How far it has come.
-    pub phase: MovePhase,
-    /// The step that was begun last.
-    pub step: MoveStep,
-    /// Rows on the target, as they were copied or last compared.
-    pub rows: u64,
-    /// Bytes of the tables and indexes on the target.
-    pub bytes: u64,
-    /// How long the copy took; `None` while it goes on.
-    pub copy: Option<Duration>,
-    /// How long writers were kept waiting by the last cutover, at most; `None` before it.
-    pub fence: Option<Duration>,
-    /// Whether the copies were compared and found equal.
-    pub verified: bool,
-    /// Whether a reverse stream was asked for.
-    pub reverse: bool,
-    /// Why the last run of it ended early, or what it had to leave on a server that was [lost](crate::Mover::without).
-    pub error: Option<String>,
-    pub(super) epoch: Epoch,
-    pub(super) back: bool,
-    pub(super) attempt: i32,
-    pub(super) position: Option<PgLsn>,
-    pub(super) source_server: Option<ServerId>,
-    pub(super) target_server: Option<ServerId>,
-}
-
-/// Which server it is, and which history of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ServerId {
-    pub(super) system: String,
-    pub(super) timeline: i32,
-}
-
-const COLUMNS: &str = "id, shard, source, target, epoch, phase, step, back, attempt, reverse, source_system, \
-    source_timeline, target_system, target_timeline, position, rows, bytes, copy_ms, fence_ms, verified, error";
-
-impl MoveReport {
-    /// What is left of it is being dropped: the shard has the home that it shall have.
-    pub(super) fn is_ending(&self) -> bool {
-        matches!(self.step, MoveStep::DropReverse | MoveStep::DropCopy)
-    }
-
-    /// The shard has its new home, on all hosts, and what is missing is the stream back.
-    pub(super) fn is_unsettled(&self) -> bool {
-        let steps = MoveStep::DropForward..MoveStep::DropReverse;
-        !self.back && self.phase == MovePhase::Fence && steps.contains(&self.step)
-    }
-
-    fn from_row(row: &Row) -> Result<Self> {
-        let count = |column| u64::try_from(row.get::<_, i64>(column)).unwrap_or(0);
-        let milliseconds = |column| {
-            let value: Option<f64> = row.get(column);
-            value.and_then(|ms| Duration::try_from_secs_f64(ms / 1000.0).ok())
-        };
-        let server = |system, timeline| {
-            let system: Option<String> = row.get(system);
-            let timeline: Option<i32> = row.get(timeline);
-            system.zip(timeline).map(|(system, timeline)| ServerId { system, timeline })
-        };
-        let unknown = |what: &str| {
-            Error::config(format!("the journal has a move with the unknown {what:?}"))
-                .hint("a newer version of howdah may have written it: upgrade this one")
-        };
-        let (phase, step): (&str, &str) = (row.get("phase"), row.get("step"));
-        let shard = u16::try_from(row.get::<_, i32>("shard")).unwrap_or(u16::MAX);
-        Ok(Self {
-            id: MoveId(row.get("id")),
-            shard: ShardId::new(shard)?,
-            source: InstanceName::new(row.get("source"))?,
-            target: InstanceName::new(row.get("target"))?,
-            phase: MovePhase::parse(phase).ok_or_else(|| unknown(phase))?,
-            step: MoveStep::parse(step).ok_or_else(|| unknown(step))?,
-            rows: count("rows"),
-            bytes: count("bytes"),
-            copy: milliseconds("copy_ms"),
-            fence: milliseconds("fence_ms"),
-            verified: row.get("verified"),
-            reverse: row.get("reverse"),
-            error: row.get("error"),
-            epoch: Epoch::new(row.get("epoch"))?,
-            back: row.get("back"),
-            attempt: row.get("attempt"),
-            position: row.get("position"),
-            source_server: server("source_system", "source_timeline"),
-            target_server: server("target_system", "target_timeline"),
-        })
-    }
-}
 
 /// What a mover means to do: the row that it writes first.
 pub(super) struct Intent<'a> {
@@ -426,10 +296,47 @@ impl Journal {
         self.write_home(of, NOBODYS, change).await.map(|_| ())
     }
 
+    /// Makes sure that nobody keeps what is written when the home changes: for an instant it is ours.
+    ///
+    /// # Errors
+    ///
+    /// When somebody does.
+    pub(super) async fn prove_free(&self, change: &Change<'_>) -> Result<()> {
+        // One message, so one transaction, and nothing that has to be on disk.
+        let lock = format!(
+            "SET LOCAL synchronous_commit = off; SET LOCAL lock_timeout = '{}ms'; \
+             SELECT FROM howdah.home, howdah.instance, howdah.cluster WHERE shard = {} AND name = {} FOR NO KEY UPDATE",
+            INSTANT.as_millis(),
+            change.shard,
+            literal(change.from.0.as_str()),
+        );
+        self.session
+            .batch(&lock, CANNOT_CHANGE)
+            .await
+            .map_err(|error| if is_kept(&error) { error.hint(END_IT) } else { error })
+    }
+
     /// Changes the home, once: if the attempt is still ours and the home is the one we know. Done before, it is well, too.
-    pub(super) async fn change_home(&self, of: &MoveReport, change: &Change<'_>) -> Result<()> {
+    /// Nobody has the shard meanwhile: `tell` hears what is waited for.
+    pub(super) async fn change_home(
+        &self,
+        of: &MoveReport,
+        change: &Change<'_>,
+        tell: impl Fn(&str) + Send + Sync,
+    ) -> Result<()> {
         let (from, to) = (change.from.0, change.to.0);
-        let row = self.write_home(of, of.attempt, change).await?;
+        let began = Instant::now();
+        let row = loop {
+            match self.write_home(of, of.attempt, change).await {
+                Err(error) if is_kept(&error) && began.elapsed() < KEPT => {
+                    tell(&format!("waits for a transaction: {error}; {END_IT}"));
+                }
+                Err(error) if is_kept(&error) => {
+                    return Err(error.hint(format!("{END_IT}, then resume the move")));
+                }
+                written => break written?,
+            }
+        };
         if row.get::<_, i64>(0) == 0 {
             return Err(superseded(of));
         }
@@ -461,14 +368,20 @@ impl Journal {
             &change.generation,
             &CHANNEL,
         ];
-        self.session.one(CHANGE_HOME, params, "cannot change the home in the catalog").await
+        self.session.one(CHANGE_HOME, params, CANNOT_CHANGE).await
     }
 }
 
 /// An attempt that no run has.
 const NOBODYS: i32 = -1;
 
-const CHANGE_HOME: &str = "WITH mine AS (UPDATE howdah.move SET step = $3, changed_at = clock_timestamp() \
+/// For how long others may keep what is to be written: while the shard has its home, and once it is closed.
+const INSTANT: Duration = Duration::from_millis(100);
+const KEPT: Duration = Duration::from_secs(600);
+
+/// Waits for others' locks for a second, a limit that ends with the statement.
+const CHANGE_HOME: &str = "WITH patience AS MATERIALIZED (SELECT set_config('lock_timeout', '1s', true)), \
+        mine AS (UPDATE howdah.move SET step = $3, changed_at = clock_timestamp() FROM patience \
             WHERE id = $1 AND attempt = $2 RETURNING id), \
         moved AS (UPDATE howdah.home SET instance = $7, epoch = $8 FROM mine \
             WHERE shard = $4 AND instance = $5 AND epoch = $6 RETURNING shard), \
@@ -481,6 +394,13 @@ const SET_POSITION: &str = "position = $3";
 
 const CANNOT_READ: &str = "cannot read the journal";
 const CANNOT_WRITE: &str = "cannot write the journal";
+const CANNOT_CHANGE: &str = "cannot change the home in the catalog";
+const END_IT: &str = "find it in pg_stat_activity of the catalog's database, and end it";
+
+/// Whether others keep what was to be written.
+fn is_kept(error: &Error) -> bool {
+    error.code().is_some_and(sqlstate::is_locked)
+}
 
 /// The statement that sets columns of a move, as long as the attempt is ours.
 fn setting(assignments: &str) -> String {

@@ -1,6 +1,9 @@
 //! What the instances carry, asked of them, and the plan that follows from it.
 
+use std::collections::HashMap;
+
 use futures_util::future::try_join_all;
+use tokio_postgres::types::ToSql;
 
 use super::plan::{Aim, Load, Place, RebalanceBy, RebalancePlan, plan};
 use crate::catalog::{self, Snapshot};
@@ -114,18 +117,20 @@ impl Rebalance {
         snapshot: &Snapshot,
     ) -> Result<(Vec<Place>, Vec<(ShardId, InstanceName)>)> {
         const CAPACITIES: &str = "SELECT name, capacity FROM howdah.instance";
-        // What is reversible lives at its target already, and `finish` or `rollback` are still to be decided.
+        // What is reversible lives at its target already, and `finish` or `rollback` are still to be decided: to even things out
+        // is no reason to move it on, which would end its way back. To empty an instance is one.
         const MOVING: &str = "SELECT shard, CASE WHEN back THEN source ELSE target END FROM howdah.move \
-                              WHERE phase IN ('preflight', 'copy', 'verify', 'fence')";
+                              WHERE phase IN ('preflight', 'copy', 'verify', 'fence') OR phase = 'reversible' AND $1";
 
         let connector = cluster.connector();
         let catalog = catalog::Place::find(connector, Role::App).await?.client;
-        let read = async |sql| match catalog.query(sql, &[]).await {
-            // A catalog of the version before has neither.
-            Err(error) if error.code().is_some_and(sqlstate::is_older_table) => Ok(Vec::new()),
-            read => read.map_err(|error| statement_failure(error, "cannot read the catalog")),
-        };
-        let rows = read(CAPACITIES).await?;
+        let read =
+            async |sql, params: &[&(dyn ToSql + Sync)]| match catalog.query(sql, params).await {
+                // A catalog of the version before has neither.
+                Err(error) if error.code().is_some_and(sqlstate::is_older_table) => Ok(Vec::new()),
+                read => read.map_err(|error| statement_failure(error, "cannot read the catalog")),
+            };
+        let rows = read(CAPACITIES, &[]).await?;
         let capacity = |name: &str| {
             let row = rows.iter().find(|row| row.get::<_, &str>(0) == name);
             row.map_or(1.0, |row| row.get(1))
@@ -136,7 +141,7 @@ impl Rebalance {
             capacity: capacity(name.as_str()),
         };
         let places = snapshot.instances.iter().map(place).collect();
-        let moving = read(MOVING).await?;
+        let moving = read(MOVING, &[&self.only.is_none()]).await?;
         let moving = moving.iter().map(|row| {
             let shard = u16::try_from(row.get::<_, i32>(0)).unwrap_or(u16::MAX);
             Ok((ShardId::new(shard)?, InstanceName::new(row.get(1))?))
@@ -168,14 +173,11 @@ impl Rebalance {
             Err(error) if error.is_unavailable() && self.by == RebalanceBy::Shards => Vec::new(),
             Err(error) => return Err(error),
         };
-        let bytes = |home: &Home| {
-            let row = rows.iter().find(|row| row.get::<_, &str>(0) == home.schema());
-            row.map_or(0, |row| u64::try_from(row.get::<_, i64>(1)).unwrap_or(0))
-        };
+        let bytes: HashMap<String, i64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
         let load = |home: &&Home| Load {
             shard: home.shard(),
             instance: home.instance().clone(),
-            bytes: bytes(home),
+            bytes: bytes.get(&home.schema()).map_or(0, |bytes| u64::try_from(*bytes).unwrap_or(0)),
             is_moving: false,
         };
         Ok(homes.iter().map(load).collect())

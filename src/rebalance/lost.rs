@@ -3,14 +3,19 @@
 //! The lock of the server that stays is enough: a home is closed only by the session that holds the lock there. So the shard
 //! lives where the catalog says, if that server, under its lock, has it by that name.
 
+use super::cutover::UNSEALED_HOSTS;
 use super::event::{MoveEvent, MoveNews};
-use super::journal::{Journal, MoveReport};
-use super::mover::{Mover, Wish};
+use super::hosts::Hosts;
+use super::journal::Journal;
+use super::mover::Mover;
 use super::names::{Names, schema_at};
+use super::opening::{begin_unsealing_left, commit_unsealing};
+use super::report::MoveReport;
 use super::run::next;
 use super::settle::{drop_stream_at, unmark};
 use super::side::Side;
 use super::step::{MovePhase, MoveStep};
+use super::take_up::Wish;
 use crate::shard::InstanceName;
 use crate::{Error, Result};
 
@@ -78,14 +83,35 @@ impl Mover {
             .hint("bring that server back; it may have the only copy that can serve"));
         }
         let names = Names::new(&snapshot.cluster, id.get(), shard, report.epoch);
-        let (id, back, step) = (Some(id), report.back, MoveStep::DropReverse);
-        let observe = |what| self.observe(&MoveEvent { id, shard, back, step, what });
-        observe(MoveNews::Begun);
+        let schema = schema_at(shard, home.epoch(), &side.name);
+        let (id, back) = (Some(id), report.back);
+        let observe = |step, what| self.observe(&MoveEvent { id, shard, back, step, what });
+        // What is dropped below is the last that knows how to open it.
+        if begin_unsealing_left(&side, &schema, &names, report.id).await? {
+            observe(MoveStep::UnsealTarget, MoveNews::Begun);
+            commit_unsealing(&side).await?;
+            observe(MoveStep::UnsealTarget, MoveNews::Done);
+        }
+        // The home of a way back that was not gone was unsealed long ago.
+        let came_last = match phase {
+            MovePhase::Finished => !report.back,
+            MovePhase::RolledBack => report.back,
+            _ => false,
+        };
+        if came_last && report.step <= MoveStep::AwaitUnsealed {
+            let step = MoveStep::AwaitUnsealed;
+            observe(step, MoveNews::Begun);
+            let tell = |waits: &str| observe(step, MoveNews::Note(waits.to_owned()));
+            let mut hosts = Hosts::connect(&self.connector, &side).await;
+            hosts.have_unsealed(&schema, &names.comment, UNSEALED_HOSTS, tell).await?;
+            observe(step, MoveNews::Done);
+        }
+        observe(MoveStep::DropReverse, MoveNews::Begun);
         for name in [&names.forward, &names.reverse] {
             drop_stream_at(&side, name).await?;
         }
-        observe(MoveNews::Done);
-        unmark(&side, &schema_at(shard, home.epoch(), &side.name)).await?;
+        observe(MoveStep::DropReverse, MoveNews::Done);
+        unmark(&side, &schema).await?;
         let note = format!("{lost} was given as lost: what the move had there was left");
         journal.rest_without(&report, phase, &note).await
     }

@@ -6,7 +6,7 @@ use futures_util::try_join;
 use tokio::time::{Instant, sleep};
 
 use super::journal::Journal;
-use super::names::{GUARD, literal};
+use super::names::{GUARD, MARK_TABLE, literal};
 use super::side::Side;
 use super::stream;
 use crate::connect::Connector;
@@ -34,15 +34,25 @@ const TWO_PHASES: Duration = Duration::from_secs(3);
 const OTHERS_TWO_PHASES: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// What a server must offer, for either direction: it publishes to the other, and subscribes to it.
+/// What a server must offer, for either direction: it publishes to the other, and subscribes to it. Moves that begin at the same
+/// time do not see each other here: they wait for each other's workers.
 const SERVER: &str = "\
     SELECT 'wal_level is ' || current_setting('wal_level') || ', not logical' \
         WHERE current_setting('wal_level') <> 'logical' \
     UNION ALL SELECT 'all ' || m || ' replication slots (max_replication_slots) are in use' \
         FROM current_setting('max_replication_slots') m \
         WHERE (SELECT count(*) FROM pg_replication_slots) + 2 > m::int \
-    UNION ALL SELECT 'max_logical_replication_workers is ' || m FROM current_setting('max_logical_replication_workers') m \
-        WHERE m::int < 2 \
+    UNION ALL SELECT format('has %s subscriptions at work, and a move takes one more and leaves one to whatever else needs it: \
+raise max_logical_replication_workers, which is %s', n, m) \
+        FROM (SELECT count(*) FROM pg_subscription WHERE subenabled) s(n), current_setting('max_logical_replication_workers') m \
+        WHERE n + 2 > m::int \
+    UNION ALL SELECT format('has %s replication origins, and a move takes up to two more: raise %s, which is %s', n, name, setting) \
+        FROM (SELECT count(*) FROM pg_replication_origin) o(n), pg_settings \
+        WHERE name = CASE WHEN current_setting('server_version_num')::int < 180000 THEN 'max_replication_slots' \
+            ELSE 'max_active_replication_origins' END AND n + 2 > setting::int \
+    UNION ALL SELECT format('has %s walsenders, and a move takes up to two more: raise max_wal_senders, which is %s', n, m) \
+        FROM (SELECT count(*) FROM pg_stat_replication) w(n), current_setting('max_wal_senders') m \
+        WHERE n + 2 > m::int \
     UNION ALL SELECT 'max_slot_wal_keep_size is -1: the WAL that a slot keeps for a copy could fill the disk' \
         WHERE current_setting('max_slot_wal_keep_size') = '-1' \
     UNION ALL SELECT 'the function howdah.guard() is missing: run `howdah init` again' \
@@ -118,7 +128,10 @@ pub(super) async fn check(source: &Side, target: &Side, home: &Home) -> Result<(
         problems.extend(found(side.mover.rows(ROLE, &[&owner], CANNOT_LOOK).await?));
         problems.extend(old_prepared(side, &in_doubt).await?);
     }
-    for epoch in target.epochs(shard).await? {
+    let is_marked = problems.iter().any(|problem| problem.contains(MARK_TABLE));
+    let left = target.epochs(shard).await?;
+    let is_left = is_marked || !left.is_empty();
+    for epoch in left {
         problems.push(format!(
             "{} has a schema of shard {shard} already, of epoch {epoch}",
             target.name
@@ -144,8 +157,13 @@ pub(super) async fn check(source: &Side, target: &Side, home: &Home) -> Result<(
     if problems.is_empty() {
         return Ok(());
     }
+    let next = if is_left {
+        "nothing was touched; is it left of a move? `howdah moves list`, then abort or finish that; what belongs to none is dropped by hand"
+    } else {
+        "nothing was touched"
+    };
     Err(Error::refused(format!("shard {shard} cannot be moved: {}", problems.join("; ")))
-        .hint("nothing was touched"))
+        .hint(next))
 }
 
 /// Has each server log in to the other as it will have to; the source to the target when the shard is there, and the move can hardly

@@ -9,10 +9,11 @@ use tokio::time::Instant;
 
 use super::cutover::Cutover;
 use super::event::{MoveEvent, MoveNews};
-use super::journal::{Journal, MoveReport};
+use super::journal::Journal;
 use super::mover::Mover;
 use super::names::{Names, schema_at};
 use super::relations::Relations;
+use super::report::MoveReport;
 use super::side::Side;
 use super::step::{MovePhase, MoveStep};
 use super::stream;
@@ -31,15 +32,6 @@ pub(super) struct Run<'a> {
     pub(super) source: Side,
     pub(super) target: Side,
     fence_began: Mutex<Option<Instant>>,
-}
-
-/// Where a shard is, as the two servers say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Closed {
-    /// The schema has its old name: this server is the home.
-    Not,
-    /// It has the new name: this server takes no more writes.
-    Already,
 }
 
 impl<'a> Run<'a> {
@@ -96,14 +88,14 @@ impl<'a> Run<'a> {
             stream: &self.names.forward,
             reverse: self.report.reverse,
         };
-        if self.closed([source, target], old, new).await? == Closed::Not {
+        if !self.is_closed([source, target], old, new).await? {
             if !self.servers_are_the_same() {
                 return Err(self.void());
             }
             let schema = schema_at(self.report.shard, old, &source.name);
             let relations = Relations::read(&source.work, &schema).await?;
-            cutover.take_back().await?;
             let findings = async {
+                cutover.take_back().await?;
                 self.copy(&schema, &relations).await?;
                 self.verify([source, target], &schema, &relations).await
             };
@@ -128,7 +120,7 @@ impl<'a> Run<'a> {
             stream: &self.names.reverse,
             reverse: false,
         };
-        if self.closed([home, copy], old, new).await? == Closed::Not {
+        if !self.is_closed([home, copy], old, new).await? {
             if !self.servers_are_the_same() {
                 return Err(Error::refused(format!(
                     "{} or {} failed over since the move, so the old copy may not have everything",
@@ -154,16 +146,15 @@ impl<'a> Run<'a> {
         self.settle_back().await
     }
 
-    /// Whether the home was closed already. It alone decides.
-    async fn closed(&self, [home, copy]: [&Side; 2], old: Epoch, new: Epoch) -> Result<Closed> {
+    /// Whether the home was closed already: where the schema has its old name, it is the home; where it has the new one, it takes
+    /// no more writes. It alone decides.
+    async fn is_closed(&self, [home, copy]: [&Side; 2], old: Epoch, new: Epoch) -> Result<bool> {
         let epochs = home.epochs(self.report.shard).await?;
         match (epochs.contains(&old), epochs.contains(&new)) {
-            (true, false) => Ok(Closed::Not),
-            (false, true) => Ok(Closed::Already),
+            (true, false) => Ok(false),
+            (false, true) => Ok(true),
             // Dropped when the move was ended, which a catalog that failed over may have forgotten.
-            (false, false) if copy.epochs(self.report.shard).await?.contains(&new) => {
-                Ok(Closed::Already)
-            }
+            (false, false) if copy.epochs(self.report.shard).await?.contains(&new) => Ok(true),
             (both, _) => Err(Error::refused(format!(
                 "{} has {} of the schemas that shard {} may have there",
                 home.name,
@@ -226,15 +217,20 @@ impl<'a> Run<'a> {
         let findings = pair.compare(relations, progress).await?;
         self.store(&findings).await?;
         if let Some(difference) = findings.difference() {
-            let has_left = self.back || self.report.phase == MovePhase::Reversible;
-            return Err(Error::refused(format!("the copies differ: {difference}")).hint(format!(
-                "the shard stays where it is; the move can be ended by `howdah moves {} {}`",
-                if has_left { "finish" } else { "abort" },
-                self.report.id
-            )));
+            return Err(self.differ(&difference));
         }
         self.journal.set_verified(&self.report, true).await?;
         Ok(findings)
+    }
+
+    /// The next step where the copies are not the same.
+    pub(super) fn differ(&self, difference: &str) -> Error {
+        let has_left = self.back || self.report.phase == MovePhase::Reversible;
+        Error::refused(format!("the copies differ: {difference}")).hint(format!(
+            "the shard stays where it is; the move can be ended by `howdah moves {} {}`",
+            if has_left { "finish" } else { "abort" },
+            self.report.id
+        ))
     }
 
     /// Nothing catches up any more where the server gave up the slot.

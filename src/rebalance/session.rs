@@ -14,25 +14,20 @@ use tokio_postgres::{
 use crate::Result;
 use crate::catalog::Place;
 use crate::config::Dsn;
-use crate::connect::{Connector, Identity, Link, Role, statement_failure};
+use crate::connect::{Connector, Identity, Link, Role, gone, statement_failure};
 use crate::shard::InstanceName;
 
 /// Whatever the servers' defaults are: no limit ends a long copy, a mover that was stopped holds no transaction open
-/// for long, one whose machine or network is gone holds no lock for longer than a minute, names are printed with their
-/// schemas, and values in one form on all versions. A comparison takes one processor and leaves the others to the clients,
+/// for long, names are printed with their schemas, and values in one form on all versions. A comparison takes one processor and leaves the others to the clients,
 /// what was asked once is not planned again in the fence, and joins are written in their order, which saves half of what planning
 /// them takes: each schema that comes or goes has all plans made anew.
-const SETTINGS: &str = "SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 6; \
-    SET tcp_user_timeout = '45s'; SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0; \
-    SET idle_in_transaction_session_timeout = '10s'; SET default_transaction_isolation = 'read committed'; \
+const SETTINGS: &str = "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0; \
+    SET default_transaction_isolation = 'read committed'; \
     SET default_transaction_read_only = off; SET search_path = pg_catalog; SET row_security = off; SET jit = off; \
     SET max_parallel_workers_per_gather = 0; SET plan_cache_mode = force_generic_plan; \
     SET join_collapse_limit = 1; SET from_collapse_limit = 1; \
     SET client_min_messages = warning; SET DateStyle = 'ISO, MDY'; SET IntervalStyle = 'postgres'; \
     SET TimeZone = 'UTC'; SET extra_float_digits = 1; SET bytea_output = 'hex'; SET check_function_bodies = off; ";
-
-/// What is done for a mover that is gone ends within a second, and its locks with it. Not every platform can tell.
-const NOTICE: &str = "SET client_connection_check_interval = '1s'";
 
 /// What is done is on disk when it is said to be done; who asked for more keeps that. And from 17 on there is one more limit.
 const DURABLE: &str = "SELECT set_config('synchronous_commit', 'on', false) \
@@ -55,6 +50,10 @@ pub(super) struct Session {
     at: String,
     /// Each is asked once for its plan: in the fence, every message more keeps writers waiting.
     prepared: Mutex<BTreeMap<String, Statement>>,
+}
+
+fn settings() -> String {
+    format!("{}{SETTINGS}", gone::LIMITS)
 }
 
 impl Drop for Session {
@@ -91,14 +90,14 @@ impl Session {
         };
         let (at, prepared) = ("the catalog".into(), Mutex::default());
         let session = Self { client, driven: None, at, prepared };
-        session.batch(SETTINGS, CANNOT_SET_UP).await?;
+        session.batch(&settings(), CANNOT_SET_UP).await?;
         session.set_up().await?;
         Ok(session)
     }
 
     /// Makes sure that the server is the one.
     pub(super) async fn greet(&self, identity: &Identity) -> Result<()> {
-        identity.greet(&self.client, SETTINGS).await.map(|_| ())
+        identity.greet(&self.client, &settings()).await.map(|_| ())
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -118,13 +117,12 @@ impl Session {
 
     /// The same within a transaction, where nothing may be tried in vain.
     pub(super) async fn reset(&self) -> Result<()> {
-        self.batch(&format!("RESET ALL; {SETTINGS}"), CANNOT_SET_UP).await
+        self.batch(&format!("RESET ALL; {}", settings()), CANNOT_SET_UP).await
     }
 
     /// What cannot be said in one message with the other settings.
     async fn set_up(&self) -> Result<()> {
-        // Where it is refused, the server takes longer to notice.
-        let _ = self.client.batch_execute(NOTICE).await;
+        gone::notice(&self.client).await;
         self.batch(DURABLE, CANNOT_SET_UP).await
     }
 

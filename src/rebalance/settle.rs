@@ -1,5 +1,7 @@
 //! What comes after a cutover, and instead of one: the stream back, the end of a move, and its abortion.
 
+use std::time::Duration;
+
 use tokio_postgres::types::PgLsn;
 
 use super::names::{MARK_TABLE, is_of_copy, schema_at};
@@ -8,13 +10,17 @@ use super::seal;
 use super::side::Side;
 use super::step::{MovePhase, MoveStep};
 use super::stream::{self, Takes};
+use crate::error::Kind;
 use crate::shard::Epoch;
 use crate::{Error, Result};
+
+/// For how long the old copy may take nothing when it begins to follow. Most have all of it within a second.
+const STANDS_STILL: Duration = Duration::from_secs(30);
 
 impl Run<'_> {
     /// After the cutover: the stream there is dropped, and the stream back runs; or, without one, the old copy is dropped.
     pub(super) async fn settle(&self) -> Result<()> {
-        let (source, target) = (&self.source, &self.target);
+        let target = &self.target;
         self.drop_forward().await?;
         let Some(position) = self.position_of_way_back().await? else {
             return self.finish().await;
@@ -24,10 +30,7 @@ impl Run<'_> {
         self.end(MoveStep::AdvanceReverse).await?;
 
         self.begin(MoveStep::StartReverse).await?;
-        let (conninfo, name) = (self.conninfo(target, source).await?, &self.names.reverse);
-        let takes = Takes::WhatIsWrittenThere;
-        let subscribed = stream::subscribe(&conninfo, source, target, name, takes).await;
-        subscribed.map_err(|error| {
+        self.start_way_back().await.map_err(|error| {
             let id = self.report.id;
             error.hint(format!(
                 "resume the move; or give up the way back: `howdah moves finish {id}`"
@@ -35,6 +38,23 @@ impl Run<'_> {
         })?;
         self.end(MoveStep::StartReverse).await?;
         self.rest(MovePhase::Reversible).await
+    }
+
+    /// Has the old copy follow the new home, and waits until it does.
+    async fn start_way_back(&self) -> Result<()> {
+        let (source, target, name) = (&self.source, &self.target, &self.names.reverse);
+        let conninfo = self.conninfo(target, source).await?;
+        stream::subscribe(&conninfo, source, target, name, Takes::WhatIsWrittenThere).await?;
+        let schema = schema_at(self.report.shard, next(self.report.epoch)?, &target.name);
+        let mark = (schema.as_str(), self.report.id.get());
+        let tell = |waited| self.lag(MoveStep::StartReverse, waited);
+        stream::work_off(target, source, name, mark, STANDS_STILL, tell).await.map_err(|error| {
+            if error.is_timeout() {
+                Error::new(Kind::Timeout, "the way back does not run").because(error)
+            } else {
+                error
+            }
+        })
     }
 
     async fn drop_forward(&self) -> Result<()> {
@@ -48,16 +68,28 @@ impl Run<'_> {
         // After a failover of the new home its slot is gone, and nobody can say what the old copy lacks. And the copy may have been
         // dropped, which a catalog that failed over has forgotten.
         let is_there = !self.source.epochs(self.report.shard).await?.is_empty();
-        if !self.report.reverse || !self.servers_are_the_same() || !is_there {
+        if !self.report.reverse {
             return Ok(None);
+        }
+        let none = |why: &str| {
+            let finished = format!("{why}, so the move is finished without a way back");
+            self.tell(MoveStep::AdvanceReverse, &finished);
+            Ok(None)
+        };
+        if !is_there {
+            return none("the old copy was dropped");
+        }
+        if !self.servers_are_the_same() {
+            return none("a server failed over since the copy began");
         }
         // So it is after the server gave up the slot, or somebody dropped it.
         if !stream::is_whole(&self.target, &self.names.reverse).await? {
-            let lost = "the slot of the way back is lost, so the move is finished without one";
-            self.tell(MoveStep::AdvanceReverse, lost);
-            return Ok(None);
+            return none("the slot of the way back is lost");
         }
-        Ok(self.journal.show(self.report.id).await?.position)
+        match self.journal.show(self.report.id).await?.position {
+            None => none("where it would begin was not noted"),
+            position => Ok(position),
+        }
     }
 
     /// After the way back: nothing of the move stays but its journal.

@@ -4,9 +4,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use super::exported::Exporter;
-use super::journal::ServerId;
 use super::names::schema_at;
 use super::programs::Programs;
+use super::report::ServerId;
 use super::session::Session;
 use crate::catalog::Snapshot;
 use crate::config::Dsn;

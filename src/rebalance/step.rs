@@ -98,7 +98,7 @@ pub enum MoveStep {
     /// Advances the slot of the reverse stream to the noted position, then has that written to disk. *After*: the slot holds
     /// what was written on the target by clients, and nothing else.
     AdvanceReverse,
-    /// Makes the subscription of the reverse stream on the source. *After*: the old copy follows, and the move can be undone.
+    /// Makes the subscription of the reverse stream on the source, and waits until a mark has come through. *After*: the old copy follows, and the move can be undone.
     StartReverse,
     /// Drops the reverse stream: subscription, slot, publication. *After*: the old copy stands still.
     DropReverse,

@@ -10,6 +10,7 @@ use tokio_postgres::Client;
 
 use super::furnish::furnish;
 use super::lock::{lock as shard_lock, unlock as shard_unlock};
+use super::moving::moving;
 use super::plan::{Plan, read_homes};
 use super::preflight::{foreign_schema, lock_catalog, problems_of, refuse_foreign_schema};
 use crate::catalog::{CATALOG_VERSION, layout};
@@ -70,6 +71,9 @@ pub struct InitReport {
     pub shards: ShardCount,
     /// How many instances it has.
     pub instances: usize,
+    /// Shards with an open move, whose schemas were left as they are: the other copy would not be changed with the home. End
+    /// these moves, then run it again.
+    pub left: Vec<ShardId>,
 }
 
 impl Init {
@@ -120,13 +124,14 @@ impl Init {
             .iter()
             .map(|(name, client)| furnish(client, &cluster, name, &plan.layout, first));
         try_join_all(furnish).await?;
-        self.put_shards(&catalog, &servers, &plan).await?;
+        let left = self.put_shards(&catalog, &servers, &plan).await?;
         plan.open(&catalog).await?;
         Ok(InitReport {
             cluster: cluster.to_string(),
             created,
             shards: plan.shards,
             instances: plan.instances.len(),
+            left,
         })
     }
 
@@ -228,21 +233,25 @@ impl Init {
         }
     }
 
-    /// Puts every shard where it lives. Shards may move meanwhile: those that were not met are looked for again.
+    /// Puts every shard where it lives. Shards may move meanwhile: those that were not met are looked for again. Returns those
+    /// that were left as they are.
     async fn put_shards(
         &self,
         catalog: &Client,
         servers: &[(InstanceName, Client)],
         plan: &Plan,
-    ) -> Result<()> {
+    ) -> Result<Vec<ShardId>> {
         let done = AtomicUsize::new(0);
         let mut due = plan.homes.clone();
+        let mut left = Vec::new();
         for round in 1..=ROUNDS {
             let fill = servers.iter().map(|(name, client)| {
                 let here = due.iter().filter(|home| home.instance() == name).collect();
                 self.fill(client, name, here, plan, &done)
             });
-            let missed = try_join_all(fill).await?.concat();
+            let Unchanged { missed, moving } =
+                try_join_all(fill).await?.into_iter().fold(Unchanged::default(), Unchanged::and);
+            left.extend(moving);
             if missed.is_empty() {
                 break;
             }
@@ -252,10 +261,11 @@ impl Init {
             (_, due) = read_homes(catalog).await?;
             due.retain(|home| missed.contains(&home.shard()));
         }
-        Ok(())
+        left.sort_unstable();
+        Ok(left)
     }
 
-    /// Puts shards into an instance; all of them may be there already. Returns those that are not there any more.
+    /// Puts shards into an instance; all of them may be there already. Returns those that were not changed.
     async fn fill(
         &self,
         client: &Client,
@@ -263,31 +273,47 @@ impl Init {
         homes: Vec<&Home>,
         plan: &Plan,
         done: &AtomicUsize,
-    ) -> Result<Vec<ShardId>> {
+    ) -> Result<Unchanged> {
         let failed = |error| statement_failure(error, "cannot set up the instance").at(name);
-        let mut missed = Vec::new();
+        let mut unchanged = Unchanged::default();
         for homes in homes.chunks(SHARDS_AT_ONCE) {
-            let before = missed.len();
+            let before = unchanged.missed.len();
             if plan.is_ready {
                 let upgraded = upgrade(client, &plan.layout, homes).await;
-                missed.extend(upgraded.map_err(|error| error.at(name))?);
+                unchanged = unchanged.and(upgraded.map_err(|error| error.at(name))?);
             } else {
                 // Several commands in one message are one transaction.
                 let sql: String = homes.iter().map(|home| shard_sql(&plan.layout, home)).collect();
                 client.batch_execute(&sql).await.map_err(failed)?;
             }
-            let put = homes.len() - (missed.len() - before);
+            let put = homes.len() - (unchanged.missed.len() - before);
             let before = done.fetch_add(put, Ordering::Relaxed);
             (self.progress)(before + put, plan.homes.len());
         }
-        Ok(missed)
+        Ok(unchanged)
+    }
+}
+
+/// The shards that an upgrade left as they were.
+#[derive(Default)]
+struct Unchanged {
+    /// They are not where the catalog said.
+    missed: Vec<ShardId>,
+    /// They have an open move, and a copy that would stay what it was.
+    moving: Vec<ShardId>,
+}
+
+impl Unchanged {
+    fn and(mut self, others: Self) -> Self {
+        self.missed.extend(others.missed);
+        self.moving.extend(others.moving);
+        self
     }
 }
 
 /// Brings the schemas of shards up to date, in a cluster that is in use: a shard that has moved away since the catalog
-/// was read must not get an empty schema under its old name, which is what keeps old maps from being obeyed. Returns
-/// such shards.
-async fn upgrade(client: &Client, layout: &Layout, homes: &[&Home]) -> Result<Vec<ShardId>> {
+/// was read must not get an empty schema under its old name, which is what keeps old maps from being obeyed.
+async fn upgrade(client: &Client, layout: &Layout, homes: &[&Home]) -> Result<Unchanged> {
     const THERE: &str = "SELECT nspname::text FROM pg_namespace WHERE nspname = ANY ($1::text[])";
 
     let failed = |error| statement_failure(error, "cannot bring the shards up to date");
@@ -298,12 +324,15 @@ async fn upgrade(client: &Client, layout: &Layout, homes: &[&Home]) -> Result<Ve
     let there = client.query(THERE, &[&names]).await.map_err(failed)?;
     let is_there = |home: &&Home| there.iter().any(|row| row.get::<_, &str>(0) == home.schema());
     let (met, missed): (Vec<&Home>, Vec<&Home>) = homes.iter().copied().partition(is_there);
-    let sql: String = met.iter().map(|home| shard_sql(layout, home)).collect();
+    let moving = moving(client, &met).await?;
+    let at_rest = met.iter().filter(|home| !moving.contains(home));
+    let sql: String = at_rest.map(|home| shard_sql(layout, home)).collect();
     client.batch_execute(&sql).await.map_err(failed)?;
     for home in homes {
         shard_unlock(client, home.shard()).await?;
     }
-    Ok(missed.into_iter().map(|home| home.shard()).collect())
+    let shards = |homes: Vec<&Home>| homes.into_iter().map(Home::shard).collect();
+    Ok(Unchanged { missed: shards(missed), moving: shards(moving) })
 }
 
 fn not_met(shards: &[ShardId]) -> Error {

@@ -22,6 +22,9 @@ use crate::{Error, Result};
 /// What keeps an instance that has the catalog.
 const CATALOG_THERE: &str = "the catalog is there";
 
+/// What keeps one on which moves have left something.
+const LEFT: &str = "schemas are left of moves";
+
 /// An instance to be [added](Instances::add).
 ///
 /// # Examples
@@ -280,6 +283,10 @@ impl Instances {
         if !problems.is_empty() {
             let next = match client {
                 Some(_) if problems == [CATALOG_THERE] => self.move_catalog_from(name),
+                Some(_) if problems.iter().all(|problem| problem.starts_with(LEFT)) => {
+                    "end their moves (`howdah moves list`); what belongs to none is dropped by hand"
+                        .to_owned()
+                }
                 Some(_) => format!("empty it with `howdah instance drain {name}`"),
                 None => format!("it is lost for good? `howdah moves finish MOVE --lost {name}`"),
             };
@@ -351,7 +358,7 @@ impl Instances {
         let lives = |schema: &String| here().any(|home| home.schema() == *schema);
         let left: Vec<_> = schemas.into_iter().filter(|schema| !lives(schema)).collect();
         if !left.is_empty() {
-            problems.push(format!("schemas are left of moves: {}", left.join(", ")));
+            problems.push(format!("{LEFT}: {}", left.join(", ")));
         }
         Ok(problems)
     }

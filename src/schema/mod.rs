@@ -7,6 +7,7 @@ mod init;
 mod instances;
 pub(crate) mod lock;
 mod migrate;
+mod moving;
 mod plan;
 mod preflight;
 mod roles;

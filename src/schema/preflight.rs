@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 use super::plan::Plan;
 use super::roles::missing_roles;
 use crate::catalog::{Place, Signpost};
-use crate::connect::{Connector, Identity, Role, sqlstate, statement_failure};
+use crate::connect::{Connector, Identity, Role, gone, sqlstate, statement_failure};
 use crate::shard::InstanceName;
 use crate::{Error, Result};
 
@@ -126,9 +126,10 @@ pub(super) fn foreign_schema() -> Error {
         .hint("rename it, or use another database")
 }
 
-/// Takes a lock for as long as the session lasts; `false` when somebody keeps it. Who held it may have ended just now, and his
+/// Takes a lock for as long as the session lasts, and its client is there; `false` when somebody keeps it. Who held it may have ended just now, and his
 /// server not have noticed yet.
 pub(super) async fn lock(client: &Client, key: i32) -> Result<bool> {
+    gone::limit(client).await?;
     let end = Instant::now() + LOCK_PATIENCE;
     loop {
         let locked =

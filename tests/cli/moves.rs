@@ -9,7 +9,7 @@ use howdah::{Migrations, ShardId, Statement};
 use serde_json::{Value, json};
 
 use crate::moving::{cluster_with_tables, leftovers, schemas};
-use crate::program::Folder;
+use crate::program::{Folder, Ran};
 
 /// On pg1 alone an index on it takes for ever.
 const SLOW: &str = "
@@ -26,7 +26,13 @@ async fn a_shard_moves_is_compared_and_comes_back() {
     let test = TestCluster::builder().shards(2).start().await.unwrap();
     let folder = Folder::of(&test);
 
-    let moved = folder.json(["move", "1", "--to", "pg1"]);
+    // What leads somebody's own clients elsewhere leads none of ours there.
+    let mut command = folder.command(["move", "1", "--to", "pg1", "--json"]);
+    command.envs([("PGHOSTADDR", "192.0.2.1"), ("PGSERVICE", "nowhere"), ("PGSSLCRL", "/nowhere")]);
+    command.env("PGOPTIONS", "-c default_transaction_read_only=nonsense");
+    let ran = Ran::of(&mut command);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let moved = ran.document();
     let report = &moved[0];
     assert_eq!(report["phase"], "reversible");
     let wanted = json!(["m1", 1, "pg2", "pg1", true, true, null]);

@@ -1,11 +1,12 @@
 //! `howdah init`: makes a cluster, finishes one that is half made, upgrades one that is older.
 
 use clap::Args;
-use howdah::{Dsn, InstanceName, Layout, ShardCount};
+use howdah::{Dsn, InstanceName, Layout, ShardCount, ShardId};
 use serde::Serialize;
 
 use crate::Context;
 use crate::failure::Result;
+use crate::output::{Output, shard_ranges};
 
 #[derive(Args)]
 #[command(
@@ -56,12 +57,23 @@ pub(crate) async fn run(command: Init, context: &Context) -> Result<()> {
         shards: made.shards.get(),
         instances: made.instances,
     };
+    tell_left(&made.left, &context.output);
     let did = if report.created { "made" } else { "checked" };
     let text = format!(
         "{did} cluster {}: {} shards on {} instances",
         report.cluster, report.shards, report.instances
     );
     context.output.show(&report, text)
+}
+
+/// Names the shards that could not be brought up to date, with the next step.
+pub(crate) fn tell_left(left: &[ShardId], output: &Output) {
+    if !left.is_empty() {
+        output.note(format!(
+            "shards with open moves were left as they are: {}; end these moves (`howdah moves list`), then run this again",
+            shard_ranges(left)
+        ));
+    }
 }
 
 fn read_instance(text: &str) -> Result<(InstanceName, Dsn), String> {

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::Context;
 use crate::failure::{Failure, Result};
+use crate::init::tell_left;
 use crate::output::{Output, Tone};
 use members::address;
 
@@ -268,7 +269,8 @@ async fn carry_out(init: Init, config: &Config, output: &Output) -> howdah::Resu
     };
     let made = init.on_progress(on_progress).run(config).await;
     bar.finish_and_clear();
-    made.map(|_| ())
+    tell_left(&made?.left, output);
+    Ok(())
 }
 
 fn cannot(what: &str, path: &Path, error: &std::io::Error) -> Failure {

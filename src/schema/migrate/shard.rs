@@ -11,14 +11,15 @@ use super::ShardMigration;
 use super::ledger::Ledger;
 use super::scan::may_commit_in_part;
 use super::set::{Migration, Migrations};
-use crate::connect::{sqlstate, statement_failure};
+use crate::connect::{gone, sqlstate, statement_failure};
 use crate::schema::lock::{lock, unlock};
+use crate::schema::moving::refuse_if_moving;
 use crate::shard::Home;
 use crate::{Error, Result};
 
-/// Undoes whatever earlier migrations have set, and takes away the limits that are for requests.
-const FRESH: &str = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; DISCARD TEMP; \
-    SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0";
+/// Undoes whatever earlier migrations have set, and takes away the limit that is for requests.
+const FRESH: &str =
+    "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; DISCARD TEMP; SET statement_timeout = 0; ";
 
 /// How long a migration waits for a lock. While it waits, everybody who comes later waits behind it.
 const LOCK_TIMEOUT: &str = "2s";
@@ -66,21 +67,6 @@ async fn up(client: &Client, home: Home, set: &Migrations) -> ShardMigration {
     outcome
 }
 
-/// A move keeps a second copy, which no migration reaches: from its beginning to its end, also while no mover holds the
-/// lock, a table of its own is in the schema.
-async fn refuse_if_moving(client: &Client, home: &Home) -> Result<()> {
-    const MARK: &str = "SELECT to_regclass($1) IS NOT NULL";
-
-    let mark = format!("{}.howdah_move", home.schema());
-    let row = client.query_typed_one(MARK, &[(&mark, Type::TEXT)]).await;
-    if row.map_err(|error| statement_failure(error, "cannot look for a move"))?.get(0) {
-        let shard = home.shard();
-        return Err(Error::refused(format!("shard {shard} has an open move"))
-            .hint(format!("end it first: `howdah moves finish {shard}`, or abort or rollback")));
-    }
-    Ok(())
-}
-
 async fn status(client: &Client, home: Home, set: &Migrations) -> ShardMigration {
     let mut outcome = ShardMigration::new(home.clone());
     let asked: Result<()> = async {
@@ -107,6 +93,7 @@ async fn apply_all(
     }
     for migration in missing {
         freshen(client).await?;
+        gone::notice(client).await;
         if migration.in_transaction {
             apply_patiently(client, home, migration).await?;
         } else {
@@ -233,7 +220,8 @@ async fn enter(client: &Client, home: &Home, migration: &Migration, whole: &str)
 }
 
 async fn freshen(client: &Client) -> Result<()> {
-    client.batch_execute(FRESH).await.map_err(|error| statement_failure(error, "cannot begin"))
+    let fresh = format!("{FRESH}{}", gone::LIMITS);
+    client.batch_execute(&fresh).await.map_err(|error| statement_failure(error, "cannot begin"))
 }
 
 async fn roll_back(client: &Client) -> Result<()> {
