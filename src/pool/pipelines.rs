@@ -43,11 +43,15 @@ pub(super) struct Pipelines {
     /// How many of the slots are used: a pool that was made small has fewer.
     width: AtomicUsize,
     slow: Mutex<LruCache<Statement, Instant>>,
+    /// Whether any is: nearly never, and then nobody has to look for it.
+    is_any_slow: AtomicBool,
     started: Instant,
 }
 
-/// The place of one pipeline, which may have to be opened.
+/// The place of one pipeline, which may have to be opened. Every read writes to it: no two share a cache line, nor the pair of
+/// them that is fetched at once.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 struct Slot {
     line: ArcSwapOption<Line>,
     opening: AtomicBool,
@@ -62,6 +66,7 @@ impl Pipelines {
             slots: (0..count).map(|_| Slot::default()).collect(),
             width: AtomicUsize::new(count as usize),
             slow: Mutex::new(LruCache::new(SLOW_STATEMENTS)),
+            is_any_slow: AtomicBool::new(false),
             started: Instant::now(),
         }
     }
@@ -97,7 +102,7 @@ impl Pipelines {
             Some(Ok(answer)) => Some(answer),
             Some(Err(error)) => {
                 if error.code().is_some_and(keeps_off_pipelines) {
-                    self.slow().put(statement.clone(), Instant::now());
+                    self.keep_off(statement);
                 }
                 None
             }
@@ -170,9 +175,23 @@ impl Pipelines {
         used.iter().min_by_key(depth).filter(|slot| depth(slot) < MAX_DEPTH)
     }
 
+    fn keep_off(&self, statement: &Statement) {
+        let mut slow = self.slow();
+        slow.put(statement.clone(), Instant::now());
+        self.is_any_slow.store(true, Ordering::Relaxed);
+    }
+
     fn is_slow(&self, statement: &Statement) -> bool {
-        let slow = self.slow();
-        !slow.is_empty() && slow.peek(statement).is_some_and(|since| since.elapsed() < SLOW_FOR)
+        if !self.is_any_slow.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut slow = self.slow();
+        let is_slow = slow.peek(statement).map(|since| since.elapsed() < SLOW_FOR);
+        if is_slow == Some(false) {
+            slow.pop(statement);
+            self.is_any_slow.store(!slow.is_empty(), Ordering::Relaxed);
+        }
+        is_slow == Some(true)
     }
 
     fn slow(&self) -> std::sync::MutexGuard<'_, LruCache<Statement, Instant>> {
@@ -245,5 +264,25 @@ impl<'a> Opening<'a> {
 impl Drop for Opening<'_> {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_statement_is_kept_off_and_no_other_is() {
+        const SLOW: Statement = Statement::new("SELECT n FROM {shard}.slow");
+        const QUICK: Statement = Statement::new("SELECT n FROM {shard}.quick");
+
+        let pipelines = Pipelines::new(1);
+        assert!(!pipelines.is_slow(&SLOW));
+        pipelines.keep_off(&SLOW);
+        assert!(pipelines.is_slow(&SLOW) && !pipelines.is_slow(&QUICK));
+        let long_ago = Instant::now().checked_sub(SLOW_FOR).unwrap();
+        pipelines.slow().put(SLOW, long_ago);
+        assert!(!pipelines.is_slow(&SLOW));
+        assert!(!pipelines.is_any_slow.load(Ordering::Relaxed), "the last one was forgotten");
     }
 }
