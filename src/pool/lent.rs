@@ -44,7 +44,7 @@ impl Lent {
         let sent = self.send(statement, home, params);
         let answer = observe::during_execute(home.instance(), home.shard(), sent).await;
         let took = began.elapsed();
-        self.source().counters.executed(took);
+        self.tally().executed(took);
         observe::statement(home.instance(), home.shard(), took, &answer);
         answer
     }

@@ -185,7 +185,10 @@ impl Pool {
         let waiting = self.wait(asked, limits.queue.unwrap_or(self.queue_timeout));
         let lent = observe::during_checkout(self.instance(), waiting).await;
         let waited = asked.elapsed();
-        self.source.counters.checked_out(waited, lent.is_ok());
+        match &lent {
+            Ok(lent) => lent.tally().checked_out(waited),
+            Err(_) => self.source.counters.failed_to_check_out(waited),
+        }
         observe::checkout(self.instance(), waited, &lent);
         let lent = lent.map_err(|error| error.at(self.instance()))?;
         if let Some(limit) = limits.statement {
@@ -205,9 +208,7 @@ impl Pool {
         let began = Instant::now();
         let open = async || self.connect(self.gate.try_enter()?).await.ok();
         let read = self.pipelines.read(statement, home, params, began, open);
-        let answer = observe::during_execute(home.instance(), home.shard(), read).await?;
-        let took = began.elapsed();
-        self.source.counters.executed_on_a_pipeline(took);
+        let (answer, took) = observe::during_execute(home.instance(), home.shard(), read).await?;
         let answer = Ok(answer);
         observe::statement(home.instance(), home.shard(), took, &answer);
         answer.ok()

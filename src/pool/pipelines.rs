@@ -71,8 +71,9 @@ impl Pipelines {
         }
     }
 
-    /// Reads on a pipeline; `None` when it has to be done on a connection of its own. `open` gives a connection for a new
-    /// pipeline if one is free. The time is the caller's, for a look at the clock costs more than all the rest here.
+    /// Reads on a pipeline, and says how long it took; `None` when it has to be done on a connection of its own. `open` gives a
+    /// connection for a new pipeline if one is free. The time is the caller's, for a look at the clock costs more than all
+    /// the rest here.
     pub(super) async fn read(
         &self,
         statement: &Statement,
@@ -80,7 +81,7 @@ impl Pipelines {
         params: Params<'_>,
         now: Instant,
         open: impl AsyncFnOnce() -> Option<Lent>,
-    ) -> Option<(Vec<Row>, u64)> {
+    ) -> Option<((Vec<Row>, u64), Duration)> {
         if self.is_slow(statement) {
             return None;
         }
@@ -99,7 +100,7 @@ impl Pipelines {
             answer = Box::pin(line.read(statement, home, params)).await;
         }
         match answer {
-            Some(Ok(answer)) => Some(answer),
+            Some(Ok(answer)) => Some((answer, line.count(now))),
             Some(Err(error)) => {
                 if error.code().is_some_and(keeps_off_pipelines) {
                     self.keep_off(statement);

@@ -18,6 +18,7 @@ use super::limit::Limit;
 use super::lookups::Lookups;
 use super::source::{CHECK_TIMEOUT, Source};
 use super::statements::{Prepared, Statements};
+use super::stats::Tally;
 use crate::connect::{
     Generation, Wire, is_read_only, is_stale_plan, is_undefined_name, statement_failure,
 };
@@ -35,6 +36,7 @@ pub(crate) struct Session {
     wire: Arc<Wire>,
     source: Arc<Source>,
     statements: Statements,
+    tally: Arc<Tally>,
     /// Requests sent and not answered to the end. What is left when the session comes back was abandoned.
     in_flight: AtomicUsize,
     in_transaction: AtomicBool,
@@ -66,10 +68,12 @@ impl Session {
         let now = Instant::now();
         // Those that were opened together do not end together.
         let lifetime = settings.max_lifetime.mul_f64(1.0 - random::fraction() / 5.0);
+        let (counters, tally) = (source.counters.clone(), source.counters.open_tally());
         Self {
             client,
             wire,
-            statements: Statements::new(settings.statement_cache, source.counters.clone()),
+            statements: Statements::new(settings.statement_cache, counters, tally.clone()),
+            tally,
             in_flight: AtomicUsize::new(0),
             in_transaction: AtomicBool::new(false),
             spent: AtomicBool::new(false),
@@ -176,6 +180,11 @@ impl Session {
     /// request could otherwise hit the next one's statement.
     pub(super) fn cancel_in_background(&self) {
         self.source.runtime().spawn(self.source.connector().cancel(&self.client, &self.wire));
+    }
+
+    /// Where what it does is counted.
+    pub(super) fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     pub(super) fn source(&self) -> &Source {
@@ -411,6 +420,7 @@ impl Drop for Session {
         if !self.spent.load(Ordering::Relaxed) {
             self.source.lose_one();
         }
+        self.source.counters.close_tally(&self.tally);
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use lru::LruCache;
 use postgres_types::Type;
 
-use super::stats::Counters;
+use super::stats::{Counters, Tally};
 use crate::config::StatementCache;
 use crate::shard::{Epoch, Home, ShardId};
 use crate::statement::Statement;
@@ -31,6 +31,7 @@ pub(super) struct Statements {
     cap: StatementCache,
     cache: Mutex<Cache>,
     counters: Arc<Counters>,
+    tally: Arc<Tally>,
 }
 
 struct Cache {
@@ -51,12 +52,12 @@ impl Kept {
 }
 
 impl Statements {
-    pub(super) fn new(cap: StatementCache, counters: Arc<Counters>) -> Self {
+    pub(super) fn new(cap: StatementCache, counters: Arc<Counters>, tally: Arc<Tally>) -> Self {
         let cache = Mutex::new(Cache {
             lru: LruCache::unbounded_with_hasher(BuildHasherDefault::default()),
             bytes: 0,
         });
-        Self { cap, cache, counters }
+        Self { cap, cache, counters, tally }
     }
 
     pub(super) fn get(&self, statement: &Statement, home: &Home) -> Option<Prepared> {
@@ -70,7 +71,7 @@ impl Statements {
         let found = found.map(|kept| kept.prepared.clone());
         drop(cache);
         if found.is_some() {
-            self.counters.found_prepared();
+            self.tally.found_prepared();
         }
         found
     }
