@@ -3,29 +3,28 @@
 use std::ops::Deref;
 use std::time::Instant;
 
-use bb8::PooledConnection;
 use tokio_postgres::Row;
 
+use super::gate::Slot;
+use super::loan::Loan;
 use super::session::{Params, Session};
-use super::slots::Slot;
-use super::source::Manager;
 use crate::Result;
 use crate::observe;
 use crate::shard::Home;
 use crate::statement::Statement;
 
-/// A lent connection. It goes back when dropped, and is replaced by a new one if it was left in the middle of
-/// something.
+/// A lent connection. Dropped, it goes to whoever waits for one, or else back; and is replaced by a new one if it was left in
+/// the middle of something.
 #[derive(Debug)]
 pub(crate) struct Lent {
     /// There until it is dropped.
-    session: Option<PooledConnection<'static, Manager>>,
-    _slot: Slot,
+    loan: Option<Loan>,
+    slot: Slot<Loan>,
 }
 
 impl Lent {
-    pub(super) fn new(session: PooledConnection<'static, Manager>, slot: Slot) -> Self {
-        Self { session: Some(session), _slot: slot }
+    pub(super) fn new(loan: Loan, slot: Slot<Loan>) -> Self {
+        Self { loan: Some(loan), slot }
     }
 
     /// Whether it may be kept for longer, by its age and by what the pool wants.
@@ -54,8 +53,8 @@ impl Deref for Lent {
     type Target = Session;
 
     fn deref(&self) -> &Session {
-        match &self.session {
-            Some(session) => session,
+        match &self.loan {
+            Some(loan) => loan,
             None => unreachable!("used after its drop"),
         }
     }
@@ -63,15 +62,13 @@ impl Deref for Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        let Some(mut session) = self.session.take() else { return };
-        if session.is_abandoned() {
-            session.cancel_in_background();
+        let Some(mut loan) = self.loan.take() else { return };
+        if loan.is_abandoned() {
+            loan.cancel_in_background();
         }
-        session.rest();
-        // In the place of a connection that is not lent again bb8 starts a task to make another.
-        let runtime = session.runtime().clone();
-        let _entered = runtime.enter();
+        loan.rest();
+        let left = if loan.is_fit() { self.slot.hand_over(loan) } else { Some(loan) };
         // The connection is back before the slot is free and the next task let in.
-        drop(session);
+        drop(left);
     }
 }

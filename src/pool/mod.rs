@@ -1,8 +1,8 @@
 //! One instance's connections, shared by all its shards.
 //!
 //! A FIFO [`gate`] in front lets in as many tasks as there are connections, so nobody is overtaken and the
-//! queue has a bound; bb8 behind it keeps the connections that the [`source`] makes, checks and judges. A connection
-//! whose state is in doubt is never lent again. Some of the connections serve as [`pipelines`] for single reads. Where
+//! queue has a bound; where tasks wait, connections go from one to the next there. bb8 behind it keeps those that nobody uses, which
+//! the [`source`] makes, checks and judges. A connection whose state is in doubt is never lent again. Some of the connections serve as [`pipelines`] for single reads. Where
 //! none can be made, the [`breaker`] tells why.
 
 mod admin;
@@ -13,8 +13,10 @@ mod gate;
 mod lent;
 mod limit;
 mod line;
+mod loan;
 mod lookups;
 mod pipelines;
+mod queue;
 mod session;
 mod slots;
 mod source;
@@ -28,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use bb8::{PooledConnection, RunError};
 use futures_util::poll;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 use tokio_postgres::Row;
 
 use crate::config::Dsn;
@@ -38,9 +40,9 @@ use crate::observe;
 use crate::shard::{Home, InstanceName};
 use crate::statement::Statement;
 use crate::{Error, Result};
-use gate::Gate;
+use gate::{Gate, Slot};
+use loan::Loan;
 use pipelines::Pipelines;
-use slots::Slot;
 use source::{Manager, NoConnection, Source};
 
 pub(crate) use lent::Lent;
@@ -75,7 +77,7 @@ pub(crate) struct Pool {
     source: Arc<Source>,
     /// A pool for each host, for when it is a replica; none in these themselves.
     replicas: Box<[OnceLock<Pool>]>,
-    gate: Gate,
+    gate: Arc<Gate<Loan>>,
     connections: bb8::Pool<Manager>,
     /// How long a task that was let in waits for one of them.
     connection_timeout: Duration,
@@ -129,7 +131,8 @@ impl Pool {
             // The source's budget is the bound, for it can be changed.
             .max_size(u32::MAX)
             .min_idle(Some(min_idle))
-            .max_lifetime(Some(settings.max_lifetime))
+            // A session knows its own age; this is for those that stay idle past it.
+            .max_lifetime(Some(settings.max_lifetime + Duration::from_secs(1)))
             .idle_timeout(Some(settings.idle_timeout))
             // The most recently used connection first: its caches are warm, and the others may go idle.
             .queue_strategy(bb8::QueueStrategy::Lifo)
@@ -215,20 +218,40 @@ impl Pool {
     }
 
     async fn wait(&self, asked: Instant, patience: Duration) -> Result<Lent> {
-        let slot = match self.gate.try_enter() {
-            Some(slot) => slot,
+        let (slot, handed) = match self.gate.try_enter() {
+            Some(slot) => (slot, None),
             // Boxed so that calls which need not wait are small.
             None => {
                 let queueing = Box::pin(self.queue(asked, patience));
                 observe::during_wait(self.instance(), queueing).await?
             }
         };
-        self.connect(slot).await
+        match handed {
+            Some(loan) if loan.is_fit() => Ok(Lent::new(loan, slot)),
+            // Where it has closed since it was handed over, it goes back first.
+            handed => {
+                drop(handed);
+                self.connect(slot).await
+            }
+        }
     }
 
-    /// Waits for a slot. Idle pipelines give theirs up for it.
-    async fn queue(&self, asked: Instant, patience: Duration) -> Result<Slot> {
-        let mut entering = pin!(self.gate.enter(asked, patience));
+    /// Waits for a slot, and perhaps gets a connection with it. Idle pipelines give theirs up for it.
+    async fn queue(
+        &self,
+        asked: Instant,
+        patience: Duration,
+    ) -> Result<(Slot<Loan>, Option<Loan>)> {
+        // A patience too long to be told has no end.
+        let entering = async {
+            let entering = self.gate.enter(asked);
+            match asked.checked_add(patience) {
+                Some(end) => timeout_at(end.into(), entering).await,
+                None => Ok(entering.await),
+            }
+            .unwrap_or_else(|_| Err(self.gate.too_late(patience)))
+        };
+        let mut entering = pin!(entering);
         // In the queue first: from here on no pipeline gets a slot past us, and where none is open none will be.
         if let Poll::Ready(entered) = poll!(entering.as_mut()) {
             return entered;
@@ -248,7 +271,7 @@ impl Pool {
     }
 
     /// Takes a connection from bb8, or waits for one.
-    async fn connect(&self, slot: Slot) -> Result<Lent> {
+    async fn connect(&self, slot: Slot<Loan>) -> Result<Lent> {
         // Before bb8 starts an attempt, or its failure could go unheard.
         let before = self.source.breaker.changes();
         let mut getting = self.ask();
@@ -257,6 +280,7 @@ impl Pool {
             // Boxed because it is rare, and large.
             Poll::Pending => {
                 Box::pin(async {
+                    let _insisting = slot.insist();
                     tokio::select! {
                         biased;
                         got = self.insist(getting) => Ok(got),
@@ -268,7 +292,7 @@ impl Pool {
             }
         };
         match got {
-            Ok(session) => Ok(Lent::new(session, slot)),
+            Ok(session) => Ok(Lent::new(Loan::new(session), slot)),
             Err(_) => Err(self.too_late()),
         }
     }

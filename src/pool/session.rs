@@ -49,6 +49,8 @@ pub(crate) struct Session {
     last_used: Instant,
     expires: Instant,
     era: u64,
+    /// Found unfit to be lent again when it came back.
+    is_discarded: bool,
     /// The lowest generation that was allowed when its server was last asked for its own.
     proven: AtomicI64,
     /// Free again when the connection has closed.
@@ -83,6 +85,7 @@ impl Session {
             last_used: now,
             expires: now + lifetime,
             era,
+            is_discarded: false,
             proven: AtomicI64::new(proven.0),
             source,
             _berth: berth,
@@ -119,9 +122,26 @@ impl Session {
         now >= self.expires
     }
 
-    /// Whether it had reached it when it came back.
-    pub(super) fn has_aged(&self) -> bool {
-        self.is_old(self.last_used)
+    /// Whether it may be lent to the next at once, with no question to its server.
+    pub(super) fn is_fit(&self) -> bool {
+        self.may_be_kept() && self.is_proven()
+    }
+
+    /// Whether it may be lent to anybody any more.
+    fn may_be_kept(&self) -> bool {
+        // By its age when it came back.
+        !self.is_unsound() && !self.is_old(self.last_used) && !self.source.is_unwanted(self)
+    }
+
+    /// Decides whether it is kept, and says so. What bb8 is told afterwards is the same, whatever happens meanwhile.
+    pub(super) fn judge(&mut self) -> bool {
+        self.is_discarded = !self.may_be_kept();
+        !self.is_discarded
+    }
+
+    /// Whether it was found that it must not be lent again.
+    pub(super) fn is_discarded(&self) -> bool {
+        self.is_discarded
     }
 
     pub(super) fn era(&self) -> u64 {
