@@ -16,21 +16,21 @@ mod line;
 mod loan;
 mod lookups;
 mod pipelines;
-mod queue;
 mod session;
 mod slots;
 mod source;
 mod statements;
 mod stats;
+mod watchman;
 
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bb8::{PooledConnection, RunError};
 use futures_util::poll;
-use tokio::time::{timeout, timeout_at};
+use tokio::time::timeout;
 use tokio_postgres::Row;
 
 use crate::config::Dsn;
@@ -48,9 +48,6 @@ use source::{Manager, NoConnection, Source};
 pub(crate) use lent::Lent;
 pub(crate) use session::Params;
 pub use stats::PoolStats;
-
-/// How seldom a task that waits looks for a pipeline that is idle.
-const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 type Got = Result<PooledConnection<'static, Manager>, RunError<NoConnection>>;
 type Getting<'a> = Pin<Box<dyn Future<Output = Got> + Send + 'a>>;
@@ -81,7 +78,7 @@ pub(crate) struct Pool {
     connections: bb8::Pool<Manager>,
     /// How long a task that was let in waits for one of them.
     connection_timeout: Duration,
-    pipelines: Pipelines,
+    pipelines: Arc<Pipelines>,
     queue_timeout: Duration,
 }
 
@@ -147,7 +144,7 @@ impl Pool {
             gate: Gate::new(size, settings.queue_length as usize),
             connections,
             connection_timeout,
-            pipelines: Pipelines::new(count),
+            pipelines: Arc::new(Pipelines::new(count)),
             queue_timeout: settings.queue_timeout,
         }
     }
@@ -220,10 +217,9 @@ impl Pool {
     async fn wait(&self, asked: Instant, patience: Duration) -> Result<Lent> {
         let (slot, handed) = match self.gate.try_enter() {
             Some(slot) => (slot, None),
-            // Boxed so that calls which need not wait are small.
             None => {
-                let queueing = Box::pin(self.queue(asked, patience));
-                observe::during_wait(self.instance(), queueing).await?
+                let entering = watchman::enter(&self.gate, &self.pipelines, asked, patience);
+                observe::during_wait(self.instance(), entering).await?
             }
         };
         match handed {
@@ -232,40 +228,6 @@ impl Pool {
             handed => {
                 drop(handed);
                 self.connect(slot).await
-            }
-        }
-    }
-
-    /// Waits for a slot, and perhaps gets a connection with it. Idle pipelines give theirs up for it.
-    async fn queue(
-        &self,
-        asked: Instant,
-        patience: Duration,
-    ) -> Result<(Slot<Loan>, Option<Loan>)> {
-        // A patience too long to be told has no end.
-        let entering = async {
-            let entering = self.gate.enter(asked);
-            match asked.checked_add(patience) {
-                Some(end) => timeout_at(end.into(), entering).await,
-                None => Ok(entering.await),
-            }
-            .unwrap_or_else(|_| Err(self.gate.too_late(patience)))
-        };
-        let mut entering = pin!(entering);
-        // In the queue first: from here on no pipeline gets a slot past us, and where none is open none will be.
-        if let Poll::Ready(entered) = poll!(entering.as_mut()) {
-            return entered;
-        }
-        if self.pipelines.are_closed() {
-            return entering.await;
-        }
-        // The first in the queue sees to it, and the others the less often the more there are before them.
-        let place = u32::try_from(self.gate.waiting().0).unwrap_or(u32::MAX);
-        let pause = pipelines::IDLE.saturating_mul(place.max(1)).min(MAX_PAUSE);
-        loop {
-            self.pipelines.give_up_an_idle_one();
-            if let Ok(entered) = timeout(pause, entering.as_mut()).await {
-                return entered;
             }
         }
     }

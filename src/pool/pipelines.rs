@@ -114,8 +114,8 @@ impl Pipelines {
         }
     }
 
-    /// Closes a pipeline that nobody uses, so that its connection can be lent.
-    pub(super) fn give_up_an_idle_one(&self) {
+    /// Closes so many pipelines at most that nobody uses, so that their connections can be lent.
+    pub(super) fn give_up_idle_ones(&self, most: usize) {
         let now = self.since_start(Instant::now());
         let width = self.width();
         let is_idle = |(number, slot): &(usize, &Slot)| {
@@ -124,9 +124,8 @@ impl Pipelines {
             let is_used = *number < width && Duration::from_millis(unused) <= IDLE;
             slot.depth.load(Ordering::Relaxed) == 0 && !is_used && slot.line.load().is_some()
         };
-        if let Some((_, slot)) = self.slots.iter().enumerate().find(is_idle) {
-            slot.line.store(None);
-        }
+        let idle = self.slots.iter().enumerate().filter(is_idle);
+        idle.take(most).for_each(|(_, slot)| slot.line.store(None));
     }
 
     /// Closes all; each ends with its last read.
@@ -134,14 +133,6 @@ impl Pipelines {
         for slot in &self.slots {
             slot.line.store(None);
         }
-    }
-
-    /// Whether none is open, or about to be.
-    pub(super) fn are_closed(&self) -> bool {
-        // In this order: who has opened one sets the line before it says that it is done.
-        let is_closed =
-            |slot: &Slot| !slot.opening.load(Ordering::Acquire) && slot.line.load().is_none();
-        self.slots.iter().all(is_closed)
     }
 
     /// How many are open.

@@ -20,7 +20,7 @@ pub(super) struct Ticket {
 #[derive(Debug)]
 enum Seat<G> {
     Free,
-    Waits { since: Instant, waker: Waker },
+    Waits { since: Instant, until: Option<Instant>, waker: Waker },
     Granted(G),
 }
 
@@ -52,13 +52,13 @@ impl<G> Queue<G> {
         }
     }
 
-    /// Takes the last place.
-    pub(super) fn join(&mut self, since: Instant, waker: Waker) -> Ticket {
+    /// Takes the last place, for no longer than until a time.
+    pub(super) fn join(&mut self, since: Instant, until: Option<Instant>, waker: Waker) -> Ticket {
         let seat = self.free.pop().unwrap_or_else(|| {
             self.seats.push(Seat::Free);
             self.seats.len() - 1
         });
-        self.seats[seat] = Seat::Waits { since, waker };
+        self.seats[seat] = Seat::Waits { since, until, waker };
         let number = self.next;
         self.next += 1;
         self.waiting.push_back((number, seat));
@@ -70,6 +70,37 @@ impl<G> Queue<G> {
         let Some((_, seat)) = self.waiting.pop_front() else { return Err(grant) };
         let was = std::mem::replace(&mut self.seats[seat], Seat::Granted(grant));
         Ok(was.into_waker())
+    }
+
+    /// Grants the same to all whose time is over, who have to be woken for it. Returns when the next one's is.
+    pub(super) fn expire(
+        &mut self,
+        now: Instant,
+        grant: impl Fn() -> G,
+        woken: &mut Vec<Waker>,
+    ) -> Option<Instant> {
+        let mut next = None;
+        let seats = &mut self.seats;
+        self.waiting.retain(|(_, seat)| {
+            let seat = &mut seats[*seat];
+            let Seat::Waits { until: Some(until), .. } = seat else { return true };
+            if *until <= now {
+                woken.extend(std::mem::replace(seat, Seat::Granted(grant())).into_waker());
+                return false;
+            }
+            next = Some(next.map_or(*until, |next| (*until).min(next)));
+            true
+        });
+        next
+    }
+
+    /// How to tell each of those who wait.
+    pub(super) fn wakers(&self) -> Vec<Waker> {
+        let waker = |(_, seat): &(u64, usize)| match &self.seats[*seat] {
+            Seat::Waits { waker, .. } => Some(waker.clone()),
+            Seat::Free | Seat::Granted(_) => None,
+        };
+        self.waiting.iter().filter_map(waker).collect()
     }
 
     /// Fetches what was granted, which ends the wait. Otherwise that is how to tell of it, and the waker of before is of no
@@ -110,6 +141,7 @@ impl<G> Seat<G> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::time::Duration;
 
     use proptest::prelude::*;
 
@@ -117,18 +149,20 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Step {
-        Join,
+        Join(u64),
         Grant,
         Fetch(usize),
         Leave(usize),
+        Expire(u64),
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let step = prop_oneof![
-            3 => Just(Step::Join),
+            3 => (0..100_u64).prop_map(Step::Join),
             3 => Just(Step::Grant),
             2 => any::<usize>().prop_map(Step::Fetch),
             1 => any::<usize>().prop_map(Step::Leave),
+            1 => (0..100_u64).prop_map(Step::Expire),
         ];
         proptest::collection::vec(step, 0..200)
     }
@@ -138,15 +172,19 @@ mod tests {
         #[test]
         fn grants_go_out_in_order_and_none_is_lost(steps in steps()) {
             let mut queue = Queue::new();
-            let mut waiting: Vec<u64> = Vec::new();
+            let start = Instant::now();
+            let after = |seconds| start + Duration::from_secs(seconds);
+            let mut waiting: Vec<(u64, u64)> = Vec::new();
             let mut granted = BTreeMap::new();
             let mut tickets = Vec::new();
             let (mut next, mut most) = (0_u32, 0);
             for step in steps {
                 match step {
-                    Step::Join => {
-                        let ticket = queue.join(Instant::now(), Waker::noop().clone());
-                        waiting.push(ticket.number);
+                    Step::Join(until) => {
+                        // The longest have no end.
+                        let end = (until < 90).then(|| after(until));
+                        let ticket = queue.join(start, end, Waker::noop().clone());
+                        waiting.push((ticket.number, if until < 90 { until } else { u64::MAX }));
                         tickets.push(ticket);
                         most = most.max(tickets.len());
                     }
@@ -155,7 +193,7 @@ mod tests {
                         match queue.grant(next) {
                             Ok(waker) => {
                                 prop_assert!(waker.is_some());
-                                granted.insert(waiting.remove(0), next);
+                                granted.insert(waiting.remove(0).0, next);
                             }
                             Err(back) => prop_assert!(back == next && waiting.is_empty()),
                         }
@@ -173,12 +211,24 @@ mod tests {
                         let (grant, waker) = queue.leave(&ticket);
                         prop_assert_eq!(grant, granted.remove(&ticket.number));
                         prop_assert_eq!(waker.is_none(), grant.is_some());
-                        waiting.retain(|number| *number != ticket.number);
+                        waiting.retain(|(number, _)| *number != ticket.number);
+                    }
+                    Step::Expire(now) => {
+                        let mut woken = Vec::new();
+                        let earliest = queue.expire(after(now), || 0, &mut woken);
+                        let late = |(_, until): &(u64, u64)| *until <= now;
+                        let before = granted.len();
+                        granted.extend(waiting.iter().filter(|w| late(w)).map(|(number, _)| (*number, 0)));
+                        waiting.retain(|waiter| !late(waiter));
+                        prop_assert_eq!(woken.len(), granted.len() - before);
+                        let next = waiting.iter().map(|(_, until)| *until).min();
+                        prop_assert_eq!(earliest, next.filter(|next| *next < u64::MAX).map(after));
                     }
                     Step::Fetch(_) | Step::Leave(_) => {}
                 }
                 prop_assert_eq!(queue.len(), waiting.len());
                 prop_assert_eq!(queue.since().is_some(), !waiting.is_empty());
+                prop_assert_eq!(queue.wakers().len(), waiting.len());
                 prop_assert!(queue.seats.len() <= most);
             }
         }

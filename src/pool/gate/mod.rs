@@ -6,17 +6,23 @@
 //! One lock guards all of it. Two things hold whenever it is free: nobody waits while there is a slot to take, and a slot that
 //! was granted counts as taken until whoever got it drops it, also if nobody ever comes for it.
 
-use std::pin::Pin;
+mod entering;
+mod queue;
+mod watch;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::queue::{Queue, Ticket};
+use crate::Error;
 use crate::error::{Kind, Phase};
-use crate::{Error, Result};
+use entering::Entering;
+use queue::Queue;
+
+pub(super) use watch::Watch;
 
 /// Lets in so many at a time, in the order in which they came; nobody while it is paused. `S` is what may be handed over.
 #[derive(Debug)]
@@ -24,6 +30,10 @@ pub(super) struct Gate<S> {
     state: Mutex<State<S>>,
     /// What the state says of it, for who asks often.
     is_full: AtomicBool,
+    /// Whether somebody looks after those who wait; see [`Gate::watch`].
+    is_watched: AtomicBool,
+    /// Somebody waits for less long than until the next look.
+    hurried: Notify,
     emptied: Notify,
     queue_length: usize,
 }
@@ -36,8 +46,17 @@ struct State<S> {
     taken: usize,
     /// How many of those who are in wait for a connection.
     insisting: usize,
-    /// What is granted is a slot, and the session that comes with it.
-    queue: Queue<Option<S>>,
+    queue: Queue<Turn<S>>,
+    /// When those who wait are looked at next; none where nobody does.
+    next_look: Option<Instant>,
+}
+
+/// How a wait ends.
+#[derive(Debug)]
+enum Turn<S> {
+    /// With a slot, and perhaps a session that was handed over.
+    Enter(Option<S>),
+    TooLate,
 }
 
 impl<S> State<S> {
@@ -57,7 +76,7 @@ impl<S> State<S> {
         if self.taken >= self.wanted() {
             return None;
         }
-        let waker = self.queue.grant(None).ok()?;
+        let waker = self.queue.grant(Turn::Enter(None)).ok()?;
         self.taken += 1;
         waker
     }
@@ -65,10 +84,19 @@ impl<S> State<S> {
 
 impl<S> Gate<S> {
     pub(super) fn new(size: u32, queue_length: usize) -> Arc<Self> {
-        let queue = Queue::new();
+        let state = State {
+            size,
+            is_paused: false,
+            taken: 0,
+            insisting: 0,
+            queue: Queue::new(),
+            next_look: None,
+        };
         Arc::new(Self {
-            state: Mutex::new(State { size, is_paused: false, taken: 0, insisting: 0, queue }),
+            state: Mutex::new(state),
             is_full: AtomicBool::new(size == 0),
+            is_watched: AtomicBool::new(false),
+            hurried: Notify::new(),
             emptied: Notify::new(),
             queue_length,
         })
@@ -88,15 +116,24 @@ impl<S> Gate<S> {
 
     /// Waits for a slot, and perhaps gets a session with it. Dropped, it leaves the queue, and passes on what it was granted.
     ///
+    /// Each time that it has to wait, somebody must see to it that the gate is [watched](Self::watch).
+    ///
     /// # Errors
     ///
-    /// When as many wait already as the queue may hold.
-    pub(super) fn enter(self: &Arc<Self>, asked: Instant) -> Entering<'_, S> {
-        Entering { gate: self, asked, ticket: None }
+    /// When as many wait already as the queue may hold, or the wait takes longer than the patience.
+    pub(super) fn enter(self: &Arc<Self>, asked: Instant, patience: Duration) -> Entering<'_, S> {
+        Entering::new(self, asked, patience)
     }
 
-    /// What to tell whoever has waited for too long.
-    pub(super) fn too_late(&self, patience: Duration) -> Error {
+    /// The duty to look after those who wait, where nobody has it. Dropped before its time, it is given to one of them.
+    pub(super) fn watch(self: &Arc<Self>) -> Option<Watch<S>> {
+        // Most of the time somebody has it, and reading costs less.
+        let is_free = !self.is_watched.load(Ordering::Relaxed)
+            && !self.is_watched.swap(true, Ordering::Relaxed);
+        is_free.then(|| Watch::new(self.clone()))
+    }
+
+    fn too_late(&self, patience: Duration) -> Error {
         let text = format!("waited {patience:?} for a connection");
         if self.is_paused() {
             return Error::new(Kind::Timeout, format!("{text}: the pool is paused"))
@@ -211,14 +248,15 @@ impl<S> Slot<S> {
         if self.is_handed_over || state.insisting > 0 || state.taken > state.wanted() {
             return Some(session);
         }
-        match state.queue.grant(Some(session)) {
+        match state.queue.grant(Turn::Enter(Some(session))) {
             Ok(waker) => {
                 drop(state);
                 self.is_handed_over = true;
                 waker.into_iter().for_each(Waker::wake);
                 None
             }
-            Err(back) => back,
+            Err(Turn::Enter(back)) => back,
+            Err(Turn::TooLate) => None,
         }
     }
 
@@ -247,63 +285,6 @@ impl<S> Drop for Insisting<'_, S> {
     }
 }
 
-/// The wait for a slot; see [`Gate::enter`].
-#[derive(Debug)]
-pub(super) struct Entering<'a, S> {
-    gate: &'a Arc<Gate<S>>,
-    asked: Instant,
-    /// As long as it waits.
-    ticket: Option<Ticket>,
-}
-
-impl<S> Future for Entering<'_, S> {
-    type Output = Result<(Slot<S>, Option<S>)>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let gate = self.gate;
-        let mut state = gate.lock();
-        if let Some(ticket) = &self.ticket {
-            let (granted, replaced) = state.queue.fetch(ticket, context.waker());
-            drop(state);
-            drop(replaced);
-            let Some(session) = granted else { return Poll::Pending };
-            self.ticket = None;
-            return Poll::Ready(Ok((Slot::of(gate), session)));
-        }
-        if state.take() {
-            gate.note(&state);
-            drop(state);
-            return Poll::Ready(Ok((Slot::of(gate), None)));
-        }
-        let waiting = state.queue.len();
-        if waiting >= gate.queue_length {
-            drop(state);
-            let text = format!("{waiting} wait for a connection already");
-            return Poll::Ready(Err(Error::new(Kind::Unavailable, text)
-                .in_phase(Phase::Queue)
-                .hint("shed load, or raise [pool] queue_length")));
-        }
-        let ticket = state.queue.join(self.asked, context.waker().clone());
-        drop(state);
-        self.ticket = Some(ticket);
-        Poll::Pending
-    }
-}
-
-impl<S> Drop for Entering<'_, S> {
-    fn drop(&mut self) {
-        let Some(ticket) = self.ticket.take() else { return };
-        let (granted, waker) = self.gate.lock().queue.leave(&ticket);
-        drop(waker);
-        let Some(session) = granted else { return };
-        let mut slot = Slot::of(self.gate);
-        let left = session.and_then(|session| slot.hand_over(session));
-        // It is back before the slot is free.
-        drop(left);
-        drop(slot);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt as _;
@@ -311,10 +292,12 @@ mod tests {
 
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(60);
+
     type Of<S> = Arc<Gate<S>>;
 
     fn enter(gate: &Of<u32>) -> Entering<'_, u32> {
-        gate.enter(Instant::now())
+        gate.enter(Instant::now(), PATIENCE)
     }
 
     /// What it came to if it is polled now.
@@ -420,6 +403,21 @@ mod tests {
         assert_eq!(now(&mut waiting).unwrap().1, Some(7));
     }
 
+    #[test]
+    fn whoever_has_not_looked_for_long_is_replaced() {
+        let gate = Gate::new(1, 10);
+        let _held = gate.try_enter().unwrap();
+        let mut first = enter(&gate);
+        assert!(now(&mut first).is_none());
+        let mut watch = gate.watch().unwrap();
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(10)).unwrap();
+        assert!(watch.look(long_ago, long_ago + Duration::from_secs(1)).is_some());
+        assert!(gate.watch().is_none());
+        let mut second = enter(&gate);
+        assert!(now(&mut second).is_none());
+        assert!(gate.watch().is_some());
+    }
+
     #[derive(Debug, Clone)]
     enum Step {
         Enter,
@@ -429,6 +427,7 @@ mod tests {
         Insist(usize),
         Pause(bool),
         Resize(u32),
+        Expire,
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -440,6 +439,7 @@ mod tests {
             1 => any::<usize>().prop_map(Step::Insist),
             1 => any::<bool>().prop_map(Step::Pause),
             1 => (1..5_u32).prop_map(Step::Resize),
+            1 => Just(Step::Expire),
         ];
         proptest::collection::vec(step, 0..200)
     }
@@ -458,7 +458,7 @@ mod tests {
                 let before = gate.inside();
                 match step {
                     Step::Enter => {
-                        let mut entering = gate.enter(Instant::now());
+                        let mut entering = gate.enter(Instant::now(), PATIENCE);
                         match (&mut entering).now_or_never() {
                             Some(Ok((slot, session))) => {
                                 prop_assert!(session.is_none() && gate.waiting().0 == 0);
@@ -470,16 +470,20 @@ mod tests {
                     }
                     Step::Poll(which) if !waiting.is_empty() => {
                         let which = which % waiting.len();
-                        if let Some((slot, session)) = now(&mut waiting[which]) {
-                            drop(session);
-                            inside.push(slot);
-                            drop(waiting.remove(which));
-                            for _ in 0..which {
-                                let earlier = now(&mut waiting[0]);
-                                prop_assert!(earlier.is_some(), "somebody was overtaken");
-                                inside.extend(earlier.map(|(slot, _)| slot));
-                                drop(waiting.remove(0));
+                        let mut is_over = true;
+                        for place in (0..=which).rev() {
+                            match (&mut waiting[place]).now_or_never() {
+                                None => {
+                                    prop_assert!(place == which, "somebody was overtaken");
+                                    is_over = false;
+                                    break;
+                                }
+                                Some(Ok((slot, _))) => inside.push(slot),
+                                Some(Err(late)) => prop_assert!(late.is_timeout()),
                             }
+                        }
+                        if is_over {
+                            waiting.drain(..=which);
                         }
                     }
                     Step::GiveUp(which) if !waiting.is_empty() => {
@@ -507,6 +511,13 @@ mod tests {
                     Step::Resize(wanted) => {
                         size = wanted;
                         gate.resize(size);
+                    }
+                    Step::Expire => {
+                        if let Some(mut watch) = gate.watch() {
+                            let much_later = Instant::now() + 2 * PATIENCE;
+                            prop_assert!(watch.look(much_later, much_later).is_none());
+                        }
+                        prop_assert_eq!(gate.waiting().0, 0);
                     }
                     _ => {}
                 }
