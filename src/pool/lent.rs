@@ -20,11 +20,17 @@ pub(crate) struct Lent {
     /// There until it is dropped.
     loan: Option<Loan>,
     slot: Slot<Loan>,
+    since: Instant,
 }
 
 impl Lent {
     pub(super) fn new(loan: Loan, slot: Slot<Loan>) -> Self {
-        Self { loan: Some(loan), slot }
+        Self { loan: Some(loan), slot, since: Instant::now() }
+    }
+
+    /// When it was lent.
+    pub(super) fn since(&self) -> Instant {
+        self.since
     }
 
     /// Whether it may be kept for longer, by its age and by what the pool wants.
@@ -33,13 +39,32 @@ impl Lent {
     }
 
     /// Runs one statement; see [`Session::send`].
-    pub(crate) async fn run(
+    pub(crate) fn run<'a>(
+        &'a self,
+        statement: &'a Statement,
+        home: &'a Home,
+        params: Params<'a>,
+    ) -> impl Future<Output = Result<(Vec<Row>, u64)>> {
+        self.run_since(Instant::now(), statement, home, params)
+    }
+
+    /// As [`Lent::run`], for whoever was lent it just now, and need not look at the clock again.
+    pub(crate) fn run_at_once<'a>(
+        &'a self,
+        statement: &'a Statement,
+        home: &'a Home,
+        params: Params<'a>,
+    ) -> impl Future<Output = Result<(Vec<Row>, u64)>> {
+        self.run_since(self.since, statement, home, params)
+    }
+
+    async fn run_since(
         &self,
+        began: Instant,
         statement: &Statement,
         home: &Home,
         params: Params<'_>,
     ) -> Result<(Vec<Row>, u64)> {
-        let began = Instant::now();
         let sent = self.send(statement, home, params);
         let answer = observe::during_execute(home.instance(), home.shard(), sent).await;
         let took = began.elapsed();

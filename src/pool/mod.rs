@@ -184,7 +184,8 @@ impl Pool {
         let asked = Instant::now();
         let waiting = self.wait(asked, limits.queue.unwrap_or(self.queue_timeout));
         let lent = observe::during_checkout(self.instance(), waiting).await;
-        let waited = asked.elapsed();
+        let got = lent.as_ref().map_or_else(|_| Instant::now(), Lent::since);
+        let waited = got.saturating_duration_since(asked);
         match &lent {
             Ok(lent) => lent.tally().checked_out(waited),
             Err(_) => self.source.counters.failed_to_check_out(waited),
