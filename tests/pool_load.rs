@@ -96,6 +96,56 @@ async fn nobody_starves() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_that_give_up_anywhere_lose_no_connection() -> Result<()> {
+    const TASKS: u64 = 60;
+    const TURNS: u64 = 20;
+    const CONNECTIONS: u32 = 3;
+
+    let test = test(1).await?;
+    let cluster = Cluster::connect(test.config().max_size(CONNECTIONS).pipelines(0)).await?;
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|task| {
+            let shard = shard(&cluster, 0).unwrap();
+            tokio::spawn(async move {
+                for turn in 0..TURNS {
+                    // From giving up before it begins to more than the whole queue takes.
+                    let patience = Duration::from_millis((task * 7 + turn * 13) % 40);
+                    let impatient = shard.clone().queue_timeout(patience);
+                    match turn % 3 {
+                        0 => {
+                            let call = async { shard.execute(&ADD, &[&"note"]).await };
+                            let _ = tokio::time::timeout(patience, call).await;
+                        }
+                        1 => {
+                            let _ = impatient.execute(&ADD, &[&"note"]).await;
+                        }
+                        _ => {
+                            shard.execute(&ADD, &[&"note"]).await?;
+                        }
+                    }
+                }
+                Ok::<_, howdah::Error>(())
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap()?;
+    }
+    until("nobody waits and nothing is lent", async || {
+        let pool = cluster.stats().remove(0);
+        (pool.waiting == 0 && pool.active == 0, pool)
+    })
+    .await;
+    let mut held: Vec<Transaction> = Vec::new();
+    for _ in 0..CONNECTIONS {
+        held.push(shard(&cluster, 0)?.begin().await?);
+    }
+    let hurried = shard(&cluster, 0)?.queue_timeout(Duration::from_millis(5));
+    assert!(hurried.begin().await.unwrap_err().is_timeout(), "there is one too many");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn statements_stay_below_the_cap_on_every_connection() -> Result<()> {
     const SHARDS: u16 = 64;
     const STATEMENTS: usize = 50;

@@ -181,6 +181,15 @@ impl Visit {
         self.send_to(&self.home, statement, params).await
     }
 
+    /// As [`Visit::send`], of a visit that has only just begun.
+    pub(super) async fn send_at_once(
+        &self,
+        statement: &Statement,
+        params: Params<'_>,
+    ) -> Result<(Vec<Row>, u64)> {
+        self.lent.run_at_once(statement, &self.home, params).await
+    }
+
     /// Runs one statement on another shard that lives here.
     pub(super) async fn send_to(
         &self,

@@ -272,7 +272,7 @@ impl Shard {
             let visit = pin!(self.cluster.visit_within(self.id, self.limits()));
             let visit = deadline.before_sending(visit).await?;
             let answer = {
-                let sent = pin!(visit.send(statement, params));
+                let sent = pin!(visit.send_at_once(statement, params));
                 match statement.is_single_read() {
                     true => deadline.before_sending(sent).await,
                     false => deadline.after_sending(sent).await,

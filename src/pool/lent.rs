@@ -3,29 +3,34 @@
 use std::ops::{Deref, DerefMut};
 use std::time::Instant;
 
-use bb8::PooledConnection;
 use tokio_postgres::Row;
 
+use super::gate::Slot;
+use super::loan::Loan;
 use super::session::{Params, Session};
-use super::slots::Slot;
-use super::source::Manager;
 use crate::Result;
 use crate::observe;
 use crate::shard::Home;
 use crate::statement::Statement;
 
-/// A lent connection. It goes back when dropped, and is replaced by a new one if it was left in the middle of
-/// something.
+/// A lent connection. Dropped, it goes to whoever waits for one, or else back; and is replaced by a new one if it was left in
+/// the middle of something.
 #[derive(Debug)]
 pub(crate) struct Lent {
     /// There until it is dropped.
-    session: Option<PooledConnection<'static, Manager>>,
-    _slot: Slot,
+    loan: Option<Loan>,
+    slot: Slot<Loan>,
+    since: Instant,
 }
 
 impl Lent {
-    pub(super) fn new(session: PooledConnection<'static, Manager>, slot: Slot) -> Self {
-        Self { session: Some(session), _slot: slot }
+    pub(super) fn new(loan: Loan, slot: Slot<Loan>) -> Self {
+        Self { loan: Some(loan), slot, since: Instant::now() }
+    }
+
+    /// When it was lent.
+    pub(super) fn since(&self) -> Instant {
+        self.since
     }
 
     /// Whether it may be kept for longer, by its age and by what the pool wants.
@@ -34,17 +39,36 @@ impl Lent {
     }
 
     /// Runs one statement; see [`Session::send`].
-    pub(crate) async fn run(
+    pub(crate) fn run<'a>(
+        &'a self,
+        statement: &'a Statement,
+        home: &'a Home,
+        params: Params<'a>,
+    ) -> impl Future<Output = Result<(Vec<Row>, u64)>> {
+        self.run_since(Instant::now(), statement, home, params)
+    }
+
+    /// As [`Lent::run`], for whoever was lent it just now, and need not look at the clock again.
+    pub(crate) fn run_at_once<'a>(
+        &'a self,
+        statement: &'a Statement,
+        home: &'a Home,
+        params: Params<'a>,
+    ) -> impl Future<Output = Result<(Vec<Row>, u64)>> {
+        self.run_since(self.since, statement, home, params)
+    }
+
+    async fn run_since(
         &self,
+        began: Instant,
         statement: &Statement,
         home: &Home,
         params: Params<'_>,
     ) -> Result<(Vec<Row>, u64)> {
-        let began = Instant::now();
         let sent = self.send(statement, home, params);
         let answer = observe::during_execute(home.instance(), home.shard(), sent).await;
         let took = began.elapsed();
-        self.source().counters.executed(took);
+        self.tally().executed(took);
         observe::statement(home.instance(), home.shard(), took, &answer);
         answer
     }
@@ -54,8 +78,8 @@ impl Deref for Lent {
     type Target = Session;
 
     fn deref(&self) -> &Session {
-        match &self.session {
-            Some(session) => session,
+        match &self.loan {
+            Some(loan) => loan,
             None => unreachable!("used after its drop"),
         }
     }
@@ -72,15 +96,13 @@ impl DerefMut for Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        let Some(mut session) = self.session.take() else { return };
-        if session.is_abandoned() {
-            session.cancel_in_background();
+        let Some(mut loan) = self.loan.take() else { return };
+        if loan.is_abandoned() {
+            loan.cancel_in_background();
         }
-        session.rest();
-        // In the place of a connection that is not lent again bb8 starts a task to make another.
-        let runtime = session.runtime().clone();
-        let _entered = runtime.enter();
+        loan.rest();
+        let left = if loan.is_fit() { self.slot.hand_over(loan) } else { Some(loan) };
         // The connection is back before the slot is free and the next task let in.
-        drop(session);
+        drop(left);
     }
 }

@@ -99,6 +99,13 @@ impl Line {
         self.lent.prove().await
     }
 
+    /// Counts a read that began at a time, and says how long it took.
+    pub(super) fn count(&self, began: Instant) -> Duration {
+        let took = began.elapsed();
+        self.lent.tally().executed_on_a_pipeline(took);
+        took
+    }
+
     /// Reads; `None` when the line was found to hang.
     pub(super) async fn read(
         &self,

@@ -1,8 +1,8 @@
 //! One instance's connections, shared by all its shards.
 //!
 //! A FIFO [`gate`] in front lets in as many tasks as there are connections, so nobody is overtaken and the
-//! queue has a bound; bb8 behind it keeps the connections that the [`source`] makes, checks and judges. A connection
-//! whose state is in doubt is never lent again. Some of the connections serve as [`pipelines`] for single reads. Where
+//! queue has a bound; where tasks wait, connections go from one to the next there. bb8 behind it keeps those that nobody uses, which
+//! the [`source`] makes, checks and judges. A connection whose state is in doubt is never lent again. Some of the connections serve as [`pipelines`] for single reads. Where
 //! none can be made, the [`breaker`] tells why.
 
 mod admin;
@@ -13,6 +13,7 @@ mod gate;
 mod lent;
 mod limit;
 mod line;
+mod loan;
 mod lookups;
 mod pipelines;
 mod session;
@@ -20,8 +21,9 @@ mod slots;
 mod source;
 mod statements;
 mod stats;
+mod watchman;
 
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -38,17 +40,14 @@ use crate::observe;
 use crate::shard::{Home, InstanceName};
 use crate::statement::Statement;
 use crate::{Error, Result};
-use gate::Gate;
+use gate::{Gate, Slot};
+use loan::Loan;
 use pipelines::Pipelines;
-use slots::Slot;
 use source::{Manager, NoConnection, Source};
 
 pub(crate) use lent::Lent;
 pub(crate) use session::Params;
 pub use stats::PoolStats;
-
-/// How seldom a task that waits looks for a pipeline that is idle.
-const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 type Got = Result<PooledConnection<'static, Manager>, RunError<NoConnection>>;
 type Getting<'a> = Pin<Box<dyn Future<Output = Got> + Send + 'a>>;
@@ -75,11 +74,11 @@ pub(crate) struct Pool {
     source: Arc<Source>,
     /// A pool for each host, for when it is a replica; none in these themselves.
     replicas: Box<[OnceLock<Pool>]>,
-    gate: Gate,
+    gate: Arc<Gate<Loan>>,
     connections: bb8::Pool<Manager>,
     /// How long a task that was let in waits for one of them.
     connection_timeout: Duration,
-    pipelines: Pipelines,
+    pipelines: Arc<Pipelines>,
     queue_timeout: Duration,
 }
 
@@ -129,7 +128,8 @@ impl Pool {
             // The source's budget is the bound, for it can be changed.
             .max_size(u32::MAX)
             .min_idle(Some(min_idle))
-            .max_lifetime(Some(settings.max_lifetime))
+            // A session knows its own age; this is for those that stay idle past it.
+            .max_lifetime(Some(settings.max_lifetime + Duration::from_secs(1)))
             .idle_timeout(Some(settings.idle_timeout))
             // The most recently used connection first: its caches are warm, and the others may go idle.
             .queue_strategy(bb8::QueueStrategy::Lifo)
@@ -144,7 +144,7 @@ impl Pool {
             gate: Gate::new(size, settings.queue_length as usize),
             connections,
             connection_timeout,
-            pipelines: Pipelines::new(count),
+            pipelines: Arc::new(Pipelines::new(count)),
             queue_timeout: settings.queue_timeout,
         }
     }
@@ -184,8 +184,12 @@ impl Pool {
         let asked = Instant::now();
         let waiting = self.wait(asked, limits.queue.unwrap_or(self.queue_timeout));
         let lent = observe::during_checkout(self.instance(), waiting).await;
-        let waited = asked.elapsed();
-        self.source.counters.checked_out(waited, lent.is_ok());
+        let got = lent.as_ref().map_or_else(|_| Instant::now(), Lent::since);
+        let waited = got.saturating_duration_since(asked);
+        match &lent {
+            Ok(lent) => lent.tally().checked_out(waited),
+            Err(_) => self.source.counters.failed_to_check_out(waited),
+        }
         observe::checkout(self.instance(), waited, &lent);
         let lent = lent.map_err(|error| error.at(self.instance()))?;
         if let Some(limit) = limits.statement {
@@ -205,49 +209,32 @@ impl Pool {
         let began = Instant::now();
         let open = async || self.connect(self.gate.try_enter()?).await.ok();
         let read = self.pipelines.read(statement, home, params, began, open);
-        let answer = observe::during_execute(home.instance(), home.shard(), read).await?;
-        let took = began.elapsed();
-        self.source.counters.executed_on_a_pipeline(took);
+        let (answer, took) = observe::during_execute(home.instance(), home.shard(), read).await?;
         let answer = Ok(answer);
         observe::statement(home.instance(), home.shard(), took, &answer);
         answer.ok()
     }
 
     async fn wait(&self, asked: Instant, patience: Duration) -> Result<Lent> {
-        let slot = match self.gate.try_enter() {
-            Some(slot) => slot,
-            // Boxed so that calls which need not wait are small.
+        let (slot, handed) = match self.gate.try_enter() {
+            Some(slot) => (slot, None),
             None => {
-                let queueing = Box::pin(self.queue(asked, patience));
-                observe::during_wait(self.instance(), queueing).await?
+                let entering = watchman::enter(&self.gate, &self.pipelines, asked, patience);
+                observe::during_wait(self.instance(), entering).await?
             }
         };
-        self.connect(slot).await
-    }
-
-    /// Waits for a slot. Idle pipelines give theirs up for it.
-    async fn queue(&self, asked: Instant, patience: Duration) -> Result<Slot> {
-        let mut entering = pin!(self.gate.enter(asked, patience));
-        // In the queue first: from here on no pipeline gets a slot past us, and where none is open none will be.
-        if let Poll::Ready(entered) = poll!(entering.as_mut()) {
-            return entered;
-        }
-        if self.pipelines.are_closed() {
-            return entering.await;
-        }
-        // The first in the queue sees to it, and the others the less often the more there are before them.
-        let place = u32::try_from(self.gate.waiting().0).unwrap_or(u32::MAX);
-        let pause = pipelines::IDLE.saturating_mul(place.max(1)).min(MAX_PAUSE);
-        loop {
-            self.pipelines.give_up_an_idle_one();
-            if let Ok(entered) = timeout(pause, entering.as_mut()).await {
-                return entered;
+        match handed {
+            Some(loan) if loan.is_fit() => Ok(Lent::new(loan, slot)),
+            // Where it has closed since it was handed over, it goes back first.
+            handed => {
+                drop(handed);
+                self.connect(slot).await
             }
         }
     }
 
     /// Takes a connection from bb8, or waits for one.
-    async fn connect(&self, slot: Slot) -> Result<Lent> {
+    async fn connect(&self, slot: Slot<Loan>) -> Result<Lent> {
         // Before bb8 starts an attempt, or its failure could go unheard.
         let before = self.source.breaker.changes();
         let mut getting = self.ask();
@@ -256,6 +243,7 @@ impl Pool {
             // Boxed because it is rare, and large.
             Poll::Pending => {
                 Box::pin(async {
+                    let _insisting = slot.insist();
                     tokio::select! {
                         biased;
                         got = self.insist(getting) => Ok(got),
@@ -267,7 +255,7 @@ impl Pool {
             }
         };
         match got {
-            Ok(session) => Ok(Lent::new(session, slot)),
+            Ok(session) => Ok(Lent::new(Loan::new(session), slot)),
             Err(_) => Err(self.too_late()),
         }
     }

@@ -43,11 +43,15 @@ pub(super) struct Pipelines {
     /// How many of the slots are used: a pool that was made small has fewer.
     width: AtomicUsize,
     slow: Mutex<LruCache<Statement, Instant>>,
+    /// Whether any is: nearly never, and then nobody has to look for it.
+    is_any_slow: AtomicBool,
     started: Instant,
 }
 
-/// The place of one pipeline, which may have to be opened.
+/// The place of one pipeline, which may have to be opened. Every read writes to it: no two share a cache line, nor the pair of
+/// them that is fetched at once.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 struct Slot {
     line: ArcSwapOption<Line>,
     opening: AtomicBool,
@@ -62,12 +66,14 @@ impl Pipelines {
             slots: (0..count).map(|_| Slot::default()).collect(),
             width: AtomicUsize::new(count as usize),
             slow: Mutex::new(LruCache::new(SLOW_STATEMENTS)),
+            is_any_slow: AtomicBool::new(false),
             started: Instant::now(),
         }
     }
 
-    /// Reads on a pipeline; `None` when it has to be done on a connection of its own. `open` gives a connection for a new
-    /// pipeline if one is free. The time is the caller's, for a look at the clock costs more than all the rest here.
+    /// Reads on a pipeline, and says how long it took; `None` when it has to be done on a connection of its own. `open` gives a
+    /// connection for a new pipeline if one is free. The time is the caller's, for a look at the clock costs more than all
+    /// the rest here.
     pub(super) async fn read(
         &self,
         statement: &Statement,
@@ -75,7 +81,7 @@ impl Pipelines {
         params: Params<'_>,
         now: Instant,
         open: impl AsyncFnOnce() -> Option<Lent>,
-    ) -> Option<(Vec<Row>, u64)> {
+    ) -> Option<((Vec<Row>, u64), Duration)> {
         if self.is_slow(statement) {
             return None;
         }
@@ -94,10 +100,10 @@ impl Pipelines {
             answer = Box::pin(line.read(statement, home, params)).await;
         }
         match answer {
-            Some(Ok(answer)) => Some(answer),
+            Some(Ok(answer)) => Some((answer, line.count(now))),
             Some(Err(error)) => {
                 if error.code().is_some_and(keeps_off_pipelines) {
-                    self.slow().put(statement.clone(), Instant::now());
+                    self.keep_off(statement);
                 }
                 None
             }
@@ -108,8 +114,8 @@ impl Pipelines {
         }
     }
 
-    /// Closes a pipeline that nobody uses, so that its connection can be lent.
-    pub(super) fn give_up_an_idle_one(&self) {
+    /// Closes so many pipelines at most that nobody uses, so that their connections can be lent.
+    pub(super) fn give_up_idle_ones(&self, most: usize) {
         let now = self.since_start(Instant::now());
         let width = self.width();
         let is_idle = |(number, slot): &(usize, &Slot)| {
@@ -118,9 +124,8 @@ impl Pipelines {
             let is_used = *number < width && Duration::from_millis(unused) <= IDLE;
             slot.depth.load(Ordering::Relaxed) == 0 && !is_used && slot.line.load().is_some()
         };
-        if let Some((_, slot)) = self.slots.iter().enumerate().find(is_idle) {
-            slot.line.store(None);
-        }
+        let idle = self.slots.iter().enumerate().filter(is_idle);
+        idle.take(most).for_each(|(_, slot)| slot.line.store(None));
     }
 
     /// Closes all; each ends with its last read.
@@ -128,14 +133,6 @@ impl Pipelines {
         for slot in &self.slots {
             slot.line.store(None);
         }
-    }
-
-    /// Whether none is open, or about to be.
-    pub(super) fn are_closed(&self) -> bool {
-        // In this order: who has opened one sets the line before it says that it is done.
-        let is_closed =
-            |slot: &Slot| !slot.opening.load(Ordering::Acquire) && slot.line.load().is_none();
-        self.slots.iter().all(is_closed)
     }
 
     /// How many are open.
@@ -170,9 +167,23 @@ impl Pipelines {
         used.iter().min_by_key(depth).filter(|slot| depth(slot) < MAX_DEPTH)
     }
 
+    fn keep_off(&self, statement: &Statement) {
+        let mut slow = self.slow();
+        slow.put(statement.clone(), Instant::now());
+        self.is_any_slow.store(true, Ordering::Relaxed);
+    }
+
     fn is_slow(&self, statement: &Statement) -> bool {
-        let slow = self.slow();
-        !slow.is_empty() && slow.peek(statement).is_some_and(|since| since.elapsed() < SLOW_FOR)
+        if !self.is_any_slow.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut slow = self.slow();
+        let is_slow = slow.peek(statement).map(|since| since.elapsed() < SLOW_FOR);
+        if is_slow == Some(false) {
+            slow.pop(statement);
+            self.is_any_slow.store(!slow.is_empty(), Ordering::Relaxed);
+        }
+        is_slow == Some(true)
     }
 
     fn slow(&self) -> std::sync::MutexGuard<'_, LruCache<Statement, Instant>> {
@@ -245,5 +256,25 @@ impl<'a> Opening<'a> {
 impl Drop for Opening<'_> {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_statement_is_kept_off_and_no_other_is() {
+        const SLOW: Statement = Statement::new("SELECT n FROM {shard}.slow");
+        const QUICK: Statement = Statement::new("SELECT n FROM {shard}.quick");
+
+        let pipelines = Pipelines::new(1);
+        assert!(!pipelines.is_slow(&SLOW));
+        pipelines.keep_off(&SLOW);
+        assert!(pipelines.is_slow(&SLOW) && !pipelines.is_slow(&QUICK));
+        let long_ago = Instant::now().checked_sub(SLOW_FOR).unwrap();
+        pipelines.slow().put(SLOW, long_ago);
+        assert!(!pipelines.is_slow(&SLOW));
+        assert!(!pipelines.is_any_slow.load(Ordering::Relaxed), "the last one was forgotten");
     }
 }

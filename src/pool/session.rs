@@ -18,6 +18,7 @@ use super::limit::Limit;
 use super::lookups::Lookups;
 use super::source::{CHECK_TIMEOUT, Source};
 use super::statements::{Prepared, Statements};
+use super::stats::Tally;
 use crate::connect::{
     Generation, Wire, is_read_only, is_stale_plan, is_undefined_name, statement_failure,
 };
@@ -35,6 +36,7 @@ pub(crate) struct Session {
     wire: Arc<Wire>,
     source: Arc<Source>,
     statements: Statements,
+    tally: Arc<Tally>,
     /// Requests sent and not answered to the end. What is left when the session comes back was abandoned.
     in_flight: AtomicUsize,
     in_transaction: AtomicBool,
@@ -49,6 +51,8 @@ pub(crate) struct Session {
     last_used: Instant,
     expires: Instant,
     era: u64,
+    /// Found unfit to be lent again when it came back.
+    is_discarded: bool,
     /// The lowest generation that was allowed when its server was last asked for its own.
     proven: AtomicI64,
     /// Free again when the connection has closed.
@@ -68,10 +72,12 @@ impl Session {
         let now = Instant::now();
         // Those that were opened together do not end together.
         let lifetime = settings.max_lifetime.mul_f64(1.0 - random::fraction() / 5.0);
+        let (counters, tally) = (source.counters.clone(), source.counters.open_tally());
         Self {
             client,
             wire,
-            statements: Statements::new(settings.statement_cache, source.counters.clone()),
+            statements: Statements::new(settings.statement_cache, counters, tally.clone()),
+            tally,
             in_flight: AtomicUsize::new(0),
             in_transaction: AtomicBool::new(false),
             reads_only: AtomicBool::new(false),
@@ -82,6 +88,7 @@ impl Session {
             last_used: now,
             expires: now + lifetime,
             era,
+            is_discarded: false,
             proven: AtomicI64::new(proven.0),
             source,
             _berth: berth,
@@ -134,9 +141,26 @@ impl Session {
         now >= self.expires
     }
 
-    /// Whether it had reached it when it came back.
-    pub(super) fn has_aged(&self) -> bool {
-        self.is_old(self.last_used)
+    /// Whether it may be lent to the next at once, with no question to its server.
+    pub(super) fn is_fit(&self) -> bool {
+        self.may_be_kept() && self.is_proven()
+    }
+
+    /// Whether it may be lent to anybody any more.
+    fn may_be_kept(&self) -> bool {
+        // By its age when it came back.
+        !self.is_unsound() && !self.is_old(self.last_used) && !self.source.is_unwanted(self)
+    }
+
+    /// Decides whether it is kept, and says so. What bb8 is told afterwards is the same, whatever happens meanwhile.
+    pub(super) fn judge(&mut self) -> bool {
+        self.is_discarded = !self.may_be_kept();
+        !self.is_discarded
+    }
+
+    /// Whether it was found that it must not be lent again.
+    pub(super) fn is_discarded(&self) -> bool {
+        self.is_discarded
     }
 
     pub(super) fn era(&self) -> u64 {
@@ -205,6 +229,11 @@ impl Session {
     /// request could otherwise hit the next one's statement.
     pub(super) fn cancel_in_background(&self) {
         self.source.runtime().spawn(self.source.connector().cancel(&self.client, &self.wire));
+    }
+
+    /// Where what it does is counted.
+    pub(super) fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     pub(super) fn source(&self) -> &Source {
@@ -448,6 +477,7 @@ impl Drop for Session {
         if !self.spent.load(Ordering::Relaxed) {
             self.source.lose_one();
         }
+        self.source.counters.close_tally(&self.tally);
     }
 }
 

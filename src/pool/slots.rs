@@ -1,14 +1,9 @@
-//! Slots that are taken in the order of asking, and whose number can be changed while they are in use.
+//! Slots for connections, which are taken in the order of asking, and whose number can be changed while they are in use.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
-use tokio::time::timeout;
-
-/// How often whoever waits for the last slot looks for himself.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+use tokio::sync::Semaphore;
 
 /// So many may be in at a time.
 #[derive(Debug)]
@@ -17,7 +12,6 @@ pub(super) struct Slots {
     count: Mutex<Count>,
     /// What the count says of it, for who asks often.
     is_exceeded: AtomicBool,
-    emptied: Notify,
 }
 
 #[derive(Debug)]
@@ -35,7 +29,6 @@ impl Slots {
             free: Semaphore::new(count),
             count: Mutex::new(Count { wanted: count, existing: count, closing: 0 }),
             is_exceeded: AtomicBool::new(false),
-            emptied: Notify::new(),
         })
     }
 
@@ -46,12 +39,6 @@ impl Slots {
             permit.forget();
         }
         Slot::of(self)
-    }
-
-    /// Takes a slot that is free, and that nobody waits for.
-    pub(super) fn try_take(self: &Arc<Self>) -> Option<Slot> {
-        self.free.try_acquire().ok()?.forget();
-        Some(Slot::of(self))
     }
 
     /// How many are taken.
@@ -86,28 +73,6 @@ impl Slots {
             count.existing -= self.free.forget_permits(count.existing - wanted);
         }
         self.note(&count);
-        drop(count);
-        self.emptied.notify_waiters();
-    }
-
-    /// Waits until no slot is taken, of which there must be none wanted.
-    pub(super) async fn emptied(&self) {
-        loop {
-            let emptied = self.emptied.notified();
-            if self.is_empty() {
-                return;
-            }
-            // A waiter that was given one and never came for it leaves it without a word.
-            let _ = timeout(LOOK_AGAIN, emptied).await;
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        let mut count = self.lock();
-        let surplus = count.existing.saturating_sub(count.wanted);
-        count.existing -= self.free.forget_permits(surplus);
-        self.note(&count);
-        count.existing == 0
     }
 
     fn give_back(&self, was_closing: bool) {
@@ -116,8 +81,6 @@ impl Slots {
         if count.existing > count.wanted {
             count.existing -= 1;
             self.note(&count);
-            drop(count);
-            self.emptied.notify_waiters();
         } else {
             if was_closing {
                 self.note(&count);
@@ -167,10 +130,14 @@ mod tests {
 
     use super::*;
 
+    fn try_take(slots: &Arc<Slots>) -> Option<Slot> {
+        slots.take().now_or_never()
+    }
+
     #[test]
     fn more_slots_let_in_who_waits_and_fewer_wait_for_those_who_are_in() {
         let slots = Slots::new(1);
-        let mut first = slots.try_take().unwrap();
+        let mut first = try_take(&slots).unwrap();
         let mut waiting = Box::pin(slots.take());
         assert!(waiting.as_mut().now_or_never().is_none());
         slots.resize(2);
@@ -180,53 +147,21 @@ mod tests {
         first.close();
         assert!(!slots.is_exceeded() && slots.closing() == 1, "it will be enough");
         drop(first);
-        assert!(!slots.is_exceeded() && slots.try_take().is_none() && slots.closing() == 0);
+        assert!(!slots.is_exceeded() && try_take(&slots).is_none() && slots.closing() == 0);
         drop(second);
-        assert!(slots.try_take().is_some());
+        assert!(try_take(&slots).is_some());
         assert_eq!(slots.taken(), 0);
-    }
-
-    #[tokio::test]
-    async fn without_slots_everybody_waits_in_place_and_emptiness_is_told() {
-        let slots = Slots::new(2);
-        let held = slots.try_take().unwrap();
-        slots.resize(0);
-        let mut emptied = Box::pin(slots.emptied());
-        let mut waiting = [Box::pin(slots.take()), Box::pin(slots.take())];
-        assert!(waiting.iter_mut().all(|waiting| waiting.as_mut().now_or_never().is_none()));
-        assert!(emptied.as_mut().now_or_never().is_none());
-        drop(held);
-        assert!(emptied.now_or_never().is_some());
-        assert!(waiting[0].as_mut().now_or_never().is_none());
-        slots.resize(1);
-        assert!(waiting[1].as_mut().now_or_never().is_none(), "the first is first");
-        assert!(waiting[0].as_mut().now_or_never().is_some());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_slot_that_nobody_came_for_is_none_when_there_are_to_be_none() {
-        let slots = Slots::new(1);
-        let held = slots.try_take().unwrap();
-        let mut waiting = Box::pin(slots.take());
-        assert!(waiting.as_mut().now_or_never().is_none());
-        drop(held);
-        slots.resize(0);
-        let mut emptied = Box::pin(slots.emptied());
-        assert!(emptied.as_mut().now_or_never().is_none());
-        drop(waiting);
-        emptied.await;
-        assert!(slots.try_take().is_none());
     }
 
     #[test]
     fn a_waiter_that_leaves_loses_no_slot() {
         let slots = Slots::new(1);
-        let held = slots.try_take().unwrap();
+        let held = try_take(&slots).unwrap();
         let mut waiting = Box::pin(slots.take());
         assert!(waiting.as_mut().now_or_never().is_none());
         drop(held);
         // It was given the slot already, and does not come for it.
         drop(waiting);
-        assert!(slots.try_take().is_some());
+        assert!(try_take(&slots).is_some());
     }
 }

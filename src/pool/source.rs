@@ -137,7 +137,7 @@ impl Source {
     }
 
     /// Whether a sound connection should go all the same.
-    fn is_unwanted(&self, session: &Session) -> bool {
+    pub(super) fn is_unwanted(&self, session: &Session) -> bool {
         !self.is_current(session) || self.has_too_many()
     }
 
@@ -233,6 +233,6 @@ impl bb8::ManageConnection for Manager {
     }
 
     fn has_broken(&self, session: &mut Box<Session>) -> bool {
-        session.is_unsound() || session.has_aged() || self.0.is_unwanted(session)
+        session.is_discarded()
     }
 }

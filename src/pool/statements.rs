@@ -4,12 +4,13 @@
 //! Statements times shards times connections is the classic leak of schema sharding; so the cache has a cap in
 //! number and in bytes of SQL text, and a forgotten statement is closed on the server.
 
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lru::LruCache;
 use postgres_types::Type;
 
-use super::stats::Counters;
+use super::stats::{Counters, Tally};
 use crate::config::StatementCache;
 use crate::shard::{Epoch, Home, ShardId};
 use crate::statement::Statement;
@@ -23,23 +24,40 @@ pub(super) enum Prepared {
     Typed(Arc<str>, Arc<[Type]>),
 }
 
-type Key = (Statement, ShardId, Epoch);
+/// The statement by its hash: the statement itself stands beside what is kept for it.
+type Key = (u64, ShardId, Epoch);
 
 pub(super) struct Statements {
     cap: StatementCache,
     cache: Mutex<Cache>,
     counters: Arc<Counters>,
+    tally: Arc<Tally>,
 }
 
 struct Cache {
-    lru: LruCache<Key, (Prepared, usize)>,
+    lru: LruCache<Key, Kept, BuildHasherDefault<Mixer>>,
     bytes: usize,
 }
 
+struct Kept {
+    statement: Statement,
+    prepared: Prepared,
+}
+
+impl Kept {
+    /// The bytes of its SQL.
+    fn bytes(&self) -> usize {
+        self.statement.as_str().len()
+    }
+}
+
 impl Statements {
-    pub(super) fn new(cap: StatementCache, counters: Arc<Counters>) -> Self {
-        let cache = Mutex::new(Cache { lru: LruCache::unbounded(), bytes: 0 });
-        Self { cap, cache, counters }
+    pub(super) fn new(cap: StatementCache, counters: Arc<Counters>, tally: Arc<Tally>) -> Self {
+        let cache = Mutex::new(Cache {
+            lru: LruCache::unbounded_with_hasher(BuildHasherDefault::default()),
+            bytes: 0,
+        });
+        Self { cap, cache, counters, tally }
     }
 
     pub(super) fn get(&self, statement: &Statement, home: &Home) -> Option<Prepared> {
@@ -49,31 +67,32 @@ impl Statements {
         let is_crowded = cache.lru.len() > self.cap.entries as usize / 2
             || cache.bytes as u64 > self.cap.bytes / 2;
         let found = if is_crowded { cache.lru.get(&key) } else { cache.lru.peek(&key) };
-        let found = found.map(|(prepared, _)| prepared.clone());
+        let found = found.filter(|kept| kept.statement == *statement);
+        let found = found.map(|kept| kept.prepared.clone());
         drop(cache);
         if found.is_some() {
-            self.counters.found_prepared();
+            self.tally.found_prepared();
         }
         found
     }
 
     /// Remembers a statement, and forgets the least used ones that are too many or too long.
     pub(super) fn insert(&self, statement: &Statement, home: &Home, prepared: Prepared) {
-        let bytes = statement.as_str().len();
+        let kept = Kept { statement: statement.clone(), prepared };
         let mut forgotten = Vec::new();
         let mut cache = self.lock();
-        self.counters.prepared(bytes);
-        cache.bytes += bytes;
-        // Two tasks on one pipeline may have prepared it side by side.
-        if let Some((_, (twin, bytes))) = cache.lru.push(key(statement, home), (prepared, bytes)) {
-            self.lose(&mut cache, bytes);
+        self.counters.prepared(kept.bytes());
+        cache.bytes += kept.bytes();
+        // Two tasks on one pipeline may have prepared it side by side; and two statements may have one hash.
+        if let Some((_, twin)) = cache.lru.push(key(statement, home), kept) {
+            self.lose(&mut cache, &twin);
             forgotten.push(twin);
         }
         while cache.lru.len() > self.cap.entries as usize || cache.bytes as u64 > self.cap.bytes {
-            let Some((_, (prepared, bytes))) = cache.lru.pop_lru() else { break };
-            self.lose(&mut cache, bytes);
+            let Some((_, oldest)) = cache.lru.pop_lru() else { break };
+            self.lose(&mut cache, &oldest);
             self.counters.evicted(1);
-            forgotten.push(prepared);
+            forgotten.push(oldest);
         }
         // Closing a statement sends a message: not under the lock.
         drop(cache);
@@ -82,15 +101,15 @@ impl Statements {
     pub(super) fn forget(&self, statement: &Statement, home: &Home) {
         let mut cache = self.lock();
         let forgotten = cache.lru.pop(&key(statement, home));
-        if let Some((_, bytes)) = &forgotten {
-            self.lose(&mut cache, *bytes);
+        if let Some(forgotten) = &forgotten {
+            self.lose(&mut cache, forgotten);
         }
         drop(cache);
     }
 
-    fn lose(&self, cache: &mut Cache, bytes: usize) {
-        cache.bytes -= bytes;
-        self.counters.forgot(1, bytes);
+    fn lose(&self, cache: &mut Cache, lost: &Kept) {
+        cache.bytes -= lost.bytes();
+        self.counters.forgot(1, lost.bytes());
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Cache> {
@@ -107,5 +126,54 @@ impl Drop for Statements {
 }
 
 fn key(statement: &Statement, home: &Home) -> Key {
-    (statement.clone(), home.shard(), home.epoch())
+    (statement.hashed(), home.shard(), home.epoch())
+}
+
+/// Mixes the numbers of a key. Nobody outside chooses statements or shards, so nothing stronger is needed.
+#[derive(Default)]
+struct Mixer(u64);
+
+impl Hasher for Mixer {
+    fn finish(&self) -> u64 {
+        // The table takes its place from the lowest bits and a tag from the highest.
+        self.0 ^ (self.0 >> 32)
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0.rotate_left(5) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.write_u64(number.into());
+    }
+
+    fn write_u16(&mut self, number: u16) {
+        self.write_u64(number.into());
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64((*byte).into()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::hash::BuildHasher as _;
+
+    use super::*;
+
+    #[test]
+    fn keys_that_differ_in_one_part_only_are_spread() {
+        let hasher = BuildHasherDefault::<Mixer>::default();
+        let shards = (0..64).map(|n| ShardId::new(n).unwrap());
+        let keys = shards.flat_map(|shard| (0..64_u64).map(move |n| (n, shard, Epoch::FIRST)));
+        let hashes: Vec<_> = keys.map(|key: Key| hasher.hash_one(key)).collect();
+        let places = |shift: u32, mask: u64| {
+            hashes.iter().map(|hash| (hash >> shift) & mask).collect::<HashSet<_>>().len()
+        };
+        // Of so many places as there are keys, 63 of 100 are hit by chance.
+        assert!(places(0, 4095) > 2000, "{}", places(0, 4095));
+        assert_eq!(places(57, 127), 128);
+    }
 }

@@ -1,6 +1,7 @@
 //! What a pool has done and what it has, in the columns that PgBouncer's `SHOW POOLS` and `SHOW STATS` have.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::Error;
@@ -113,27 +114,21 @@ impl PoolStats {
     }
 }
 
-/// What is counted as it happens.
+/// What is counted with every statement, for each connection by itself: no two write to the same cache line, nor to the pair
+/// of them that is fetched at once.
 #[derive(Debug, Default)]
-pub(super) struct Counters {
+#[repr(align(128))]
+pub(super) struct Tally {
     statements: AtomicU64,
-    statement_nanos: AtomicU64,
     pipelined: AtomicU64,
-    transactions: AtomicU64,
-    transaction_nanos: AtomicU64,
+    /// Of both.
+    statement_nanos: AtomicU64,
     checkouts: AtomicU64,
-    checkout_failures: AtomicU64,
     wait_nanos: AtomicU64,
-    connects: AtomicU64,
-    connect_failures: AtomicU64,
-    kept: AtomicU64,
-    kept_bytes: AtomicU64,
     hits: AtomicU64,
-    misses: AtomicU64,
-    evictions: AtomicU64,
 }
 
-impl Counters {
+impl Tally {
     pub(super) fn executed(&self, took: Duration) {
         add(&self.statements, 1);
         add(&self.statement_nanos, nanos(took));
@@ -141,7 +136,71 @@ impl Counters {
 
     pub(super) fn executed_on_a_pipeline(&self, took: Duration) {
         add(&self.pipelined, 1);
-        self.executed(took);
+        add(&self.statement_nanos, nanos(took));
+    }
+
+    pub(super) fn checked_out(&self, waited: Duration) {
+        add(&self.checkouts, 1);
+        add(&self.wait_nanos, nanos(waited));
+    }
+
+    pub(super) fn found_prepared(&self) {
+        add(&self.hits, 1);
+    }
+
+    fn add(&self, other: &Self) {
+        let Self { statements, pipelined, statement_nanos, checkouts, wait_nanos, hits } = other;
+        add(&self.statements, statements.load(Relaxed));
+        add(&self.pipelined, pipelined.load(Relaxed));
+        add(&self.statement_nanos, statement_nanos.load(Relaxed));
+        add(&self.checkouts, checkouts.load(Relaxed));
+        add(&self.wait_nanos, wait_nanos.load(Relaxed));
+        add(&self.hits, hits.load(Relaxed));
+    }
+}
+
+/// What is counted as it happens.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    tallies: Mutex<Tallies>,
+    transactions: AtomicU64,
+    transaction_nanos: AtomicU64,
+    checkout_failures: AtomicU64,
+    failed_wait_nanos: AtomicU64,
+    connects: AtomicU64,
+    connect_failures: AtomicU64,
+    kept: AtomicU64,
+    kept_bytes: AtomicU64,
+    misses: AtomicU64,
+    evictions: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Tallies {
+    /// Of the connections that there are.
+    open: Vec<Arc<Tally>>,
+    /// Of those that there were.
+    closed: Tally,
+}
+
+impl Counters {
+    /// The tally of a new connection.
+    pub(super) fn open_tally(&self) -> Arc<Tally> {
+        let tally = Arc::new(Tally::default());
+        self.tallies().open.push(tally.clone());
+        tally
+    }
+
+    /// Its connection is closed, and counts nothing any more.
+    pub(super) fn close_tally(&self, tally: &Arc<Tally>) {
+        let mut tallies = self.tallies();
+        tallies.open.retain(|open| !Arc::ptr_eq(open, tally));
+        tallies.closed.add(tally);
+    }
+
+    fn tallies(&self) -> MutexGuard<'_, Tallies> {
+        // Nothing in here panics half-way through a change.
+        self.tallies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn ended_a_transaction(&self, took: Duration) {
@@ -149,20 +208,13 @@ impl Counters {
         add(&self.transaction_nanos, nanos(took));
     }
 
-    pub(super) fn checked_out(&self, waited: Duration, succeeded: bool) {
-        add(&self.checkouts, 1);
-        add(&self.wait_nanos, nanos(waited));
-        if !succeeded {
-            add(&self.checkout_failures, 1);
-        }
+    pub(super) fn failed_to_check_out(&self, waited: Duration) {
+        add(&self.checkout_failures, 1);
+        add(&self.failed_wait_nanos, nanos(waited));
     }
 
     pub(super) fn connected(&self, succeeded: bool) {
         add(if succeeded { &self.connects } else { &self.connect_failures }, 1);
-    }
-
-    pub(super) fn found_prepared(&self) {
-        add(&self.hits, 1);
     }
 
     /// A statement was prepared, and is kept.
@@ -186,6 +238,12 @@ impl Counters {
     pub(super) fn stats(&self, instance: InstanceName) -> PoolStats {
         let count = |counter: &AtomicU64| counter.load(Relaxed);
         let time = |counter: &AtomicU64| Duration::from_nanos(count(counter));
+        let all = Tally::default();
+        let tallies = self.tallies();
+        all.add(&tallies.closed);
+        tallies.open.iter().for_each(|tally| all.add(tally));
+        drop(tallies);
+        let failures = count(&self.checkout_failures);
         PoolStats {
             instance,
             replica: None,
@@ -198,19 +256,19 @@ impl Counters {
             longest_wait: Duration::ZERO,
             paused: false,
             trouble: None,
-            statements: count(&self.statements),
-            statement_time: time(&self.statement_nanos),
-            pipelined: count(&self.pipelined),
+            statements: count(&all.statements) + count(&all.pipelined),
+            statement_time: time(&all.statement_nanos),
+            pipelined: count(&all.pipelined),
             transactions: count(&self.transactions),
             transaction_time: time(&self.transaction_nanos),
-            checkouts: count(&self.checkouts),
-            checkout_failures: count(&self.checkout_failures),
-            wait_time: time(&self.wait_nanos),
+            checkouts: count(&all.checkouts) + failures,
+            checkout_failures: failures,
+            wait_time: time(&all.wait_nanos) + time(&self.failed_wait_nanos),
             connects: count(&self.connects),
             connect_failures: count(&self.connect_failures),
             statements_kept: count(&self.kept),
             statement_bytes: count(&self.kept_bytes),
-            statement_hits: count(&self.hits),
+            statement_hits: count(&all.hits),
             statement_misses: count(&self.misses),
             statement_evictions: count(&self.evictions),
         }
@@ -224,4 +282,34 @@ fn add(counter: &AtomicU64, more: u64) {
 /// Nanoseconds, of which a counter holds those of 584 years.
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_closed_connection_did_is_counted_once_and_for_ever() {
+        let counters = Counters::default();
+        let (one, two) = (counters.open_tally(), counters.open_tally());
+        let second = Duration::from_secs(1);
+        one.executed(second);
+        one.checked_out(second);
+        two.executed_on_a_pipeline(second);
+        two.found_prepared();
+        counters.failed_to_check_out(second);
+        let counted = || {
+            let stats = counters.stats(InstanceName::new("pg1").unwrap());
+            assert_eq!((stats.statements, stats.pipelined), (2, 1));
+            assert_eq!((stats.statement_time, stats.wait_time), (2 * second, 2 * second));
+            assert_eq!((stats.checkouts, stats.checkout_failures), (2, 1));
+            assert_eq!(stats.statement_hits, 1);
+        };
+        counted();
+        counters.close_tally(&one);
+        counted();
+        counters.close_tally(&two);
+        counted();
+        assert!(counters.tallies().open.is_empty());
+    }
 }

@@ -93,6 +93,11 @@ impl Statement {
         self.text.as_str()
     }
 
+    /// A number made of the text; another text may have the same.
+    pub(crate) const fn hashed(&self) -> u64 {
+        self.hash
+    }
+
     /// What it may do, as far as its text tells.
     pub(crate) const fn nature(&self) -> Nature {
         self.nature
