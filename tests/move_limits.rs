@@ -315,7 +315,7 @@ async fn a_move_that_waits_keeps_no_other_from_its_fence() -> Result<()> {
             let_go[1].send(()).unwrap();
         }
         for id in [waiting.await.unwrap()?.id, other.id] {
-            assert_eq!(mover.roll_back(id).await?.phase, MovePhase::RolledBack);
+            assert_eq!(mover.rollback(id).await?.phase, MovePhase::RolledBack);
         }
     }
     Ok(())
@@ -341,7 +341,7 @@ async fn a_shard_is_not_closed_while_others_hold_what_the_catalog_says_of_it() -
     holder.batch_execute("COMMIT").await.unwrap();
     let moved = moving.await.unwrap()?;
     assert_eq!(moved.phase, MovePhase::Reversible);
-    Mover::new(&test.config())?.roll_back(moved.id).await?;
+    Mover::new(&test.config())?.rollback(moved.id).await?;
 
     // Who comes later is waited for, and that is told.
     let told = Arc::new(Mutex::new(String::new()));

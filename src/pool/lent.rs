@@ -87,8 +87,8 @@ impl Deref for Lent {
 
 impl DerefMut for Lent {
     fn deref_mut(&mut self) -> &mut Session {
-        match &mut self.session {
-            Some(session) => session,
+        match &mut self.loan {
+            Some(loan) => loan,
             None => unreachable!("used after its drop"),
         }
     }

@@ -343,11 +343,11 @@ impl Session {
             }
         };
         flight.land();
-        answer.map_err(|refusal| self.judge(refusal, statement, home))
+        answer.map_err(|refusal| self.verdict(refusal, statement, home))
     }
 
     /// What a statement's error means, for the statement and for the session.
-    fn judge(&self, refusal: Refusal, statement: &Statement, home: &Home) -> Error {
+    fn verdict(&self, refusal: Refusal, statement: &Statement, home: &Home) -> Error {
         let Refusal { error, is_stale, is_prepared } = refusal;
         let nature = statement.nature();
         let what = format!("cannot run {statement:?} on shard {}", home.shard());
