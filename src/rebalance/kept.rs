@@ -1,9 +1,10 @@
 //! What a move has done with is kept for the next, as long as any goes on: a session that has seen a server's catalogs answers
 //! in a fraction of the time that it takes to make a new one.
 
+use std::collections::BTreeMap;
 use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::dump::Dumps;
 use super::journal::Journal;
@@ -30,6 +31,8 @@ struct Shelf {
     sides: Vec<Side>,
     journals: Vec<Journal>,
     catalogs: Vec<Catalog>,
+    /// From which instance to which the one's server logged in to the other's, and when.
+    let_in: BTreeMap<(InstanceName, InstanceName), Instant>,
 }
 
 /// Somebody is at work on moves. When nobody is any more, everything is closed.
@@ -99,6 +102,18 @@ impl Kept {
             return Ok(side);
         }
         Box::pin(Side::connect(connector, snapshot, name)).await
+    }
+
+    /// Whether one instance's server was let in by the other's a short time ago.
+    pub(super) fn was_let_in(&self, from: &InstanceName, to: &InstanceName) -> bool {
+        let at = self.shelf().let_in.get(&(from.clone(), to.clone())).copied();
+        at.is_some_and(|at| at.elapsed() < YOUNG)
+    }
+
+    pub(super) fn keep_let_in(&self, from: &InstanceName, to: &InstanceName) {
+        self.keep(|shelf| {
+            shelf.let_in.insert((from.clone(), to.clone()), Instant::now());
+        });
     }
 
     pub(super) fn keep_side(&self, side: Side) {

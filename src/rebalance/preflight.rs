@@ -6,6 +6,7 @@ use futures_util::try_join;
 use tokio::time::{Instant, sleep};
 
 use super::journal::Journal;
+use super::kept::Kept;
 use super::names::{GUARD, MARK_TABLE, literal};
 use super::side::Side;
 use super::stream;
@@ -175,20 +176,23 @@ pub(super) async fn check(source: &Side, target: &Side, home: &Home) -> Result<(
 pub(super) async fn rehearse(
     connector: &Connector,
     journal: &Journal,
+    kept: &Kept,
     [source, target]: [&Side; 2],
     (shard, reverse): (ShardId, bool),
 ) -> Result<()> {
     let name = format!("howdah_rehearsal_s{shard}");
     let log_in = async |from: &Side, to: &Side, is_needed: bool| {
         let conninfo = stream::conninfo(connector, journal, from, to).await?;
-        if !is_needed {
+        if !is_needed || kept.was_let_in(&to.name, &from.name) {
             return Ok(());
         }
         stream::rehearse(&conninfo, to, from, &name).await.map_err(|error| {
             Error::refused(format!("{} cannot follow {}", to.name, from.name)).because(error).hint(
                 "nothing was touched; how do servers reach each other? see `howdah instance list`",
             )
-        })
+        })?;
+        kept.keep_let_in(&to.name, &from.name);
+        Ok(())
     };
     try_join!(log_in(source, target, true), log_in(target, source, reverse)).map(|_| ())
 }

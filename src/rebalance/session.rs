@@ -32,7 +32,7 @@ const SETTINGS: &str = "SET statement_timeout = 0; SET lock_timeout = 0; SET idl
 /// What is done is on disk when it is said to be done; who asked for more keeps that. And from 17 on there is one more limit.
 const DURABLE: &str = "SELECT set_config('synchronous_commit', 'on', false) \
     WHERE current_setting('synchronous_commit') IN ('off', 'local'); \
-    SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout' AND setting <> '0'";
+    SELECT set_config('transaction_timeout', '0', false) WHERE current_setting('transaction_timeout', true) <> '0'";
 
 /// How many statements a session keeps from one move to the next.
 const MOST_PREPARED: usize = 200;

@@ -84,7 +84,14 @@ impl Mover {
         if !is_forgotten(&source, &target, &home).await? {
             preflight::check(&source, &target, &home).await?;
             let sides = [&source, &target];
-            preflight::rehearse(&self.connector, &journal, sides, (shard, self.reverse)).await?;
+            preflight::rehearse(
+                &self.connector,
+                &journal,
+                &self.kept,
+                sides,
+                (shard, self.reverse),
+            )
+            .await?;
         }
         observe(MoveStep::Preflight, MoveNews::Done);
         observe(MoveStep::Journal, MoveNews::Begun);
