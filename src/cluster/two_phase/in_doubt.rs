@@ -220,6 +220,7 @@ impl Cluster {
     async fn prepared_on(&self, instance: &InstanceName) -> Result<Vec<Prepared>> {
         let snapshot = self.snapshot();
         let lent = self.0.pools.get(instance, &snapshot)?.lend().await?;
+        lent.tell_limit_at_once().await.map_err(|error| error.at(instance))?;
         let all = lent.watch(Prepared::all(lent.client())).await;
         all.map_err(|error| error.at(instance))
     }
@@ -232,6 +233,7 @@ impl Cluster {
         };
         let snapshot = self.snapshot();
         let lent = self.0.pools.get(&part.instance, &snapshot)?.lend().await?;
+        lent.tell_limit_at_once().await.map_err(|error| error.at(&part.instance))?;
         match lent.end(&command(gid, decision)).await {
             Ok(()) => Ok(Some(decision)),
             Err(error) if error.code().is_some_and(sqlstate::is_no_prepared_transaction) => {
