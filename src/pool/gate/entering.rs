@@ -61,10 +61,10 @@ impl<S> Future for Entering<'_, S> {
         // A patience too long to be told has no end.
         let until = self.asked.checked_add(self.patience);
         let ticket = state.queue.join(self.asked, until, context.waker().clone());
-        // Where nobody looks yet, whoever comes to it does at once.
+        // Whoever is about to take the duty looks at once.
         let next_look = *state.next_look.get_or_insert(self.asked);
         if next_look + OVERDUE < self.asked {
-            // Who comes next, which is this one, finds that nobody looks.
+            // So the duty is free, and whoever polls this takes it.
             gate.is_watched.store(false, Ordering::Relaxed);
         }
         drop(state);

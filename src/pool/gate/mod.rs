@@ -256,7 +256,7 @@ impl<S> Slot<S> {
                 None
             }
             Err(Turn::Enter(back)) => back,
-            Err(Turn::TooLate) => None,
+            Err(Turn::TooLate) => unreachable!("what comes back is what was to be granted"),
         }
     }
 
