@@ -105,7 +105,8 @@ impl Error {
     /// Gives a transaction up for a reason of the application's own: a closure that returns this is rolled back, and is not
     /// run again. Where the closure was called, [`Error::downcast_ref`] gives the reason back.
     ///
-    /// Its outcome is [`Outcome::Failed`].
+    /// Its outcome is [`Outcome::Failed`]. In a serializable transaction the reason may rest on reads that would not have
+    /// stood: PostgreSQL vouches for them at the commit alone.
     ///
     /// # Examples
     ///

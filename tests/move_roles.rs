@@ -27,7 +27,7 @@ async fn humble_mover(admin: &Client) {
 async fn a_server_that_is_used_to_the_full_is_told_what_to_raise() -> Result<()> {
     let mut test = cluster_with_tables()?.own_servers().start().await?;
     let admin = test.admin("pg1").await?;
-    for setting in ["max_wal_senders = 1", "max_logical_replication_workers = 1"] {
+    for setting in ["max_wal_senders = 1", "max_logical_replication_workers = 0"] {
         admin.batch_execute(&format!("ALTER SYSTEM SET {setting}")).await.unwrap();
     }
     let fill = "SELECT pg_replication_origin_create('filler_' || n) FROM generate_series(1, 31) n";
@@ -41,7 +41,7 @@ async fn a_server_that_is_used_to_the_full_is_told_what_to_raise() -> Result<()>
     for full in [
         "pg1 has 0 walsenders, and a move takes up to two more: raise max_wal_senders, which is 1",
         "pg1 has 0 subscriptions at work",
-        "raise max_logical_replication_workers, which is 1",
+        "raise max_logical_replication_workers, which is 0",
         "pg1 has 31 replication origins",
     ] {
         assert!(message.contains(full), "{full}: {message}");

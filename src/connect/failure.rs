@@ -47,7 +47,8 @@ pub(crate) fn statement_failure(error: tokio_postgres::Error, what: impl Into<St
 }
 
 /// For values that are read out of a row (`row.try_get(…)?`), and for statements of a client's own
-/// ([`Instance::client`](crate::Instance::client)): judged as those of a [`Statement`](crate::Statement) are.
+/// ([`Instance::client`](crate::Instance::client)): judged as those of a [`Statement`](crate::Statement) are, but that nothing
+/// is run again for them, since what they were sent in is not howdah's.
 ///
 /// A row that is not as expected tells nothing about what its statement did: the outcome is [`Outcome::Unknown`], and
 /// [`Outcome::Failed`] where a transaction's closure returns it.
@@ -57,7 +58,11 @@ impl From<tokio_postgres::Error> for Error {
             let unexpected = Self::new(Kind::Rows, "the rows are not as expected");
             unexpected.because(error).with_outcome(Outcome::Unknown)
         } else {
-            statement_failure(error, "the statement failed")
+            let error = statement_failure(error, "the statement failed");
+            match error.kind() {
+                Kind::Conflict | Kind::StaleHome => error.with_kind(Kind::Database),
+                _ => error,
+            }
         }
     }
 }

@@ -36,6 +36,7 @@ pub(super) struct Line {
     /// How many wait for an answer in the line's place, also on the one before it.
     depth: Arc<AtomicUsize>,
     sent: AtomicU64,
+    /// The number of the last read that was answered, of those that were sent: all before it are, as answers come in order.
     answered: AtomicU64,
     is_hung: AtomicBool,
     hung: Notify,
@@ -83,10 +84,14 @@ impl Line {
     /// Whether it may be sent another read.
     pub(super) fn is_usable(&self, now: Instant) -> bool {
         !self.lent.client().is_closed()
-            // The server may be at work for those who have gone, too: with so many of them, it is done with this line.
-            && self.lent.in_flight() < MAX_DEPTH
             && !self.is_hung.load(Ordering::Relaxed)
             && self.lent.may_stay(now)
+    }
+
+    /// Whether its server is at work for as many as it may be, those included who have gone.
+    pub(super) fn is_behind(&self) -> bool {
+        let answered = self.answered.load(Ordering::Relaxed);
+        self.sent.load(Ordering::Relaxed).saturating_sub(answered) >= MAX_DEPTH as u64
     }
 
     /// See [`Session::is_proven`](super::session::Session::is_proven).
@@ -118,11 +123,11 @@ impl Line {
         if self.is_hung.load(Ordering::Relaxed) {
             return None;
         }
-        self.sent.fetch_add(1, Ordering::Relaxed);
+        let number = self.sent.fetch_add(1, Ordering::Relaxed) + 1;
         tokio::select! {
             biased;
             answer = self.lent.send(statement, home, params) => {
-                self.answered.fetch_add(1, Ordering::Relaxed);
+                self.answered.fetch_max(number, Ordering::Relaxed);
                 Some(answer)
             }
             () = hung => None,

@@ -89,6 +89,13 @@ impl Pipelines {
         let _place = Place::take(slot);
         slot.used.store(self.since_start(now), Ordering::Relaxed);
         let line = match slot.line.load_full().filter(|line| line.is_usable(now)) {
+            // Those who wait for their answers hear when it has caught up; where nobody does, another takes its place.
+            Some(line) if line.is_behind() => {
+                if slot.depth.load(Ordering::Relaxed) > 1 {
+                    return None;
+                }
+                Box::pin(slot.renew(None, open())).await?
+            }
             Some(line) if line.is_proven() => line,
             // Boxed because it is rare, and large.
             line => Box::pin(slot.renew(line, open())).await?,

@@ -198,12 +198,7 @@ impl Session {
     }
 
     pub(crate) fn is_abandoned(&self) -> bool {
-        self.in_flight() > 0
-    }
-
-    /// Requests that are not answered, and all that were ever abandoned.
-    pub(super) fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+        self.in_flight.load(Ordering::Relaxed) > 0
     }
 
     /// See [`Wire::heard`].

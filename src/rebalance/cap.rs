@@ -50,8 +50,8 @@ impl Run<'_> {
             return Err(error);
         }
         Err(error.hint(format!(
-            "{} does not answer: `howdah moves abort {}` when it does",
-            target.name, self.report.id
+            "it could not be undone within a minute: `howdah moves abort {}` when both servers answer",
+            self.report.id
         )))
     }
 

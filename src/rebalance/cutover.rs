@@ -204,16 +204,18 @@ impl Cutover<'_> {
     /// Waits for our turn, with the target close behind. Who cannot keep up leaves the turn to others meanwhile.
     async fn turn(&self) -> Result<MutexGuard<'_, ()>> {
         let began = Instant::now();
-        loop {
-            self.within_cap(self.catch_up(CLOSE_BEHIND.1, CATCH_UP)).await?;
-            // One fence at a time: two on one server would wait for each other's row in the identity.
-            let turn = async { Ok(self.run.mover.fencing.lock().await) };
-            let turn = self.within_cap(turn).await?;
-            match self.within_cap(self.catch_up(CLOSE_BEHIND.0, TURN)).await {
-                Err(error) if error.is_timeout() && began.elapsed() < CATCH_UP => drop(turn),
-                caught_up => return caught_up.map(|()| turn),
+        let turn = async {
+            loop {
+                self.catch_up(CLOSE_BEHIND.1, CATCH_UP).await?;
+                // One fence at a time: two on one server would wait for each other's row in the identity.
+                let turn = self.run.mover.fencing.lock().await;
+                match self.catch_up(CLOSE_BEHIND.0, TURN).await {
+                    Err(error) if error.is_timeout() && began.elapsed() < CATCH_UP => drop(turn),
+                    caught_up => return caught_up.map(|()| turn),
+                }
             }
-        }
+        };
+        self.within_cap(turn).await
     }
 
     /// Waits until the target is so close behind, at first, that the fence will be short.
@@ -442,7 +444,8 @@ impl Cutover<'_> {
             }
             Ok(())
         };
-        // Without the catalog the shard would have no home for long. Sent behind the position, in the same session.
+        // Without the catalog the shard would have no home for long. Sent ahead of the position, in the same session: it waits for
+        // nobody's locks for long.
         let change = self.change(0);
         let free = run.journal.prove_free(&change);
         let hosts = async {
@@ -461,7 +464,7 @@ impl Cutover<'_> {
             run.event_end(MoveStep::RecheckTimelines);
             Ok(())
         };
-        try_join!(note, free, hosts).map(|_| ())
+        try_join!(free, note, hosts).map(|_| ())
     }
 
     /// Does all that closes the source, but for the commit: the schema is renamed and the generation raised in the transaction

@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::try_join;
 use tokio_postgres::Row;
 use tokio_postgres::types::PgLsn;
 
@@ -302,9 +303,13 @@ impl Journal {
     ///
     /// When somebody does.
     pub(super) async fn prove_free(&self, change: &Change<'_>) -> Result<()> {
-        // One message, so one transaction, and nothing that has to be on disk.
+        // One message, so one transaction, and nothing that has to be on disk. Writing nothing takes the locks of the tables, and is
+        // refused where the catalog has moved away.
         let lock = format!(
             "SET LOCAL synchronous_commit = off; SET LOCAL lock_timeout = '{}ms'; \
+             UPDATE howdah.move SET step = step WHERE false; UPDATE howdah.home SET epoch = epoch WHERE false; \
+             UPDATE howdah.instance SET generation = generation WHERE false; \
+             UPDATE howdah.cluster SET map_version = map_version WHERE false; \
              SELECT FROM howdah.home, howdah.instance, howdah.cluster WHERE shard = {} AND name = {} FOR NO KEY UPDATE",
             INSTANT.as_millis(),
             change.shard,
@@ -325,18 +330,10 @@ impl Journal {
         tell: impl Fn(&str) + Send + Sync,
     ) -> Result<()> {
         let (from, to) = (change.from.0, change.to.0);
-        let began = Instant::now();
-        let row = loop {
-            match self.write_home(of, of.attempt, change).await {
-                Err(error) if is_kept(&error) && began.elapsed() < KEPT => {
-                    tell(&format!("waits for a transaction: {error}; {END_IT}"));
-                }
-                Err(error) if is_kept(&error) => {
-                    return Err(error.hint(format!("{END_IT}, then resume the move")));
-                }
-                written => break written?,
-            }
-        };
+        let written = self.write_home_patiently(of, change, tell).await;
+        let unlimited = self.session.batch("SET lock_timeout = 0", CANNOT_CHANGE).await;
+        let row = written?;
+        unlimited?;
         if row.get::<_, i64>(0) == 0 {
             return Err(superseded(of));
         }
@@ -351,6 +348,29 @@ impl Journal {
             change.shard
         ))
         .hint("was the catalog restored from a backup? the servers are right: see `howdah status`"))
+    }
+
+    /// Waits for others' locks again and again, each time for a second.
+    async fn write_home_patiently(
+        &self,
+        of: &MoveReport,
+        change: &Change<'_>,
+        tell: impl Fn(&str) + Send + Sync,
+    ) -> Result<Row> {
+        let began = Instant::now();
+        loop {
+            // Sent together, in the same session.
+            let limit = self.session.batch("SET lock_timeout = '1s'", CANNOT_CHANGE);
+            match try_join!(limit, self.write_home(of, of.attempt, change)) {
+                Err(error) if is_kept(&error) && began.elapsed() < KEPT => {
+                    tell(&format!("waits for a transaction: {error}; {END_IT}"));
+                }
+                Err(error) if is_kept(&error) => {
+                    return Err(error.hint(format!("{END_IT}, then resume the move")));
+                }
+                written => return written.map(|((), row)| row),
+            }
+        }
     }
 
     async fn write_home(&self, of: &MoveReport, attempt: i32, change: &Change<'_>) -> Result<Row> {
@@ -379,9 +399,7 @@ const NOBODYS: i32 = -1;
 const INSTANT: Duration = Duration::from_millis(100);
 const KEPT: Duration = Duration::from_secs(600);
 
-/// Waits for others' locks for a second, a limit that ends with the statement.
-const CHANGE_HOME: &str = "WITH patience AS MATERIALIZED (SELECT set_config('lock_timeout', '1s', true)), \
-        mine AS (UPDATE howdah.move SET step = $3, changed_at = clock_timestamp() FROM patience \
+const CHANGE_HOME: &str = "WITH mine AS (UPDATE howdah.move SET step = $3, changed_at = clock_timestamp() \
             WHERE id = $1 AND attempt = $2 RETURNING id), \
         moved AS (UPDATE howdah.home SET instance = $7, epoch = $8 FROM mine \
             WHERE shard = $4 AND instance = $5 AND epoch = $6 RETURNING shard), \
@@ -399,7 +417,7 @@ const END_IT: &str = "find it in pg_stat_activity of the catalog's database, and
 
 /// Whether others keep what was to be written.
 fn is_kept(error: &Error) -> bool {
-    error.code().is_some_and(sqlstate::is_locked)
+    error.code().is_some_and(sqlstate::is_in_the_way)
 }
 
 /// The statement that sets columns of a move, as long as the attempt is ours.

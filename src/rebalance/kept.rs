@@ -31,7 +31,7 @@ struct Shelf {
     sides: Vec<Side>,
     journals: Vec<Journal>,
     catalogs: Vec<Catalog>,
-    /// From which instance to which the one's server logged in to the other's, and when.
+    /// When a server was last let in by another: whose follows, and whom.
     let_in: BTreeMap<(InstanceName, InstanceName), Instant>,
 }
 

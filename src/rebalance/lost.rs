@@ -3,7 +3,8 @@
 //! The lock of the server that stays is enough: a home is closed only by the session that holds the lock there. So the shard
 //! lives where the catalog says, if that server, under its lock, has it by that name.
 
-use super::cutover::UNSEALED_HOSTS;
+use std::time::Duration;
+
 use super::event::{MoveEvent, MoveNews};
 use super::hosts::Hosts;
 use super::journal::Journal;
@@ -18,6 +19,9 @@ use super::step::{MovePhase, MoveStep};
 use super::take_up::Wish;
 use crate::shard::InstanceName;
 use crate::{Error, Result};
+
+/// How long the home's hosts may take to hear that it is open. One of them may well be what was lost.
+const HOSTS: Duration = Duration::from_secs(60);
 
 impl Mover {
     /// An instance whose server is gone for good: [`finish`](Self::finish) and [`abort`](Self::abort) end a move without it.
@@ -103,7 +107,12 @@ impl Mover {
             observe(step, MoveNews::Begun);
             let tell = |waits: &str| observe(step, MoveNews::Note(waits.to_owned()));
             let mut hosts = Hosts::connect(&self.connector, &side).await;
-            hosts.have_unsealed(&schema, &names.comment, UNSEALED_HOSTS, tell).await?;
+            let unsealed = hosts.have_unsealed(&schema, &names.comment, HOSTS, tell).await;
+            unsealed.map_err(|error| {
+                error.hint(
+                    "bring it back or take it out of the instance's address, then run this again",
+                )
+            })?;
             observe(step, MoveNews::Done);
         }
         observe(MoveStep::DropReverse, MoveNews::Begun);

@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::journal::Journal;
 use super::kept::Kept;
+use super::members::members;
 use super::names::{GUARD, MARK_TABLE, literal};
 use super::side::Side;
 use super::stream;
@@ -43,10 +44,10 @@ const SERVER: &str = "\
     UNION ALL SELECT 'all ' || m || ' replication slots (max_replication_slots) are in use' \
         FROM current_setting('max_replication_slots') m \
         WHERE (SELECT count(*) FROM pg_replication_slots) + 2 > m::int \
-    UNION ALL SELECT format('has %s subscriptions at work, and a move takes one more and leaves one to whatever else needs it: \
+    UNION ALL SELECT format('has %s subscriptions at work, and a move takes one more: \
 raise max_logical_replication_workers, which is %s', n, m) \
         FROM (SELECT count(*) FROM pg_subscription WHERE subenabled) s(n), current_setting('max_logical_replication_workers') m \
-        WHERE n + 2 > m::int \
+        WHERE n + 1 > m::int \
     UNION ALL SELECT format('has %s replication origins, and a move takes up to two more: raise %s, which is %s', n, name, setting) \
         FROM (SELECT count(*) FROM pg_replication_origin) o(n), pg_settings \
         WHERE name = CASE WHEN current_setting('server_version_num')::int < 180000 THEN 'max_replication_slots' \
@@ -87,15 +88,23 @@ const ALIKE: &str =
     "SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database()";
 
 /// The extensions that the tables of a shard ($1) use.
-const EXTENSIONS: &str = "SELECT DISTINCT e.extname::text FROM pg_depend d \
+const EXTENSIONS: &str = concat!(
+    "SELECT DISTINCT e.extname::text FROM ( \
+        SELECT 'pg_class'::regclass, unnest(",
+    members!("pg_class"),
+    ") UNION ALL SELECT 'pg_class'::regclass, indexrelid FROM pg_index WHERE indrelid = ANY (",
+    members!("pg_class"),
+    ") UNION ALL SELECT 'pg_proc'::regclass, unnest(",
+    members!("pg_proc"),
+    ") UNION ALL SELECT 'pg_type'::regclass, unnest(",
+    members!("pg_type"),
+    ") UNION ALL SELECT 'pg_attrdef'::regclass, oid FROM pg_attrdef WHERE adrelid = ANY (",
+    members!("pg_class"),
+    ")) inside (classid, objid) \
+    JOIN pg_depend d ON d.classid = inside.classid AND d.objid = inside.objid \
     JOIN pg_depend m ON m.classid = d.refclassid AND m.objid = d.refobjid AND m.deptype = 'e' \
-    JOIN pg_extension e ON e.oid = m.refobjid \
-    WHERE (d.classid, d.objid) IN ( \
-        SELECT 'pg_class'::regclass, oid FROM pg_class WHERE relnamespace = to_regnamespace($1) \
-        UNION ALL SELECT 'pg_proc'::regclass, oid FROM pg_proc WHERE pronamespace = to_regnamespace($1) \
-        UNION ALL SELECT 'pg_attrdef'::regclass, a.oid FROM pg_attrdef a JOIN pg_class c ON c.oid = adrelid \
-            WHERE relnamespace = to_regnamespace($1) \
-        UNION ALL SELECT 'pg_type'::regclass, oid FROM pg_type WHERE typnamespace = to_regnamespace($1))";
+    JOIN pg_extension e ON e.oid = m.refobjid"
+);
 
 /// Looks for everything that would keep the shard from being moved.
 ///

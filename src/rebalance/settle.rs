@@ -14,8 +14,9 @@ use crate::error::Kind;
 use crate::shard::Epoch;
 use crate::{Error, Result};
 
-/// For how long the old copy may take nothing when it begins to follow. Most have all of it within a second.
-const STANDS_STILL: Duration = Duration::from_secs(30);
+/// For how long the old copy may take nothing when it begins to follow. Most have all of it within a second; while one large
+/// transaction is applied, nothing of it shows.
+const STANDS_STILL: Duration = Duration::from_secs(120);
 
 impl Run<'_> {
     /// After the cutover: the stream there is dropped, and the stream back runs; or, without one, the old copy is dropped.

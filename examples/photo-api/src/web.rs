@@ -2,6 +2,8 @@
 //! JSON, a form shown again with the reason instead of a problem document, and the log-in page for
 //! whoever has to log in first.
 
+use std::time::Duration;
+
 use axum::extract::{FromRequestParts, Path, Query, Request, State};
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderValue,
@@ -14,6 +16,7 @@ use axum::response::{AppendHeaders, IntoResponse, Redirect, Response};
 use howdah::Id;
 use maud::Markup;
 use serde::Deserialize;
+use tokio::time::timeout;
 
 use crate::comments::{self, Comment, NewComment};
 use crate::input::{Form, UserName};
@@ -31,6 +34,9 @@ use crate::{App, feed, follows, likes};
 
 /// How many photos the home page shows to visitors: whole rows of three or of five.
 const NEWEST: usize = 15;
+
+/// How long a page about a problem waits to learn who reads it.
+const VIEWER_TIME: Duration = Duration::from_secs(1);
 
 /// Who looks at a page. While the viewer's own shard is away, public pages are shown as to anybody.
 pub(crate) struct Visitor {
@@ -447,7 +453,10 @@ pub(crate) async fn in_html(State(app): State<App>, request: Request, next: Next
         // Who it is only decides on the links at the top: not worth a second wait for a shard that is away.
         let viewer = match status {
             StatusCode::SERVICE_UNAVAILABLE => None,
-            _ => sessions::viewer(&app, &headers).await.ok().flatten(),
+            _ => {
+                let viewer = timeout(VIEWER_TIME, sessions::viewer(&app, &headers)).await;
+                viewer.ok().and_then(Result::ok).flatten()
+            }
         };
         let view = ProblemView {
             status: status.as_u16(),

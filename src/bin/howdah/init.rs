@@ -35,6 +35,8 @@ struct Report {
     created: bool,
     shards: u16,
     instances: usize,
+    /// Shards that were left as they are, for their open moves.
+    left: Vec<u16>,
 }
 
 pub(crate) async fn run(command: Init, context: &Context) -> Result<()> {
@@ -56,6 +58,7 @@ pub(crate) async fn run(command: Init, context: &Context) -> Result<()> {
         created: made.created,
         shards: made.shards.get(),
         instances: made.instances,
+        left: made.left.iter().map(|shard| shard.get()).collect(),
     };
     tell_left(&made.left, &context.output);
     let did = if report.created { "made" } else { "checked" };

@@ -65,6 +65,7 @@ impl<S> Future for Entering<'_, S> {
         let next_look = *state.next_look.get_or_insert(self.asked);
         if next_look + OVERDUE < self.asked {
             // So the duty is free, and whoever polls this takes it.
+            state.next_look = Some(self.asked);
             gate.is_watched.store(false, Ordering::Relaxed);
         }
         drop(state);
