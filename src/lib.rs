@@ -87,6 +87,7 @@ mod id;
 pub mod local;
 mod observe;
 mod pool;
+mod program;
 mod random;
 mod rebalance;
 mod schema;

@@ -283,6 +283,25 @@ async fn a_pipeline_that_many_have_left_without_their_answers_is_replaced() -> R
 }
 
 #[tokio::test]
+async fn a_pipeline_is_not_given_up_for_those_who_left_it_long_ago() -> Result<()> {
+    let test = test(1).await?;
+    let cluster = Cluster::connect(one_of_each(&test)).await?;
+    let shard = shard(&cluster, 0)?;
+    shard.query(&COUNT, &[]).await?;
+    let before = cluster.stats()[0].connects;
+    for n in 1..=600 {
+        assert!(futures_util::poll!(std::pin::pin!(shard.query(&COUNT, &[]))).is_pending());
+        if n % 100 == 0 {
+            // Answered behind all of them.
+            shard.query(&COUNT, &[]).await?;
+        }
+    }
+    shard.query(&COUNT, &[]).await?;
+    assert_eq!(cluster.stats()[0].connects, before);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_pipeline_that_answers_later_than_anybody_waits_does_not_hang() -> Result<()> {
     let notes = Migrations::new([("0001_notes.sql", NOTES)])?;
     let builder = TestCluster::builder().instances(1).shards(1).migrations(notes);

@@ -6,6 +6,7 @@ use tokio::process::Command;
 
 use super::{Connector, Role};
 use crate::config::Dsn;
+use crate::program::undirect;
 use crate::{Error, Result};
 
 /// What a program with libpq needs to log in: a connection string without a secret, and the environment.
@@ -19,16 +20,6 @@ impl Libpq {
     pub(crate) fn lead(self, program: &mut Command) {
         undirect(program);
         program.envs(self.environment).env("PGAPPNAME", "howdah");
-    }
-}
-
-/// Takes from a program's environment what directs somebody's own clients and servers (PGHOST, PGSERVICE, PGOPTIONS, PGDATA…):
-/// it must not direct ours.
-pub(crate) fn undirect(program: &mut Command) {
-    for (name, _) in std::env::vars_os() {
-        if name.as_encoded_bytes().starts_with(b"PG") {
-            program.env_remove(name);
-        }
     }
 }
 

@@ -7,7 +7,7 @@ mod failure;
 pub(crate) mod gone;
 mod hosts;
 mod identity;
-pub(crate) mod libpq;
+mod libpq;
 mod position;
 mod seek;
 pub(crate) mod sqlstate;

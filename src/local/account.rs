@@ -11,7 +11,7 @@ use nix::fcntl::OFlag;
 use nix::unistd::{User, geteuid};
 use tokio::process::Command;
 
-use crate::connect::libpq::undirect;
+use crate::program::undirect;
 use crate::{Error, Result};
 
 /// The account of the servers: ours, or another one where we are root.
