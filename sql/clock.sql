@@ -29,14 +29,14 @@
 CREATE SCHEMA IF NOT EXISTS howdah;
 GRANT USAGE ON SCHEMA howdah TO howdah_app;
 
--- What the server's clock says, in seconds since 1970, to the microsecond: the one place where ids meet the time. Like all
--- functions below that are one expression, the planner puts it in place of its call.
-CREATE OR REPLACE FUNCTION howdah.clock() RETURNS double precision LANGUAGE sql VOLATILE
-RETURN date_part('epoch', clock_timestamp());
+-- What the server's clock says: the one place where ids meet the time. Like all functions below that are one expression, the
+-- planner puts it in place of its call.
+CREATE OR REPLACE FUNCTION howdah.clock() RETURNS timestamptz LANGUAGE sql VOLATILE
+RETURN clock_timestamp();
 
 -- The same in milliseconds since the layout's epoch. floor, because the cast alone would round up to one that has not come.
 CREATE OR REPLACE FUNCTION howdah.clock_ms() RETURNS bigint LANGUAGE sql VOLATILE
-RETURN floor(howdah.clock() * 1000.0)::bigint - :epoch_ms;
+RETURN floor(date_part('epoch', howdah.clock()) * 1000.0)::bigint - :epoch_ms;
 
 -- How far a shard's open block is ahead of the server's clock, in milliseconds; negative while it is idle. A burst gets
 -- to a second; more than ten mean that the clock was set back.
@@ -113,49 +113,49 @@ BEGIN
   END;
 END $$;
 
--- The next id where no block of the present is open: first the next one is opened. behind tells that the id drawn would do,
--- but for its time: then nobody is waited for, as lagging a little costs accuracy, not safety.
-CREATE OR REPLACE FUNCTION howdah.next_id_settled(id regclass, block regclass, behind boolean) RETURNS bigint
-LANGUAGE plpgsql
+-- The next id after one was drawn that will not do: first the next block is opened. Where it would do but for its time, nobody
+-- is waited for, as lagging a little costs accuracy, not safety.
+CREATE OR REPLACE FUNCTION howdah.next_id_settled(id regclass, block regclass) RETURNS bigint LANGUAGE plpgsql
 AS $$
 DECLARE
-  opened bigint;
-  drawn bigint;
+  opened bigint := pg_sequence_last_value(block);
+  drawn bigint := currval(id);
 BEGIN
   LOOP
-    IF pg_sequence_last_value(block) IS NULL THEN
+    IF opened IS NULL THEN
       RAISE 'the clock % was not started, or the role has no right to read it', block
         USING ERRCODE = 'object_not_in_prerequisite_state',
               HINT = 'A dump of the schema alone leaves it so; run howdah init again.';
     END IF;
-    PERFORM howdah.open_block(id, block, wait => NOT behind);
+    PERFORM howdah.open_block(id, block, wait => drawn >> :sequence_bits <> opened);
 
     opened := pg_sequence_last_value(block);
     drawn := nextval(id);
     IF drawn >> :sequence_bits = opened THEN
       RETURN drawn;
     END IF;
-    behind := false;
   END LOOP;
 END $$;
 
--- The next id of a shard: the rule, and that the id's time is of the present. CASE reads the block before it draws, and
--- currval is what this session has drawn. One expression, for what PostgreSQL has to call or to make anew in every transaction
--- counts: in PL/pgSQL it takes twice as long.
+-- How far behind the clock an id's time may be, and by how much the layout's epoch is after 1970, in seconds. 4 milliseconds,
+-- so that a busy shard need not open a block in each of them; and a few more in some sessions than in others, so that not all
+-- come to open it at once.
 --
--- Of the present is from 4 milliseconds behind the clock, so that a busy shard need not open a block in each of them; a few
--- more in some sessions than in others, so that not all come to open it at once.
+-- It differs between sessions, but a plan is one session's: for the planner it is a constant, and costs nothing.
+CREATE OR REPLACE FUNCTION howdah.allowance() RETURNS double precision LANGUAGE sql IMMUTABLE
+RETURN :epoch_ms * 0.001 + 0.004 + (pg_backend_pid() & 7) * 0.001;
+
+-- The next id of a shard: the rule, and that the id's time is of the present. CASE reads the block before it draws, and
+-- currval is what this session has drawn. One expression of few calls, for what PostgreSQL has to call or to make anew in every
+-- transaction counts: each takes 2,000 instructions, and in PL/pgSQL the whole takes twice as long.
 CREATE OR REPLACE FUNCTION howdah.next_id(id regclass, block regclass) RETURNS bigint LANGUAGE sql VOLATILE
-RETURN CASE pg_sequence_last_value(block)
-  WHEN nextval(id) >> :sequence_bits THEN
-    CASE
-      WHEN howdah.clock() <=
-           currval(id) * (0.001::double precision / (1::bigint << (:shard_bits + :sequence_bits)))
-           + (:epoch_ms * 0.001 + 0.004)::double precision + (pg_backend_pid() & 7) * 0.001::double precision
-      THEN currval(id)
-      ELSE howdah.next_id_settled(id, block, true)
-    END
-  ELSE howdah.next_id_settled(id, block, false)
+RETURN CASE
+  WHEN CASE pg_sequence_last_value(block)
+    WHEN nextval(id) >> :sequence_bits
+    THEN howdah.clock() <= to_timestamp(
+      currval(id) * (0.001::double precision / (1::bigint << (:shard_bits + :sequence_bits))) + howdah.allowance())
+  END THEN currval(id)
+  ELSE howdah.next_id_settled(id, block)
 END;
 
 REVOKE EXECUTE ON FUNCTION
@@ -164,5 +164,5 @@ FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
   howdah.clock(), howdah.clock_ms(), howdah.clock_lead_ms(regclass),
   howdah.open_block(regclass, regclass, boolean),
-  howdah.next_id_settled(regclass, regclass, boolean), howdah.next_id(regclass, regclass)
+  howdah.next_id_settled(regclass, regclass), howdah.allowance(), howdah.next_id(regclass, regclass)
 TO howdah_app;

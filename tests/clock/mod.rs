@@ -73,9 +73,8 @@ pub(crate) async fn take_the_clock(admin: &Client) {
             "CREATE SEQUENCE IF NOT EXISTS howdah.test_offset_ms MINVALUE -1000000000000;
              SELECT setval('howdah.test_offset_ms', 0);
              GRANT SELECT ON howdah.test_offset_ms TO PUBLIC;
-             CREATE OR REPLACE FUNCTION howdah.clock() RETURNS double precision LANGUAGE sql VOLATILE
-             RETURN date_part('epoch', clock_timestamp())
-                    + pg_sequence_last_value('howdah.test_offset_ms') / 1000.0::double precision;",
+             CREATE OR REPLACE FUNCTION howdah.clock() RETURNS timestamptz LANGUAGE sql VOLATILE
+             RETURN clock_timestamp() + pg_sequence_last_value('howdah.test_offset_ms') * interval '1 ms';",
         )
         .await
         .unwrap();
