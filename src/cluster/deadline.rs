@@ -7,6 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::error::Kind;
 use crate::shard::ShardId;
+use crate::statement::Statement;
 use crate::{Error, Outcome, Result};
 
 /// When a call has to be done, if at all; knows what running out of time means in each phase.
@@ -38,6 +39,17 @@ impl Deadline {
         work: Pin<&mut impl Future<Output = Result<T>>>,
     ) -> impl Future<Output = Result<T>> {
         self.bound(work, Outcome::Unknown, "did not answer")
+    }
+
+    /// For a statement on its own.
+    pub(super) fn running<T>(
+        &self,
+        statement: &Statement,
+        work: Pin<&mut impl Future<Output = Result<T>>>,
+    ) -> impl Future<Output = Result<T>> {
+        let outcome =
+            if statement.is_single_read() { Outcome::NotExecuted } else { Outcome::Unknown };
+        self.bound(work, outcome, "did not answer")
     }
 
     async fn bound<T>(

@@ -11,7 +11,7 @@ use super::Cluster;
 use super::deadline::Deadline;
 use super::ended::Undone;
 use super::options::TransactionOptions;
-use super::retry::Patience;
+use super::retry::{Patience, Visit};
 use super::rows;
 use super::transaction::{Transaction, Tx};
 use crate::Result;
@@ -180,8 +180,7 @@ impl Shard {
         options: &TransactionOptions,
         deadline: Deadline,
     ) -> Result<Transaction> {
-        let visit = pin!(self.cluster.visit_within(self.id, self.limits()));
-        let visit = deadline.before_sending(visit).await?;
+        let visit = self.visit_within(deadline).await?;
         Transaction::begin(visit, options, deadline).await
     }
 
@@ -261,22 +260,18 @@ impl Shard {
     ) -> Result<(Vec<Row>, u64)> {
         let deadline = self.deadline();
         // One that has to end sooner than any on a pipeline needs a connection that was told so.
-        if statement.is_single_read() && self.limits.allow_pipelines() {
-            let read = pin!(self.cluster.read_along(self.id, statement, params));
-            if let Some(answer) = deadline.before_sending(read).await? {
-                return Ok(answer);
-            }
+        if statement.is_single_read()
+            && self.limits.allow_pipelines()
+            && let Some(answer) = self.read_along(statement, params, deadline).await?
+        {
+            return Ok(answer);
         }
         let mut patience = Patience::new();
         loop {
-            let visit = pin!(self.cluster.visit_within(self.id, self.limits()));
-            let visit = deadline.before_sending(visit).await?;
+            let visit = self.visit_within(deadline).await?;
             let answer = {
                 let sent = pin!(visit.send_at_once(statement, params));
-                match statement.is_single_read() {
-                    true => deadline.before_sending(sent).await,
-                    false => deadline.after_sending(sent).await,
-                }
+                deadline.running(statement, sent).await
             };
             match answer {
                 Ok(answer) => return Ok(answer),
@@ -286,6 +281,22 @@ impl Shard {
                 }
             }
         }
+    }
+
+    // Phases of a call, each in a function of its own: so they take the same place in turn, and a call is as large as the largest
+    // of them and not as all together.
+
+    async fn read_along(
+        &self,
+        statement: &Statement,
+        params: &[&(dyn ToSql + Sync)],
+        deadline: Deadline,
+    ) -> Result<Option<(Vec<Row>, u64)>> {
+        deadline.before_sending(pin!(self.cluster.read_along(self.id, statement, params))).await
+    }
+
+    async fn visit_within(&self, deadline: Deadline) -> Result<Visit> {
+        deadline.before_sending(pin!(self.cluster.visit_within(self.id, self.limits()))).await
     }
 
     /// What the server works on for somebody who has gone by then is of no use.

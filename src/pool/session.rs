@@ -390,23 +390,30 @@ impl Session {
         *is_prepared = false;
         let prepared = self.prepare(statement, home).await?;
         *is_prepared = true;
-        let answer = self.execute(prepared, params);
         match self.changed_limit() {
-            None => answer.await,
-            Some(limit) => {
-                // Both are sent before either is answered.
-                let setting = format!("SET statement_timeout = {limit}");
-                let set = self.client.batch_execute(&setting);
-                let (set, answer) = Box::pin(join(set, answer)).await;
-                match set {
-                    Ok(()) => self.limit.was_told(limit),
-                    // Under a short limit of the last one's, it may have been cancelled itself: the statement was executed all
-                    // the same, and its answer counts.
-                    Err(_) => self.spend(),
-                }
-                answer
-            }
+            None => self.execute(prepared, params).await,
+            // Boxed because it is rare, and large.
+            Some(limit) => Box::pin(self.execute_within(limit, prepared, params)).await,
         }
+    }
+
+    /// Tells the server a limit together with the statement: both are sent before either is answered.
+    async fn execute_within(
+        &self,
+        limit: u32,
+        prepared: Prepared,
+        params: Params<'_>,
+    ) -> Result<(Vec<Row>, u64), tokio_postgres::Error> {
+        let setting = format!("SET statement_timeout = {limit}");
+        let set = self.client.batch_execute(&setting);
+        let (set, answer) = join(set, self.execute(prepared, params)).await;
+        match set {
+            Ok(()) => self.limit.was_told(limit),
+            // Under a short limit of the last one's, it may have been cancelled itself: the statement was executed all
+            // the same, and its answer counts.
+            Err(_) => self.spend(),
+        }
+        answer
     }
 
     /// The limit that the server has to be told before the next statement.
