@@ -16,8 +16,10 @@ const ROWS: usize = 400;
 const PAGE: usize = 50;
 const LIMIT: i64 = 50;
 
-const RECENT: Statement =
-    Statement::new("SELECT id, text FROM {shard}.items WHERE id < $1 ORDER BY id DESC LIMIT $2");
+const RECENT: Statement = Statement::new(
+    "SELECT id, text FROM {shard}.items WHERE id < $1 AND id >= $3 ORDER BY id DESC LIMIT $2",
+);
+const BY_HAND: &str = "SELECT id, text FROM {shard}.items WHERE id < $1 ORDER BY id DESC LIMIT $2";
 const UNSHARDED: &str =
     "SELECT id, text FROM unsharded.items WHERE id < $1 ORDER BY id DESC LIMIT $2";
 
@@ -39,8 +41,8 @@ async fn main() -> Result<()> {
         }
         let mut read = 1;
         while read < number {
-            cursor =
-                cluster.scatter(&RECENT).all(&[]).page("id", cursor.as_ref(), PAGE).await?.next;
+            let scatter = cluster.scatter(&RECENT).all(&[]).takes_floor();
+            cursor = scatter.page("id", cursor.as_ref(), PAGE).await?.next;
             read += 1;
         }
         // How many rows there are from this page on.
@@ -50,7 +52,7 @@ async fn main() -> Result<()> {
 
         let ours = async || {
             latency(expected, async || {
-                let scatter = cluster.scatter(&RECENT).all(&[]);
+                let scatter = cluster.scatter(&RECENT).all(&[]).takes_floor();
                 Ok(scatter.page("id", cursor.as_ref(), PAGE).await?.rows)
             })
             .await
@@ -92,7 +94,7 @@ impl ByHand {
             let map = cluster.map();
             let homes = map.homes().filter(|home| home.instance() == instance.name());
             let parts: Vec<String> = homes
-                .map(|home| format!("({})", RECENT.as_str().replace("{shard}", &home.schema())))
+                .map(|home| format!("({})", BY_HAND.replace("{shard}", &home.schema())))
                 .collect();
             let parts = parts.join(" UNION ALL ");
             let sql = format!("SELECT * FROM ({parts}) page ORDER BY id DESC LIMIT $2");

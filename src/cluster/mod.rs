@@ -17,6 +17,7 @@ mod options;
 mod page;
 mod policy;
 mod pools;
+mod reach;
 mod read;
 mod reading;
 mod reserve;

@@ -55,6 +55,11 @@ impl Default for Cursor {
 }
 
 impl Cursor {
+    /// The key below which all unread rows are, but for those of shards that were behind.
+    pub(super) fn lowest(&self) -> i64 {
+        self.position
+    }
+
     /// The key below which a shard's unread rows are.
     pub(super) fn position(&self, shard: ShardId) -> i64 {
         self.behind.get(&shard).copied().unwrap_or(self.position)
@@ -114,6 +119,13 @@ impl<'a, R> Merge<'a, R> {
     fn cut(&mut self) {
         self.found.sort_by(|(one, _), (other, _)| other.cmp(one));
         self.found.truncate(self.limit + 1);
+    }
+
+    /// The first and the last key of a page that is full, with more to come; none where it is not.
+    pub(super) fn ends_if_full(&mut self) -> Option<(i64, i64)> {
+        self.cut();
+        let (first, last) = (self.found.first()?, self.found.get(self.limit - 1)?);
+        (self.found.len() > self.limit).then_some((first.0, last.0))
     }
 
     fn finish(mut self) -> Merged<R> {

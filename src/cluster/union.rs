@@ -18,6 +18,7 @@ use lru::LruCache;
 use tokio_postgres::Row;
 
 use super::Cluster;
+use super::reach::Reach;
 use crate::Result;
 use crate::catalog::Snapshot;
 use crate::connect::is_undefined_name;
@@ -51,6 +52,7 @@ struct Key {
 pub(super) struct Union {
     snapshot: Arc<Snapshot>,
     groups: Box<[Arc<Group>]>,
+    reach: Arc<Reach>,
 }
 
 /// Shards of one instance that are asked together.
@@ -133,9 +135,15 @@ impl Cluster {
 impl Union {
     /// What is the same on an older map is taken from there.
     fn new(snapshot: Arc<Snapshot>, key: &Key, older: Option<&Self>) -> Self {
+        let reach = older.map(|older| older.reach.clone()).unwrap_or_default();
         let older = older.map_or(&[][..], |older| &older.groups);
         let groups = group(&snapshot.map, key, older);
-        Self { snapshot, groups }
+        Self { snapshot, groups, reach }
+    }
+
+    /// How far down its pages reach.
+    pub(super) fn reach(&self) -> &Reach {
+        &self.reach
     }
 
     pub(super) fn groups(&self) -> impl Iterator<Item = &Group> {
