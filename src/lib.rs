@@ -29,42 +29,41 @@
 //!
 //! # What it does
 //!
-//! * **Ids** are made in the database, by `next_id()` of each shard's schema: unique and strictly increasing under any
-//!   concurrency, wherever the clock goes. [`Layout`] takes them apart.
-//! * **Keys**: rows without an id yet are found by a key, such as a name: [`Cluster::shard_for_key`] uses PostgreSQL's
+//! * **Ids** are made in the database, by `next_id()` in each shard's schema: unique and strictly increasing per shard
+//!   under any concurrency, whatever the clock does. [`Layout`] takes them apart.
+//! * **Keys**: a row that has no id yet is placed by a key, such as a name: [`Cluster::shard_for_key`] uses PostgreSQL's
 //!   own hash, so that SQL finds the same shard.
 //! * **Statements** name tables as `{shard}.table`. A [`Statement`] without the placeholder is refused, because the
 //!   schema's name is also what keeps a client with an old map from writing to the wrong server: PostgreSQL itself
-//!   refuses the name of a shard that lives elsewhere, the map is read anew, and the statement runs there.
+//!   refuses the name of a shard that lives elsewhere, the map is read again, and the statement runs on the right one.
 //! * **Transactions** on one shard: [`Shard::transaction`] takes a closure and runs it again when the database asks for
-//!   that, [`Shard::begin`] gives a guard. **Over shards**: [`Cluster::transaction`] commits on all or none, by two-phase
-//!   commit where several servers were written to; [`Claims`] make a value unique in the whole cluster.
+//!   that, [`Shard::begin`] returns a guard. **Over shards**: [`Cluster::transaction`] commits on all or none, by two-phase
+//!   commit if several servers were written to; [`Claims`] make a value unique in the whole cluster.
 //! * **Reads over many shards**: [`Cluster::scatter`] asks them side by side, and merges keyset pages that stay right
 //!   while rows are added and servers come and go; it streams, counts and adds up. [`Cluster::get_many`] finds the rows of many
-//!   ids. Where a shard is away, the caller chooses: fail, or go without it and name it.
+//!   ids. If a shard cannot be reached, the caller chooses: fail, or do without that shard and name it.
 //! * **Work on all shards**: [`Cluster::copy_in`] and [`Cluster::copy_out`] for bulk loads, [`Cluster::jobs`] for the rest.
-//! * **Connections** are pooled per instance: in order of asking, bounded in number and in wait. A server that is down
-//!   hurts those shards alone that live on it, at once and with the reason.
-//! * **Failover** needs nobody: connections go to whichever host of an instance is the primary, and never back to one that
-//!   was replaced. [`Shard::read`] may ask a replica, within a lag bound or as fresh as a [`Token`].
+//! * **Connections** are pooled per instance: first come, first served, bounded in number and in wait. Only calls to shards
+//!   on a server that is down fail, at once and with the reason.
+//! * **Failover** is followed by itself: connections go to whichever host of an instance is the primary, and never back to
+//!   one that was replaced. [`Shard::read`] may ask a replica, within a lag bound or as fresh as a [`Token`].
 //! * **Errors** are one type, [`Error`], and each says whether the work was not executed, failed, or may have happened:
-//!   [`Outcome`]. Only what was not executed is ever done again by itself.
-//! * **Operation**: [`Init`] makes a cluster, [`Migrations`] brings all shards from one version to the next,
-//!   [`Instances`] come and go, a [`Mover`] takes shards from one to another, live, [`Rebalance`] plans what it should move,
-//!   and a [`CatalogMove`] takes the map itself elsewhere; the command-line tool `howdah` (feature `cli`) does all of it and
-//!   shows the rest.
+//!   [`Outcome`]. The library retries only what was not executed.
+//! * **Operation**: [`Init`] makes a cluster, [`Migrations`] brings all shards to the newest version, [`Instances`] adds and
+//!   removes servers, a [`Mover`] moves shards between them, live, [`Rebalance`] plans what it should move, and a
+//!   [`CatalogMove`] moves the catalog, which holds the map. The command-line tool `howdah` (feature `cli`) does all of it.
 //!
 //! All futures are `Send`, and may be dropped at any time: no transaction stays open, and no connection is lent again in
-//! the middle of something.
+//! the middle of an answer.
 //!
 //! # Features
 //!
 //! | feature | adds |
 //! | --- | --- |
-//! | `tls` | encrypted connections by rustls; without it, servers that are not local are refused unless the configuration says `sslmode = "disable"` |
+//! | `tls` | encrypted connections, by rustls; without it, servers that are not local are refused unless the configuration says `sslmode = "disable"` |
 //! | `local` | [`local`]: development clusters of real servers on this machine; [`testing`]: the same for tests |
-//! | `tracing` | events of the `tracing` crate: connections, waits, statements, changes of the map |
-//! | `metrics` | the same as counters and histograms of the `metrics` crate, one label an instance |
+//! | `tracing` | events and spans of the `tracing` crate: connections, waits, statements, changes of the map |
+//! | `metrics` | the same, and the state of the pools, as metrics of the `metrics` crate, labelled by instance |
 //! | `cli` | the command-line tool `howdah`, with `tls` and `local` |
 //!
 //! None is on by default, and none changes what another part does.

@@ -71,11 +71,11 @@ use union::Unions;
 
 /// A cluster of PostgreSQL servers, as one application sees it.
 ///
-/// Cheap to clone; all clones share the map and the connections. Looking up a shard is no I/O. Connections are
-/// made when they are needed, so a server that is down hurts those shards alone that live on it.
+/// Cheap to clone; all clones share the map and the connections. Looking up a shard does no I/O. Connections are
+/// made when they are needed, so a server that is down affects only the shards that live on it.
 ///
-/// As long as any clone lives, one background task follows the shard map; and once a
-/// [transaction over shards](Cluster::transaction) was run, a second one finishes what others left behind.
+/// As long as any clone lives, a background task follows the shard map; and once a
+/// [transaction over shards](Cluster::transaction) was run, another one finishes what other processes left behind.
 ///
 /// # Examples
 ///
@@ -118,7 +118,7 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// When the configuration is wrong, or neither the catalog nor a copy of the map (`map_cache`) is to be had.
+    /// When the configuration is wrong, or neither the catalog nor a copy of the map (`map_cache`) can be read.
     pub async fn connect(config: Config) -> Result<Self> {
         let connector = Connector::new(Arc::new(config.settings()?))?;
         let watch = Arc::new(Watch::start(connector.clone()).await?);
@@ -204,7 +204,7 @@ impl Cluster {
         Ok(Instance::new(self.clone(), name.clone(), record))
     }
 
-    /// A read over many shards. Nobody is asked until you say whom, by [`Scatter::all`] or [`Scatter::shard`].
+    /// A read over many shards. No shard is asked until you say which, by [`Scatter::all`] or [`Scatter::shard`].
     pub fn scatter<'a>(&self, statement: &Statement) -> Scatter<'a> {
         Scatter::new(self.clone(), statement.clone())
     }

@@ -26,8 +26,8 @@ use crate::statement::Statement;
 /// # Outcomes
 ///
 /// Every error says whether the work was not executed, failed or may have happened: see
-/// [`Outcome`](crate::Outcome). A shard
-/// that has moved is followed without an error.
+/// [`Outcome`](crate::Outcome). A shard that has moved is followed without an error, except by a transaction from
+/// [`Shard::begin`].
 ///
 /// # Cancellation
 ///
@@ -56,20 +56,20 @@ impl Shard {
     ///
     /// # Errors
     ///
-    /// When the map has lost the shard, which none does.
+    /// When the map lacks the shard, which does not happen.
     pub fn home(&self) -> Result<Home> {
         self.cluster.snapshot().map.home(self.id).cloned()
     }
 
-    /// The same shard with a limit on the time of each call, waiting for a connection included. Default: none but
-    /// the configuration's for each phase.
+    /// The same shard with a limit on the time of each call, waiting for a connection included. Default: only the
+    /// configuration's limits for each phase.
     ///
     /// A transaction is one call: its time runs from [`Shard::begin`] to the end of its commit, or over all runs of
     /// [`Shard::transaction`].
     ///
-    /// A statement that was sent and is not done in time is cancelled. Whether a write took effect is
-    /// [unknown](crate::Outcome::Unknown) then; not so in a transaction, which is rolled back, unless it was the commit that was
-    /// not answered. The server is told as well, so that it stops by itself if the request to cancel does not reach it.
+    /// A statement that was sent and is not done in time is cancelled. Whether a write took effect is then
+    /// [unknown](crate::Outcome::Unknown). A transaction is rolled back instead, unless it was the commit that was not
+    /// answered. The server is told the limit as well, so that it stops by itself if the request to cancel does not reach it.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -117,8 +117,8 @@ impl Shard {
     ///
     /// # Errors
     ///
-    /// As [`Shard::query`]; also when there is no row, or more than one. A statement that writes has been committed by then:
-    /// the outcome is [unknown](crate::Outcome::Unknown). In a [transaction](Shard::transaction) it would be undone.
+    /// As [`Shard::query`]; also when there is no row, or more than one. A statement that writes has been committed by then,
+    /// so the outcome is [unknown](crate::Outcome::Unknown). In a [transaction](Shard::transaction) it would be undone.
     pub async fn query_one(
         &self,
         statement: &Statement,
@@ -153,10 +153,10 @@ impl Shard {
         Ok(self.run(statement, params).await?.1)
     }
 
-    /// Begins a transaction. Dropped without a commit, it is rolled back.
+    /// Begins a transaction. If it is dropped without a commit, it is rolled back.
     ///
-    /// [`Shard::transaction`] does the same with retries; use this to control it yourself. The server hears of it with the first
-    /// statement, which saves a round trip. A shard that moves before the commit makes the next statement fail, with
+    /// [`Shard::transaction`] does the same with retries; use this to control it yourself. `BEGIN` is sent together with the
+    /// first statement, which saves a round trip. If the shard moves before the commit, the next statement fails, with
     /// nothing executed.
     ///
     /// # Errors
@@ -166,7 +166,7 @@ impl Shard {
         self.begin_with(&TransactionOptions::new()).await
     }
 
-    /// Begins a transaction of a certain isolation, or one that only reads. See [`Shard::begin`].
+    /// Begins a transaction with options, such as an isolation level or read only. See [`Shard::begin`].
     ///
     /// # Errors
     ///
@@ -186,15 +186,14 @@ impl Shard {
 
     /// Runs the closure in a transaction, and commits when it returns `Ok`.
     ///
-    /// Where the database says that nothing was executed and asks to try again (the shard has moved, a
-    /// serialization failure, a deadlock), the closure is run again, a bounded number of times: it must have no
-    /// effects but on the transaction. Use the [`Tx`] that it is given; after the closure has returned, a clone
-    /// of it is of no use.
+    /// After a serialization failure or a deadlock, and when the shard has moved, nothing of it remains and the closure is
+    /// run again, within the bounds of [`TransactionOptions::max_runs`]. So it must have no effects but on the transaction.
+    /// Use the [`Tx`] that it is given; after the closure has returned, a clone of it is of no use.
     ///
     /// # Errors
     ///
-    /// The closure's own, after a rollback, such as [`Error::abort`](crate::Error::abort); the transaction's. An error that the
-    /// closure swallowed still fails the commit: PostgreSQL would have rolled back without a word.
+    /// The closure's own, after a rollback, such as [`Error::abort`](crate::Error::abort); the transaction's. If the closure
+    /// ignores a statement's error, the commit fails with it: PostgreSQL would have rolled back without reporting it.
     ///
     /// # Examples
     ///
@@ -222,12 +221,12 @@ impl Shard {
         self.transaction_with(&TransactionOptions::new(), work).await
     }
 
-    /// Runs the closure in a transaction of a certain isolation, or in one that only reads. See [`Shard::transaction`].
+    /// Runs the closure in a transaction with options, such as an isolation level or read only. See [`Shard::transaction`].
     ///
     /// # Errors
     ///
-    /// As [`Shard::transaction`]. A conflict with others, [`Error::is_conflict`](crate::Error::is_conflict), after the last of
-    /// the runs that the options allow.
+    /// As [`Shard::transaction`]. [`Error::is_conflict`](crate::Error::is_conflict), if the last of the runs that the options
+    /// allow has lost a conflict, too.
     pub async fn transaction_with<T, F, Fut>(
         &self,
         options: &TransactionOptions,

@@ -1,7 +1,7 @@
 //! How an application reaches its cluster: `howdah.toml`, and the builder that mirrors it.
 //!
 //! A [`Config`] is what somebody asked for; [`Settings`] is what that means once it was checked. The rest of
-//! the crate sees settings alone, so nothing has to be validated twice. No form of either shows a password.
+//! the crate sees only settings, so nothing has to be validated twice. Neither ever shows a password.
 
 mod dsn;
 mod file;
@@ -21,8 +21,8 @@ use crate::Result;
 
 /// How to reach a cluster, and how many connections to keep: `howdah.toml`, or its builder.
 ///
-/// Every key of the file has a setter of the same name, but for the catalog's address, which [`Config::new`] takes. It alone
-/// is needed; the instances' addresses are in the catalog.
+/// Every key of the file has a setter of the same name, except the catalog's address, which [`Config::new`] takes. Only that
+/// is required; the instances' addresses are in the catalog.
 ///
 /// ```toml
 /// [catalog]
@@ -97,17 +97,17 @@ pub struct Config {
 impl Config {
     /// A configuration with nothing but the catalog's address, a `postgres://` URL: see [`Dsn`].
     ///
-    /// Like every value set here it is checked when the configuration is used.
+    /// Like every value set here, it is checked when the configuration is used.
     #[must_use]
     pub fn new(dsn: impl Into<String>) -> Self {
         Self { dsn: dsn.into(), ..Self::default() }
     }
 
-    /// Where it says that the catalog is.
+    /// The catalog's address.
     ///
     /// # Errors
     ///
-    /// When it says nothing of that, or what is no address.
+    /// When it is missing or no address, or the configuration is not valid.
     pub fn catalog(&self) -> Result<Dsn> {
         Ok(self.settings()?.catalog)
     }
@@ -137,7 +137,7 @@ impl Config {
         self
     }
 
-    /// The password itself, for all servers and roles; it wins over both files. In the environment it is
+    /// The password itself, for all servers and roles; it takes precedence over both files. In the environment it is
     /// `HOWDAH_PASSWORD`; `howdah.toml` has no key for it. Default: none.
     #[must_use]
     pub fn password(mut self, password: impl Into<String>) -> Self {
@@ -145,8 +145,8 @@ impl Config {
         self
     }
 
-    /// How connections are encrypted and servers are told from impostors. Default: [`SslMode::VerifyFull`], and
-    /// plain text to hosts that are local (a Unix socket, a loopback address or `localhost`).
+    /// How connections are encrypted and servers are told from impostors. Default: [`SslMode::VerifyFull`], but
+    /// plain text for an address whose hosts are all local (a Unix socket, a loopback address or `localhost`).
     #[must_use]
     pub fn sslmode(mut self, mode: SslMode) -> Self {
         self.sslmode = Some(mode);
@@ -175,30 +175,31 @@ impl Config {
         self
     }
 
-    /// The role as which `init` and migrations log in; it owns the shards' schemas. Default: `howdah_owner`.
+    /// The role as which `init`, migrations, moves, and changes of instances and of the catalog's place log in; it owns the
+    /// shards' schemas. Default: `howdah_owner`.
     #[must_use]
     pub fn owner(mut self, role: impl Into<String>) -> Self {
         self.owner = Some(role.into());
         self
     }
 
-    /// The role as which moves log in. Default: `howdah_mover`.
+    /// The role as which moves log in, besides the owner. Default: `howdah_mover`.
     #[must_use]
     pub fn mover(mut self, role: impl Into<String>) -> Self {
         self.mover = Some(role.into());
         self
     }
 
-    /// The most connections to an instance's primary, and as many more to each of its replicas that is read from: they have pools
-    /// of their own. From 1 to 10,000. Default: 20.
+    /// The most connections to an instance's primary, and as many again to each of its replicas that is read from: each has a
+    /// pool of its own. From 1 to 10,000. Default: 20.
     #[must_use]
     pub fn max_size(mut self, connections: u32) -> Self {
         self.max_size = Some(connections);
         self
     }
 
-    /// How many connections to an instance are kept open when there is nothing to do, at most
-    /// [`max_size`](Self::max_size). Default: 2, or `max_size` where that is less.
+    /// How many connections to an instance are kept open even when idle, at most [`max_size`](Self::max_size).
+    /// Default: 2, or `max_size` if that is less.
     #[must_use]
     pub fn min_idle(mut self, connections: u32) -> Self {
         self.min_idle = Some(connections);
@@ -206,14 +207,14 @@ impl Config {
     }
 
     /// How many of an instance's connections carry pipelined reads, fewer than [`max_size`](Self::max_size); 0 turns
-    /// pipelines off. Default: 4, or all but one where `max_size` is small.
+    /// pipelines off. Default: 4, or all but one if `max_size` is small.
     #[must_use]
     pub fn pipelines(mut self, connections: u32) -> Self {
         self.pipelines = Some(connections);
         self
     }
 
-    /// How long a task waits for a connection before it is told so, at most a day. Default: 5 seconds.
+    /// How long a task waits for a connection before its call fails, at most a day. Default: 5 seconds.
     #[must_use]
     pub fn queue_timeout(mut self, timeout: Duration) -> Self {
         self.queue_timeout = Some(timeout);
@@ -235,8 +236,8 @@ impl Config {
         self
     }
 
-    /// How long one statement may run before the server ends it, at most a day; a shard handle can be given its own.
-    /// Default: 30 seconds.
+    /// How long one statement may run before the server ends it, at most a day; a shard handle can be given a
+    /// [shorter limit](crate::Shard::statement_timeout). Default: 30 seconds.
     #[must_use]
     pub fn statement_timeout(mut self, timeout: Duration) -> Self {
         self.statement_timeout = Some(timeout);
@@ -251,8 +252,8 @@ impl Config {
         self
     }
 
-    /// How old a connection grows at most before a new one replaces it; chance takes up to a fifth off, so that those that
-    /// were made together do not end together. At most a year. Default: 1 hour.
+    /// How old a connection may grow before a new one replaces it; shortened by a random part, up to a fifth, so that
+    /// connections that were made together do not end together. At most a year. Default: 1 hour.
     #[must_use]
     pub fn max_lifetime(mut self, age: Duration) -> Self {
         self.max_lifetime = Some(age);
@@ -274,8 +275,8 @@ impl Config {
         self
     }
 
-    /// How many statements each connection keeps prepared, and of how many bytes of SQL in all; each schema counts
-    /// by itself. At least 1 and 1,024 bytes. Default: 1,000 and 16 MiB.
+    /// How many statements each connection keeps prepared, and how many bytes of SQL these may have in all; the same
+    /// statement counts once for each shard. At least 1 and 1,024 bytes. Default: 1,000 and 16 MiB.
     #[must_use]
     pub fn statement_cache(mut self, entries: u32, bytes: u64) -> Self {
         self.statement_cache_entries = Some(entries);
@@ -291,8 +292,8 @@ impl Config {
         self
     }
 
-    /// The most connections to all instances together, at least [`max_size`](Self::max_size). Default: 200, or
-    /// `max_size` where that is more.
+    /// The most connections to the primaries of all instances together, at least [`max_size`](Self::max_size). Default: 200,
+    /// or `max_size` if that is more.
     #[must_use]
     pub fn total_max_size(mut self, connections: u32) -> Self {
         self.total_max_size = Some(connections);

@@ -1,7 +1,7 @@
 //! 64-bit, time-ordered ids that carry the number of their shard.
 //!
-//! Everything here is pure: the clock is an argument, and the database's own clock is text that others run. How ids
-//! are used is told in docs/ids.md.
+//! Everything here is pure: the time is an argument, and the database's clock for ids is SQL text that other modules run.
+//! How ids are used is told in docs/ids.md.
 
 mod generator;
 mod greatest;

@@ -1,4 +1,4 @@
-//! The public face: moves shards, and ends, undoes or resumes moves.
+//! The public interface: moves shards, and ends, undoes or resumes moves.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,14 +29,15 @@ const MAX_WAL: u64 = 8 << 30;
 
 /// Moves shards live from one instance to another: `howdah move`.
 ///
-/// While a shard is moved it is read and written as ever; for some milliseconds at the end its writes wait. No
+/// While a shard is moved it is read and written as usual; for some milliseconds at the end its writes wait. No
 /// acknowledged write is lost and none is done twice, whatever dies on the way: the shard is where it was, or where it
-/// should go, and running the same again goes on. Afterwards a stream back keeps the old copy up to date until the move is
-/// [finished](Self::finish), and until then it can be [undone](Self::rollback), with all that was written since.
+/// should go, and calling the same method again goes on. Afterwards a replication stream back keeps the old copy up to
+/// date until the move is [finished](Self::finish). Until then the move can be [undone](Self::rollback), keeping all that
+/// was written since.
 ///
 /// It logs in as the configuration's `owner` and `mover`, and needs `pg_dump` and `psql` of the source's version or newer.
 ///
-/// Dropping a future stops the work where it is; running the same again, or [`abort`](Self::abort), goes on from there.
+/// Dropping a future stops the work where it is; call the same method again to go on, or [`abort`](Self::abort) to undo it.
 ///
 /// # Examples
 ///
@@ -87,16 +88,16 @@ impl Mover {
         })
     }
 
-    /// Whether a stream back keeps the old copy up to date, so that a move can be undone. Without one, or where the target has
-    /// lost what belongs into it, a move is finished as soon as the shard lives on the target. Default: `true`.
+    /// Whether a stream back keeps the old copy up to date, so that a move can be undone. Without one, or if the target has
+    /// lost the slot that feeds it, a move is finished as soon as the shard lives on the target. Default: `true`.
     #[must_use]
     pub fn reverse(mut self, reverse: bool) -> Self {
         self.reverse = reverse;
         self
     }
 
-    /// The folder of `pg_dump` and `psql`. Default: `HOWDAH_PG_BIN`, else that of a source on this machine, `PATH`, and the
-    /// distribution's folders.
+    /// The folder of `pg_dump` and `psql`. Default: `HOWDAH_PG_BIN`; without it they are looked for in the folder of a source
+    /// on this machine, on `PATH`, and in the distribution's folders.
     #[must_use]
     pub fn pg_bin(mut self, folder: impl Into<PathBuf>) -> Self {
         self.pg_bin = Some(folder.into());
@@ -112,7 +113,7 @@ impl Mover {
 
     /// The bytes of rows that are copied in a second, by all moves of this mover together. Default: as fast as it goes.
     ///
-    /// What is written meanwhile is not slowed down: it has to catch up.
+    /// Changes made meanwhile are not slowed down, since the copy has to catch up.
     #[must_use]
     pub fn rate(mut self, bytes_per_second: u64) -> Self {
         self.pace = Pace::limited_to(bytes_per_second);
@@ -130,9 +131,9 @@ impl Mover {
     ///
     /// # Errors
     ///
-    /// [Refused](Error::is_refused), with nothing touched and all reasons named, where something stands in the way;
-    /// [refused](Error::is_refused), with the shard where it was, where the copies differ. Otherwise what went wrong on the
-    /// way; run it again, or [`abort`](Self::abort).
+    /// [Refused](Error::is_refused), with nothing touched and all reasons named, if something stands in the way;
+    /// [refused](Error::is_refused), with the shard where it was, if the copies differ. Otherwise what went wrong on the
+    /// way: run it again, or [`abort`](Self::abort).
     pub async fn run(&self, shard: ShardId, to: &InstanceName) -> Result<MoveReport> {
         let _at_work = self.kept.at_work();
         for _ in 0..ROUNDS {
@@ -188,19 +189,19 @@ impl Mover {
         self.take_up(id, Wish::GoOn, None).await
     }
 
-    /// Brings a shard back to where it was moved from, with every write that was made since; or goes on doing so. Where
-    /// the old copy does not have all of it, the move stays as it is, to be [finished](Self::finish).
+    /// Brings a shard back to where it was moved from, with every write that was made since; or goes on doing so. If
+    /// the old copy does not have all of them, the move stays as it is, to be [finished](Self::finish).
     ///
     /// # Errors
     ///
-    /// When the move has no stream back, or has not come so far; [refused](Error::is_refused) when a server failed over since,
-    /// or the copies differ; otherwise as [`run`](Self::run).
+    /// When the move has no stream back, or has none yet; [refused](Error::is_refused) when a server failed over since, or the
+    /// copies differ; otherwise as [`run`](Self::run).
     pub async fn rollback(&self, id: MoveId) -> Result<MoveReport> {
         self.take_up(id, Wish::GoBack, None).await
     }
 
-    /// Ends a move: the stream back and the old copy are dropped. Also one that is on its way back, as long as the shard has
-    /// not left the target; and one that lives there and cannot have a stream back.
+    /// Ends a move: the stream back and the old copy are dropped. Also ends a move that is being rolled back, as long as the
+    /// shard has not left the target; and one whose shard lives on the target and that cannot have a stream back.
     ///
     /// # Errors
     ///
@@ -231,7 +232,7 @@ impl Mover {
     ///
     /// # Errors
     ///
-    /// When there is none of this name, or the catalog cannot be read.
+    /// When there is no such move, or the catalog cannot be read.
     pub async fn show(&self, id: MoveId) -> Result<MoveReport> {
         Box::pin(Journal::look(&self.connector)).await?.show(id).await
     }
@@ -249,8 +250,7 @@ impl Mover {
     ///
     /// # Errors
     ///
-    /// [Refused](Error::is_refused), naming the differences, where they are not equal; otherwise when they cannot be
-    /// compared.
+    /// [Refused](Error::is_refused), naming the differences, if they are not equal; otherwise when they cannot be compared.
     pub async fn verify(&self, shard: ShardId) -> Result<MoveReport> {
         let journal = Journal::open(&self.connector).await?;
         let open = journal.open_move(shard).await?;
