@@ -9,9 +9,9 @@
 
 use howdah::{Cluster, Config, Cursor, Id, Result, Statement};
 
-// After its own parameters, of which it has none, the statement takes where to start and how many rows.
+// After its own parameters, of which it has none, the statement takes where to start, how many rows, and how far down to look.
 const NEWEST: Statement = Statement::new(
-    "SELECT id, caption FROM {shard}.photos WHERE id < $1 ORDER BY id DESC LIMIT $2",
+    "SELECT id, caption FROM {shard}.photos WHERE id < $1 AND id >= $3 ORDER BY id DESC LIMIT $2",
 );
 const COUNT: Statement = Statement::new("SELECT count(*) FROM {shard}.photos");
 
@@ -28,8 +28,8 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     for number in 1..=3 {
         // What came back in the link to this page: text that anybody may have tampered with, so it is checked.
         let cursor = link.as_deref().map(str::parse::<Cursor>).transpose()?;
-        let page =
-            cluster.scatter(&NEWEST).all(&[]).partial().page("id", cursor.as_ref(), 5).await?;
+        let newest = cluster.scatter(&NEWEST).all(&[]).takes_floor().partial();
+        let page = newest.page("id", cursor.as_ref(), 5).await?;
         println!("page {number}:");
         for row in &page.rows {
             println!("  {} {}", row.get::<_, Id>("id"), row.get::<_, &str>("caption"));
