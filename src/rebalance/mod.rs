@@ -39,6 +39,7 @@ mod step;
 mod stream;
 mod structure;
 mod take_up;
+mod turns;
 mod verify;
 mod writers;
 
