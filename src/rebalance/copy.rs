@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::dump::Dump;
 use super::event::MoveNews;
 use super::exported::Exporter;
+use super::headway::{speed, time_left};
 use super::members::members;
 use super::names::{MARK_TABLE, literal};
 use super::pour::{Poured, Watch, pour};
@@ -25,9 +26,8 @@ use super::{seal, sequences, writers};
 use crate::connect::sqlstate::is_in_the_way;
 use crate::{Error, Result};
 
-/// How often whoever looks on is told how far the rows are, and how often the journal is.
+/// How often whoever looks on is told how far the rows are.
 const TELL: Duration = Duration::from_millis(100);
-const TELL_JOURNAL: Duration = Duration::from_secs(1);
 /// Either server has nothing to do while rows are held up by the other, or by their pace.
 const PATIENT: &str = "SET LOCAL idle_in_transaction_session_timeout = 0";
 /// From which size on a table is analyzed before it is used: what the planner assumes of smaller ones does.
@@ -183,7 +183,7 @@ impl Run<'_> {
         let rows = made?;
         refreshed?;
         let bytes = self.size(&self.target, schema).await?;
-        self.journal.set_progress(&self.report, rows, bytes).await?;
+        self.set_copied(rows, bytes).await?;
         self.end(MoveStep::CopyRows).await
     }
 
@@ -224,8 +224,8 @@ impl Run<'_> {
             of_bytes: tables.values().map(|(bytes, _)| *bytes).sum(),
             done: Poured::default(),
             bytes: 0,
+            began: Instant::now(),
             told: None,
-            told_journal: Instant::now(),
         };
         let named = relations.with_rows().map(|table| table.name.as_str()).chain([MARK_TABLE]);
         for name in named {
@@ -343,32 +343,26 @@ struct Progress<'a> {
     done: Poured,
     /// What the table that is copied now takes there.
     bytes: u64,
+    began: Instant,
     told: Option<Instant>,
-    told_journal: Instant,
 }
 
 impl Watch for Progress<'_> {
-    async fn tell(&mut self, poured: Poured) -> Result<()> {
+    fn tell(&mut self, poured: Poured) {
         if self.told.is_none_or(|told| told.elapsed() > TELL) {
             self.tell_now(poured);
             self.told = Some(Instant::now());
         }
-        if self.told_journal.elapsed() > TELL_JOURNAL {
-            let Poured { rows, bytes } = self.with(poured);
-            match self.run.journal.set_progress(&self.run.report, rows, bytes).await {
-                // The copy does not need the catalog; what comes after it does.
-                Err(error) if !error.is_unavailable() => return Err(error),
-                _ => self.told_journal = Instant::now(),
-            }
-        }
-        Ok(())
     }
 }
 
 impl Progress<'_> {
     fn tell_now(&self, poured: Poured) {
         let Poured { rows, bytes } = self.with(poured);
-        let news = MoveNews::Progress { rows, bytes, of_bytes: self.of_bytes };
+        let bytes_per_second = speed(bytes, self.began.elapsed());
+        let of_bytes = self.of_bytes;
+        let left = bytes_per_second.and_then(|speed| time_left(bytes, of_bytes, speed));
+        let news = MoveNews::Progress { rows, bytes, of_bytes, bytes_per_second, left };
         self.run.event(MoveStep::CopyRows, news);
     }
 

@@ -13,6 +13,7 @@ mod cutover;
 mod dump;
 mod event;
 mod exported;
+mod headway;
 mod hosts;
 mod journal;
 mod kept;

@@ -17,6 +17,7 @@ use super::report::{MoveId, MoveReport};
 use super::step::MovePhase;
 use super::take_up::Wish;
 use crate::catalog::Snapshot;
+use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::connect::Connector;
 use crate::shard::{InstanceName, ShardId};
@@ -225,6 +226,18 @@ impl Mover {
     /// When the catalog cannot be read.
     pub async fn list(&self) -> Result<Vec<MoveReport>> {
         Box::pin(Journal::look(&self.connector)).await?.list().await
+    }
+
+    /// The moves of a cluster that have not ended, the newest first, with what their movers tell of them about once a second:
+    /// for whoever looks on.
+    ///
+    /// # Errors
+    ///
+    /// When the catalog cannot be read, or is of an older howdah.
+    pub async fn open_moves(cluster: &Cluster) -> Result<Vec<MoveReport>> {
+        let mut moves = Box::pin(Journal::look(cluster.connector())).await?.list().await?;
+        moves.retain(|report| report.phase.is_open());
+        Ok(moves)
     }
 
     /// One move.

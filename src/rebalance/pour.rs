@@ -54,7 +54,7 @@ pub(super) struct Poured {
 
 /// Who is told how much of a table is on its way.
 pub(super) trait Watch: Send {
-    fn tell(&mut self, poured: Poured) -> impl Future<Output = Result<()>> + Send;
+    fn tell(&mut self, poured: Poured);
 }
 
 /// Copies the rows that `from` sees of a table into that of `to`, which was made in its transaction. Text, which every type and
@@ -104,7 +104,7 @@ pub(super) async fn pour(
         pace.allow(portion.len()).await;
         let sent = timeout(STANDSTILL, sink.send(portion.freeze())).await;
         sent.map_err(|_| stood_still())?.map_err(|error| failed(to, error))?;
-        watch.tell(poured).await?;
+        watch.tell(poured);
     }
     from.batch("ROLLBACK TO table_begun", &what).await?;
     let taken = sink.finish().await.map_err(|error| failed(to, error))?;
