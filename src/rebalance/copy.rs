@@ -14,9 +14,10 @@ use super::dump::Dump;
 use super::event::MoveNews;
 use super::exported::Exporter;
 use super::headway::{speed, time_left};
+use super::heed::Heeding;
 use super::members::members;
 use super::names::{MARK_TABLE, literal};
-use super::pour::{Poured, Watch, pour};
+use super::pour::{Brakes, Poured, Watch, pour};
 use super::programs::Programs;
 use super::relations::Relations;
 use super::run::Run;
@@ -227,19 +228,29 @@ impl Run<'_> {
             began: Instant::now(),
             told: None,
         };
-        let named = relations.with_rows().map(|table| table.name.as_str()).chain([MARK_TABLE]);
-        for name in named {
-            let (bytes, columns) = tables.get(name).ok_or_else(|| {
-                Error::refused(format!("the table {name} was dropped during the move"))
-                    .hint("abort the move, then begin it anew")
-            })?;
-            progress.bytes = *bytes;
-            let (table, pace) = (super::relations::of(schema, name), &self.mover.pace);
-            let form = (columns.as_slice(), encoding);
-            let poured =
-                pour(&reader, &self.target.work, &table, form, pace, &mut progress).await?;
-            progress.done.rows += poured.rows;
-            progress.done.bytes += bytes;
+        let heeding = Heeding::begin(self).await?;
+        let brakes = Brakes { pace: &self.mover.pace, waits: heeding.waits() };
+        let pouring = async {
+            let named = relations.with_rows().map(|table| table.name.as_str()).chain([MARK_TABLE]);
+            for name in named {
+                let (bytes, columns) = tables.get(name).ok_or_else(|| {
+                    Error::refused(format!("the table {name} was dropped during the move"))
+                        .hint("abort the move, then begin it anew")
+                })?;
+                progress.bytes = *bytes;
+                let table = super::relations::of(schema, name);
+                let form = (columns.as_slice(), encoding);
+                let poured =
+                    pour(&reader, &self.target.work, &table, form, &brakes, &mut progress).await?;
+                progress.done.rows += poured.rows;
+                progress.done.bytes += bytes;
+            }
+            Ok::<_, Error>(())
+        };
+        tokio::select! {
+            biased;
+            poured = Box::pin(pouring) => poured?,
+            Err(error) = heeding.go_on() => return Err(error),
         }
         progress.tell_now(Poured::default());
         let rows = progress.done.rows;

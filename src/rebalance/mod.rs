@@ -14,6 +14,7 @@ mod dump;
 mod event;
 mod exported;
 mod headway;
+mod heed;
 mod hosts;
 mod journal;
 mod kept;
