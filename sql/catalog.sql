@@ -70,6 +70,11 @@ CREATE TABLE IF NOT EXISTS howdah.move (
     CHECK (source <> target)
 );
 
+-- What goes on just now, for whoever looks on: what is to be copied and how fast it is, the rows that were compared, and how far
+-- the copy is behind.
+ALTER TABLE howdah.move ADD COLUMN IF NOT EXISTS of_bytes bigint, ADD COLUMN IF NOT EXISTS bytes_per_second bigint,
+    ADD COLUMN IF NOT EXISTS compared bigint, ADD COLUMN IF NOT EXISTS lag_ms double precision;
+
 -- A shard has one open move at most.
 CREATE UNIQUE INDEX IF NOT EXISTS move_open ON howdah.move (shard)
     WHERE phase NOT IN ('finished', 'rolled_back', 'aborted');

@@ -1,12 +1,13 @@
 //! Carrying out a plan: many moves, each of its own, so that one which fails hinders no other.
 
-use futures_util::stream::{self, StreamExt};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::dump::Wanted;
 use super::mover::Mover;
 use super::plan::RebalancePlan;
 use super::report::MoveReport;
 use super::step::MovePhase;
+use super::turns::{Turn, Turns};
 use crate::Result;
 use crate::shard::{Home, InstanceName, ShardId};
 
@@ -14,8 +15,9 @@ use crate::shard::{Home, InstanceName, ShardId};
 type Moved = (ShardId, Result<MoveReport>);
 
 impl Mover {
-    /// Moves several shards to one instance, up to `parallel` at once: [`run`](Self::run) for each. What one move has opened
-    /// serves the next, and what the servers are asked for is asked for together where it can be.
+    /// Moves several shards to one instance: [`run`](Self::run) for each. Each instance takes part in up to `parallel` moves
+    /// at once, so as many go on at the target. What one move has opened serves the next, and what the servers are asked for is
+    /// asked for together where it can be.
     #[must_use = "some moves may have failed"]
     pub async fn run_all(
         &self,
@@ -27,8 +29,8 @@ impl Mover {
         self.move_each(moves.collect(), parallel).await
     }
 
-    /// Makes the moves of a plan, up to `parallel` at once, the largest first. Stopped half-way, planning again goes on
-    /// from there.
+    /// Makes the moves of a plan, the largest first. Each instance takes part in up to `parallel` of them at once, as source
+    /// or as target; moves that share none go on beside each other. Stopped half-way, planning again goes on from there.
     #[must_use = "some moves may have failed"]
     pub async fn carry_out(&self, plan: &RebalancePlan, parallel: usize) -> Vec<Moved> {
         let moves = plan.moves.iter().map(|planned| (planned.shard, planned.to.clone()));
@@ -37,17 +39,28 @@ impl Mover {
 
     async fn move_each(&self, moves: Vec<(ShardId, InstanceName)>, parallel: usize) -> Vec<Moved> {
         let _at_work = self.kept.at_work();
-        self.expect(&moves).await;
-        let moving =
-            moves.into_iter().map(|(shard, to)| async move { (shard, self.run(shard, &to).await) });
-        stream::iter(moving).buffer_unordered(parallel.max(1)).collect().await
+        // Where the catalog does not answer, the moves say so.
+        let snapshot = self.snapshot().await.ok();
+        let home = |shard| snapshot.as_ref().and_then(|snapshot| snapshot.map.home(shard).ok());
+        self.expect(moves.iter().filter_map(|(shard, _)| home(*shard)));
+        let turns = moves.into_iter().map(|(shard, to)| {
+            let from = home(shard).map(|home| home.instance().clone());
+            Turn { shard, from, to }
+        });
+        let mut turns = Turns::new(turns, parallel);
+        let (mut moving, mut moved) = (FuturesUnordered::new(), Vec::new());
+        loop {
+            while let Some(turn) = turns.take() {
+                moving.push(async move { (self.run(turn.shard, &turn.to).await, turn) });
+            }
+            let Some((done, turn)) = moving.next().await else { return moved };
+            turns.give_back(&turn);
+            moved.push((turn.shard, done));
+        }
     }
 
     /// These shards are to be moved soon, from where they are now.
-    async fn expect(&self, moves: &[(ShardId, InstanceName)]) {
-        // Where the catalog does not answer, the moves say so.
-        let Ok(snapshot) = self.snapshot().await else { return };
-        let homes = moves.iter().filter_map(|(shard, _)| snapshot.map.home(*shard).ok());
+    fn expect<'a>(&self, homes: impl Iterator<Item = &'a Home>) {
         let wanted =
             |home: &Home| Wanted { instance: home.instance().clone(), schema: home.schema() };
         self.kept.dumps.expect(homes.map(wanted));

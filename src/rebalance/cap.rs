@@ -30,6 +30,7 @@ impl Run<'_> {
         let beyond = tokio::select! {
             biased;
             done = work => return done,
+            Err(error) = self.tell_journal() => return Err(error),
             beyond = self.beyond_cap() => beyond?,
         };
         let (source, target, name) = (&self.source, &self.target, &self.names.forward);

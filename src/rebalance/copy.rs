@@ -13,9 +13,11 @@ use tokio::time::{Instant, sleep};
 use super::dump::Dump;
 use super::event::MoveNews;
 use super::exported::Exporter;
+use super::headway::{speed, time_left};
+use super::heed::Heeding;
 use super::members::members;
 use super::names::{MARK_TABLE, literal};
-use super::pour::{Poured, Watch, pour};
+use super::pour::{Brakes, Poured, Watch, pour};
 use super::programs::Programs;
 use super::relations::Relations;
 use super::run::Run;
@@ -25,9 +27,8 @@ use super::{seal, sequences, writers};
 use crate::connect::sqlstate::is_in_the_way;
 use crate::{Error, Result};
 
-/// How often whoever looks on is told how far the rows are, and how often the journal is.
+/// How often whoever looks on is told how far the rows are.
 const TELL: Duration = Duration::from_millis(100);
-const TELL_JOURNAL: Duration = Duration::from_secs(1);
 /// Either server has nothing to do while rows are held up by the other, or by their pace.
 const PATIENT: &str = "SET LOCAL idle_in_transaction_session_timeout = 0";
 /// From which size on a table is analyzed before it is used: what the planner assumes of smaller ones does.
@@ -183,7 +184,7 @@ impl Run<'_> {
         let rows = made?;
         refreshed?;
         let bytes = self.size(&self.target, schema).await?;
-        self.journal.set_progress(&self.report, rows, bytes).await?;
+        self.set_copied(rows, bytes).await?;
         self.end(MoveStep::CopyRows).await
     }
 
@@ -224,22 +225,32 @@ impl Run<'_> {
             of_bytes: tables.values().map(|(bytes, _)| *bytes).sum(),
             done: Poured::default(),
             bytes: 0,
+            began: Instant::now(),
             told: None,
-            told_journal: Instant::now(),
         };
-        let named = relations.with_rows().map(|table| table.name.as_str()).chain([MARK_TABLE]);
-        for name in named {
-            let (bytes, columns) = tables.get(name).ok_or_else(|| {
-                Error::refused(format!("the table {name} was dropped during the move"))
-                    .hint("abort the move, then begin it anew")
-            })?;
-            progress.bytes = *bytes;
-            let (table, pace) = (super::relations::of(schema, name), &self.mover.pace);
-            let form = (columns.as_slice(), encoding);
-            let poured =
-                pour(&reader, &self.target.work, &table, form, pace, &mut progress).await?;
-            progress.done.rows += poured.rows;
-            progress.done.bytes += bytes;
+        let heeding = Heeding::begin(self).await?;
+        let brakes = Brakes { pace: &self.mover.pace, waits: heeding.waits() };
+        let pouring = async {
+            let named = relations.with_rows().map(|table| table.name.as_str()).chain([MARK_TABLE]);
+            for name in named {
+                let (bytes, columns) = tables.get(name).ok_or_else(|| {
+                    Error::refused(format!("the table {name} was dropped during the move"))
+                        .hint("abort the move, then begin it anew")
+                })?;
+                progress.bytes = *bytes;
+                let table = super::relations::of(schema, name);
+                let form = (columns.as_slice(), encoding);
+                let poured =
+                    pour(&reader, &self.target.work, &table, form, &brakes, &mut progress).await?;
+                progress.done.rows += poured.rows;
+                progress.done.bytes += bytes;
+            }
+            Ok::<_, Error>(())
+        };
+        tokio::select! {
+            biased;
+            poured = Box::pin(pouring) => poured?,
+            Err(error) = heeding.go_on() => return Err(error),
         }
         progress.tell_now(Poured::default());
         let rows = progress.done.rows;
@@ -343,32 +354,26 @@ struct Progress<'a> {
     done: Poured,
     /// What the table that is copied now takes there.
     bytes: u64,
+    began: Instant,
     told: Option<Instant>,
-    told_journal: Instant,
 }
 
 impl Watch for Progress<'_> {
-    async fn tell(&mut self, poured: Poured) -> Result<()> {
+    fn tell(&mut self, poured: Poured) {
         if self.told.is_none_or(|told| told.elapsed() > TELL) {
             self.tell_now(poured);
             self.told = Some(Instant::now());
         }
-        if self.told_journal.elapsed() > TELL_JOURNAL {
-            let Poured { rows, bytes } = self.with(poured);
-            match self.run.journal.set_progress(&self.run.report, rows, bytes).await {
-                // The copy does not need the catalog; what comes after it does.
-                Err(error) if !error.is_unavailable() => return Err(error),
-                _ => self.told_journal = Instant::now(),
-            }
-        }
-        Ok(())
     }
 }
 
 impl Progress<'_> {
     fn tell_now(&self, poured: Poured) {
         let Poured { rows, bytes } = self.with(poured);
-        let news = MoveNews::Progress { rows, bytes, of_bytes: self.of_bytes };
+        let bytes_per_second = speed(bytes, self.began.elapsed());
+        let of_bytes = self.of_bytes;
+        let left = bytes_per_second.and_then(|speed| time_left(bytes, of_bytes, speed));
+        let news = MoveNews::Progress { rows, bytes, of_bytes, bytes_per_second, left };
         self.run.event(MoveStep::CopyRows, news);
     }
 

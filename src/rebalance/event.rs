@@ -40,6 +40,10 @@ pub enum MoveNews {
         bytes: u64,
         /// The bytes of all; 0 where they are not known.
         of_bytes: u64,
+        /// Bytes copied in a second, on average since the copy of rows began; `None` where that is not known.
+        bytes_per_second: Option<u64>,
+        /// How long the rest of the rows takes at that speed.
+        left: Option<Duration>,
     },
     /// How far the copy is behind.
     Lag(Duration),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::Client;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::{PgLsn, ToSql, Type};
 
 use super::names::MARK_TABLE;
 use super::side::Side;
@@ -19,6 +19,8 @@ use crate::{Error, Result};
 const ASK_AGAIN: Duration = Duration::from_millis(2);
 /// How long one may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
+/// How long one may take to let us in, where others are not to be kept waiting for it.
+const COME: Duration = Duration::from_secs(1);
 /// How often one is that cannot be reached.
 const COME_AGAIN: Duration = Duration::from_millis(200);
 /// How far a replica may be behind when the fence begins, in bytes.
@@ -36,6 +38,14 @@ pub(super) struct Hosts<'a> {
 struct Host {
     address: String,
     client: Result<Client>,
+}
+
+/// A host that is not the primary, as it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Replica {
+    pub(super) address: String,
+    /// How many bytes of WAL it has still to replay and up to where it has; else why it cannot be asked.
+    pub(super) lag: std::result::Result<(u64, PgLsn), String>,
 }
 
 /// What each host is asked.
@@ -130,6 +140,53 @@ impl<'a> Hosts<'a> {
         let at: String = self.side.watch.one(at, &[], "cannot ask for the position").await?.get(0);
         let timeline = self.side.server.timeline;
         self.until_all(patience, &Fact::Follows { at, timeline }, tell).await
+    }
+
+    /// How far each is behind that is not the primary.
+    pub(super) async fn replicas(&mut self) -> Result<Vec<Replica>> {
+        const AT: &str = "SELECT pg_current_wal_flush_lsn()::text";
+        const LAG: &str = "SELECT greatest($1::text::pg_lsn - pg_last_wal_replay_lsn(), 0)::bigint, \
+            pg_last_wal_replay_lsn() WHERE pg_is_in_recovery() AND pg_last_wal_replay_lsn() IS NOT NULL";
+
+        if self.is_alone() {
+            return Ok(Vec::new());
+        }
+        if self.reached.iter().any(|host| host.client.is_err()) {
+            // Others are to be asked, too.
+            let _ = timeout(COME, self.come_again()).await;
+        }
+        let at = self.side.watch.one(AT, &[], "cannot ask for the position").await?;
+        let at: String = at.get(0);
+        let mut replicas = Vec::new();
+        for host in &mut self.reached {
+            let asked = match &host.client {
+                Ok(client) => {
+                    let params: [(&(dyn ToSql + Sync), Type); 1] = [(&at, Type::TEXT)];
+                    match timeout(ANSWER, client.query_typed(LAG, &params)).await {
+                        Ok(asked) => {
+                            asked.map_err(|error| statement_failure(error, "cannot ask it"))
+                        }
+                        Err(_) => Err(Error::new(Kind::Timeout, "it does not answer")),
+                    }
+                }
+                Err(error) => Err(error.clone()),
+            };
+            let lag = match asked {
+                Ok(rows) => {
+                    let Some(row) = rows.first() else { continue };
+                    let bytes = u64::try_from(row.get::<_, i64>(0)).unwrap_or(0);
+                    Ok((bytes, row.get::<_, PgLsn>(1)))
+                }
+                Err(error) => {
+                    let reason = error.to_string();
+                    host.client = Err(error);
+                    Err(reason)
+                }
+            };
+            let address = format!("{}: host {}", self.side.name, host.address);
+            replicas.push(Replica { address, lag });
+        }
+        Ok(replicas)
     }
 
     /// Waits until each has the schema by its new name alone.

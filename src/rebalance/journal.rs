@@ -9,6 +9,7 @@ use futures_util::try_join;
 use tokio_postgres::Row;
 use tokio_postgres::types::PgLsn;
 
+use super::headway::Headway;
 use super::names::literal;
 use super::report::{COLUMNS, MoveId, MoveReport, ServerId};
 use super::session::Session;
@@ -59,12 +60,12 @@ impl Journal {
 
     async fn open_as(connector: &Connector, role: Role) -> Result<Self> {
         let session = Session::open_catalog(connector, role).await?;
-        let version = session
-            .opt("SELECT to_regclass('howdah.move') IS NOT NULL", &[], "cannot read the catalog")
-            .await?;
+        let version = session.opt(IS_THERE, &[], "cannot read the catalog").await?;
         if !version.is_some_and(|row| row.get(0)) {
-            return Err(Error::config("the catalog has no journal of moves")
-                .hint("run `howdah init` again: it upgrades what is older"));
+            return Err(Error::config(
+                "the catalog has no journal of moves, or that of an older howdah",
+            )
+            .hint("run `howdah init` again: it upgrades what is older"));
         }
         Ok(Self { session, opened: Instant::now() })
     }
@@ -147,7 +148,8 @@ impl Journal {
     /// Takes a move over from whoever was at it before, if it is still as it was when we looked. The caller holds the locks.
     pub(super) async fn take_over(&self, seen: &MoveReport) -> Result<MoveReport> {
         let sql = format!(
-            "UPDATE howdah.move SET attempt = attempt + 1, error = NULL, changed_at = clock_timestamp() \
+            "UPDATE howdah.move SET attempt = attempt + 1, error = NULL, of_bytes = NULL, \
+                 bytes_per_second = NULL, lag_ms = NULL, changed_at = clock_timestamp() \
              WHERE id = $1 AND attempt = $2 AND phase = $3 RETURNING {COLUMNS}"
         );
         let phase = seen.phase.as_str();
@@ -163,7 +165,7 @@ impl Journal {
     /// Notes that a step begins, or that it is done.
     pub(super) async fn note(&self, of: &MoveReport, step: MoveStep, done: bool) -> Result<()> {
         const NOTE: &str = "WITH mine AS (UPDATE howdah.move \
-                SET step = $3, phase = $4, changed_at = clock_timestamp() WHERE id = $1 AND attempt = $2 RETURNING back) \
+                SET step = $3, phase = $4, of_bytes = NULL, bytes_per_second = NULL, lag_ms = NULL, changed_at = clock_timestamp() WHERE id = $1 AND attempt = $2 RETURNING back) \
             INSERT INTO howdah.move_step (move, attempt, step, back, done) SELECT $1, $2, $3, back, $5 FROM mine \
             RETURNING id";
         let phase = step.phase().as_str();
@@ -189,9 +191,15 @@ impl Journal {
         set.map(|_| ()).ok_or_else(|| superseded(of))
     }
 
-    /// What has been copied so far, for whoever looks on.
-    pub(super) async fn set_progress(&self, of: &MoveReport, rows: u64, bytes: u64) -> Result<()> {
-        self.set(of, "rows = $3, bytes = $4", &[&signed(rows), &signed(bytes)]).await
+    /// How far it is, for whoever looks on.
+    pub(super) async fn set_headway(&self, of: &MoveReport, headway: &Headway) -> Result<()> {
+        const HEADWAY: &str = "rows = coalesce($3, rows), bytes = coalesce($4, bytes), of_bytes = $5, \
+            bytes_per_second = $6, compared = coalesce($7, compared), lag_ms = $8";
+        let Headway { rows, bytes, of_bytes, bytes_per_second, compared, lag } = *headway;
+        let [rows, bytes, of_bytes, bytes_per_second, compared] =
+            [rows, bytes, of_bytes, bytes_per_second, compared].map(|count| count.map(signed));
+        let lag = lag.map(milliseconds);
+        self.set(of, HEADWAY, &[&rows, &bytes, &of_bytes, &bytes_per_second, &compared, &lag]).await
     }
 
     pub(super) async fn set_copied(&self, of: &MoveReport, took: Duration) -> Result<()> {
@@ -243,7 +251,7 @@ impl Journal {
 
     /// Enters the phase in which the move comes to rest.
     pub(super) async fn rest(&self, of: &MoveReport, phase: MovePhase) -> Result<()> {
-        self.set(of, "phase = $3, error = NULL", &[&phase.as_str()]).await
+        self.set(of, "phase = $3, error = NULL, lag_ms = NULL", &[&phase.as_str()]).await
     }
 
     /// Ends the move, and notes what was not done for it.
@@ -253,12 +261,18 @@ impl Journal {
         phase: MovePhase,
         note: &str,
     ) -> Result<()> {
-        self.set(of, "phase = $3, error = $4", &[&phase.as_str(), &note]).await
+        self.set(of, "phase = $3, error = $4, lag_ms = NULL", &[&phase.as_str(), &note]).await
     }
 
     /// Notes why a run ended early. The run may have been taken over, and then this is of no interest.
     pub(super) async fn set_error(&self, of: &MoveReport, error: &Error) {
-        let _ = self.set(of, "error = $3", &[&error.to_string()]).await;
+        let _ = self
+            .set(
+                of,
+                "error = $3, of_bytes = NULL, bytes_per_second = NULL, lag_ms = NULL",
+                &[&error.to_string()],
+            )
+            .await;
     }
 
     /// Stores what a verification found of one table, or, without a table, of the structure.
@@ -408,6 +422,9 @@ const CHANGE_HOME: &str = "WITH mine AS (UPDATE howdah.move SET step = $3, chang
         numbered AS (UPDATE howdah.cluster SET map_version = map_version + 1 FROM moved RETURNING map_version) \
         SELECT (SELECT count(*) FROM mine), (SELECT count(*) FROM moved), (SELECT count(*) FROM raised), \
                (SELECT count(*) FROM numbered), (SELECT pg_notify($10, '') FROM numbered)";
+/// Whether there is a journal with all that is written into it.
+const IS_THERE: &str = "SELECT EXISTS (SELECT FROM pg_attribute \
+    WHERE attrelid = to_regclass('howdah.move') AND attname = 'bytes_per_second')";
 const SET_POSITION: &str = "position = $3";
 
 const CANNOT_READ: &str = "cannot read the journal";

@@ -13,6 +13,8 @@ mod cutover;
 mod dump;
 mod event;
 mod exported;
+mod headway;
+mod heed;
 mod hosts;
 mod journal;
 mod kept;
@@ -39,6 +41,7 @@ mod step;
 mod stream;
 mod structure;
 mod take_up;
+mod turns;
 mod verify;
 mod writers;
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 use super::event::MoveEvent;
+use super::heed::MAX_LAG;
 use super::journal::Journal;
 use super::kept::Kept;
 use super::names::schema_at;
@@ -17,6 +18,7 @@ use super::report::{MoveId, MoveReport};
 use super::step::MovePhase;
 use super::take_up::Wish;
 use crate::catalog::Snapshot;
+use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::connect::Connector;
 use crate::shard::{InstanceName, ShardId};
@@ -56,6 +58,7 @@ pub struct Mover {
     pub(super) connector: Connector,
     pub(super) pg_bin: Option<PathBuf>,
     pub(super) max_wal: u64,
+    pub(super) max_lag: u64,
     pub(super) pace: Pace,
     pub(super) kept: Kept,
     /// For instances of a major version.
@@ -78,6 +81,7 @@ impl Mover {
             connector: Connector::new(Arc::new(config.settings()?))?,
             pg_bin: std::env::var_os("HOWDAH_PG_BIN").map(PathBuf::from),
             max_wal: MAX_WAL,
+            max_lag: MAX_LAG,
             pace: Pace::default(),
             kept: Kept::default(),
             programs: Mutex::default(),
@@ -108,6 +112,15 @@ impl Mover {
     #[must_use]
     pub fn max_wal(mut self, bytes: u64) -> Self {
         self.max_wal = bytes;
+        self
+    }
+
+    /// How many bytes of WAL a replica of either instance may have to replay before rows are copied at a crawl, until it has
+    /// caught up so far. One that replays nothing for a minute, or cannot be reached, slows nothing down: the cutover waits for
+    /// it. Default: 64 MiB, which a replica that is well replays in about a second.
+    #[must_use]
+    pub fn max_lag(mut self, bytes: u64) -> Self {
+        self.max_lag = bytes;
         self
     }
 
@@ -228,6 +241,18 @@ impl Mover {
         Box::pin(Journal::look(&self.connector)).await?.list().await
     }
 
+    /// The moves of a cluster that have not ended, the newest first, with what their movers tell of them about once a second:
+    /// for whoever looks on.
+    ///
+    /// # Errors
+    ///
+    /// When the catalog cannot be read, or is of an older howdah.
+    pub async fn open_moves(cluster: &Cluster) -> Result<Vec<MoveReport>> {
+        let mut moves = Box::pin(Journal::look(cluster.connector())).await?.list().await?;
+        moves.retain(|report| report.phase.is_open());
+        Ok(moves)
+    }
+
     /// One move.
     ///
     /// # Errors
@@ -288,6 +313,7 @@ impl fmt::Debug for Mover {
         f.debug_struct("Mover")
             .field("reverse", &self.reverse)
             .field("max_wal", &self.max_wal)
+            .field("max_lag", &self.max_lag)
             .field("lost", &self.lost)
             .finish_non_exhaustive()
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, TryStreamExt};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::names::{ident, literal};
@@ -15,6 +16,9 @@ use crate::{Error, Result};
 
 /// How many bytes are handed on at once: enough that handing on costs nothing, and few enough for any limit.
 const PORTION: usize = 64 << 10;
+/// How long a portion waits at most where others are to catch up. Where nothing moved at all, the reader's server would take its
+/// client for dead (`tcp_user_timeout`).
+const CRAWL: Duration = Duration::from_secs(1);
 /// How long rows may stand still before the copy is given up.
 const STANDSTILL: Duration = Duration::from_secs(60);
 
@@ -45,6 +49,22 @@ impl Pace {
     }
 }
 
+/// What rows wait for on their way.
+pub(super) struct Brakes<'a> {
+    pub(super) pace: &'a Pace,
+    /// Whether somebody else is to catch up.
+    pub(super) waits: watch::Receiver<bool>,
+}
+
+impl Brakes<'_> {
+    /// Waits until so many bytes more may go.
+    async fn allow(&self, bytes: usize) {
+        self.pace.allow(bytes).await;
+        // Whoever holds the other end is gone when nothing is to be waited for.
+        let _ = timeout(CRAWL, self.waits.clone().wait_for(|waits| !waits)).await;
+    }
+}
+
 /// How much of a table has been handed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Poured {
@@ -54,7 +74,7 @@ pub(super) struct Poured {
 
 /// Who is told how much of a table is on its way.
 pub(super) trait Watch: Send {
-    fn tell(&mut self, poured: Poured) -> impl Future<Output = Result<()>> + Send;
+    fn tell(&mut self, poured: Poured);
 }
 
 /// Copies the rows that `from` sees of a table into that of `to`, which was made in its transaction. Text, which every type and
@@ -64,7 +84,7 @@ pub(super) async fn pour(
     to: &Session,
     table: &str,
     (columns, encoding): (&[String], &str),
-    pace: &Pace,
+    brakes: &Brakes<'_>,
     watch: &mut impl Watch,
 ) -> Result<Poured> {
     let columns: Vec<_> = columns.iter().map(|column| ident(column)).collect();
@@ -101,10 +121,10 @@ pub(super) async fn pour(
         let filled = timeout(STANDSTILL, fill).await.map_err(|_| stood_still())?;
         is_over = filled.map_err(|error| failed(from, error))?;
         poured.bytes += portion.len() as u64;
-        pace.allow(portion.len()).await;
+        brakes.allow(portion.len()).await;
         let sent = timeout(STANDSTILL, sink.send(portion.freeze())).await;
         sent.map_err(|_| stood_still())?.map_err(|error| failed(to, error))?;
-        watch.tell(poured).await?;
+        watch.tell(poured);
     }
     from.batch("ROLLBACK TO table_begun", &what).await?;
     let taken = sink.finish().await.map_err(|error| failed(to, error))?;
@@ -146,6 +166,23 @@ mod tests {
         pace.allow(2_000).await;
         pace.allow(1).await;
         assert!(began.elapsed() >= Duration::from_secs(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rows_crawl_while_others_are_to_catch_up() {
+        let waits = watch::Sender::new(true);
+        let brakes = Brakes { pace: &Pace::default(), waits: waits.subscribe() };
+        let began = Instant::now();
+        for _ in 0..3 {
+            brakes.allow(PORTION).await;
+        }
+        assert_eq!(began.elapsed(), 3 * CRAWL);
+        tokio::join!(brakes.allow(PORTION), async {
+            waits.send_replace(false);
+        });
+        drop(waits);
+        brakes.allow(PORTION).await;
+        assert_eq!(began.elapsed(), 3 * CRAWL, "who may go on does so at once");
     }
 
     #[tokio::test(start_paused = true)]

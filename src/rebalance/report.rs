@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio_postgres::Row;
 use tokio_postgres::types::PgLsn;
 
+use super::headway::time_left;
 use super::step::{MovePhase, MoveStep};
 use crate::shard::{Epoch, InstanceName, ShardId};
 use crate::{Error, Result};
@@ -58,8 +59,17 @@ pub struct MoveReport {
     pub step: MoveStep,
     /// Rows on the target, as they were copied or last compared.
     pub rows: u64,
-    /// Bytes of the tables and indexes on the target.
+    /// Bytes of the tables and indexes on the target; while rows are copied, an estimate of what the copied ones take.
     pub bytes: u64,
+    /// The bytes of all that is to be copied, an estimate, and how many are copied in a second, on average; `None` but while
+    /// rows are copied.
+    pub of_bytes: Option<u64>,
+    /// See [`of_bytes`](Self::of_bytes).
+    pub bytes_per_second: Option<u64>,
+    /// Rows that were compared, by the comparison that goes on or by the last.
+    pub compared: Option<u64>,
+    /// How far the copy is behind, while that is waited for.
+    pub lag: Option<Duration>,
     /// How long the copy took; `None` while it goes on.
     pub copy: Option<Duration>,
     /// How long writers were kept waiting by the last cutover, at most; `None` before it.
@@ -87,7 +97,7 @@ pub(super) struct ServerId {
 
 /// The journal's columns that make a report.
 pub(super) const COLUMNS: &str = "id, shard, source, target, epoch, phase, step, back, attempt, reverse, source_system, \
-    source_timeline, target_system, target_timeline, position, rows, bytes, copy_ms, fence_ms, verified, error";
+    source_timeline, target_system, target_timeline, position, rows, bytes, of_bytes, bytes_per_second, compared, lag_ms, copy_ms, fence_ms, verified, error";
 
 impl MoveReport {
     /// What is left of it is being dropped: the shard has the home that it shall have.
@@ -101,8 +111,18 @@ impl MoveReport {
         !self.back && self.phase == MovePhase::Fence && steps.contains(&self.step)
     }
 
+    /// How long the rest of the rows takes to copy, at the speed so far; `None` but while they are copied.
+    #[must_use]
+    pub fn left(&self) -> Option<Duration> {
+        time_left(self.bytes, self.of_bytes?, self.bytes_per_second?)
+    }
+
     pub(super) fn from_row(row: &Row) -> Result<Self> {
         let count = |column| u64::try_from(row.get::<_, i64>(column)).unwrap_or(0);
+        let known = |column| {
+            let count: Option<i64> = row.get(column);
+            count.and_then(|count| u64::try_from(count).ok())
+        };
         let milliseconds = |column| {
             let value: Option<f64> = row.get(column);
             value.and_then(|ms| Duration::try_from_secs_f64(ms / 1000.0).ok())
@@ -127,6 +147,10 @@ impl MoveReport {
             step: MoveStep::parse(step).ok_or_else(|| unknown(step))?,
             rows: count("rows"),
             bytes: count("bytes"),
+            of_bytes: known("of_bytes"),
+            bytes_per_second: known("bytes_per_second"),
+            compared: known("compared"),
+            lag: milliseconds("lag_ms"),
             copy: milliseconds("copy_ms"),
             fence: milliseconds("fence_ms"),
             verified: row.get("verified"),

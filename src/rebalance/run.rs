@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::cutover::Cutover;
 use super::event::{MoveEvent, MoveNews};
+use super::headway::Headway;
 use super::journal::Journal;
 use super::mover::Mover;
 use super::names::{Names, schema_at};
@@ -32,6 +33,7 @@ pub(super) struct Run<'a> {
     pub(super) source: Side,
     pub(super) target: Side,
     fence_began: Mutex<Option<Instant>>,
+    headway: Mutex<Headway>,
 }
 
 impl<'a> Run<'a> {
@@ -43,8 +45,8 @@ impl<'a> Run<'a> {
         names: Names,
         [source, target]: [Side; 2],
     ) -> Self {
-        let fence_began = Mutex::new(None);
-        Self { mover, journal, report, back, names, source, target, fence_began }
+        let (fence_began, headway) = Default::default();
+        Self { mover, journal, report, back, names, source, target, fence_began, headway }
     }
 
     /// Leaves what it has worked with to the next one. After a failure nobody may want it: sessions that are closed hold no
@@ -136,7 +138,12 @@ impl<'a> Run<'a> {
             cutover.take_back().await?;
             // Until here it can be undone, whatever is found; from here on it goes back when it is resumed.
             self.event_begin(MoveStep::Verify);
-            let findings = self.compare([home, copy], &schema, &relations).await?;
+            let comparing = Box::pin(self.compare([home, copy], &schema, &relations));
+            let findings = tokio::select! {
+                biased;
+                compared = comparing => compared?,
+                Err(error) = self.tell_journal() => return Err(error),
+            };
             self.journal.turn_back(&self.report).await?;
             self.end(MoveStep::Verify).await?;
             cutover.perform(&relations, &findings).await?;
@@ -211,7 +218,9 @@ impl<'a> Run<'a> {
         let stream = if is_forward { &self.names.forward } else { &self.names.reverse };
         let pair = Pair { home, copy, stream, schema, id: self.report.id.get() };
         let progress = |rows| {
-            self.event(MoveStep::Verify, MoveNews::Progress { rows, bytes: 0, of_bytes: 0 });
+            let (bytes, of_bytes, bytes_per_second, left) = (0, 0, None, None);
+            let news = MoveNews::Progress { rows, bytes, of_bytes, bytes_per_second, left };
+            self.event(MoveStep::Verify, news);
         };
         pair.work_off(|waited| self.lag(MoveStep::Verify, waited)).await?;
         let findings = pair.compare(relations, progress).await?;
@@ -307,8 +316,20 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn event(&self, step: MoveStep, what: MoveNews) {
+        self.headway.lock().unwrap_or_else(PoisonError::into_inner).hear(step, &what);
         let (id, shard) = (Some(self.report.id), self.report.shard);
         self.mover.observe(&MoveEvent { id, shard, back: self.back, step, what });
+    }
+
+    pub(super) fn headway(&self) -> Headway {
+        *self.headway.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes what was copied, now that it is known.
+    pub(super) async fn set_copied(&self, rows: u64, bytes: u64) -> Result<()> {
+        let copied = Headway { rows: Some(rows), bytes: Some(bytes), ..Headway::default() };
+        *self.headway.lock().unwrap_or_else(PoisonError::into_inner) = copied;
+        self.journal.set_headway(&self.report, &copied).await
     }
 
     pub(super) async fn rest(&self, phase: MovePhase) -> Result<()> {
@@ -317,6 +338,10 @@ impl<'a> Run<'a> {
 
     pub(super) fn fence_begins(&self, at: Instant) {
         *self.fence_began.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+    }
+
+    pub(super) fn is_fenced(&self) -> bool {
+        self.fence_began.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     pub(super) fn fence_ends(&self) -> Option<Instant> {

@@ -146,7 +146,7 @@ impl Mover {
             let Begun { journal, snapshot, report, sides } = *begun;
             let run = self.take_over(&snapshot, journal, &report, false, sides).await?;
             let done = run.go_on().await;
-            return ended(run, done).await;
+            return Box::pin(ended(run, done)).await;
         }
         let journal = self.journal().await?;
         let report = journal.show(id).await?;
@@ -196,7 +196,7 @@ impl Mover {
             Wish::Finish => run.finish().await,
             Wish::Abort => run.abort().await,
         };
-        ended(run, done).await
+        Box::pin(ended(run, done)).await
     }
 
     /// Locks both servers for a move that is in the journal, and takes it over.

@@ -100,8 +100,7 @@ async fn ctrl_c_ends_what_the_servers_do_too_and_so_does_a_death() {
     until_built(false).await;
     let resumed = start(&["moves", "resume", "1"]);
     until_built(true).await;
-    let interrupt = ["-INT", &resumed.id().to_string()];
-    assert!(Command::new("kill").args(interrupt).status().unwrap().success());
+    interrupt(resumed.id());
     let output = resumed.wait_with_output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -124,13 +123,18 @@ fn interrupted_at(folder: &Folder, step: &str, times: usize) -> (i32, String) {
         line.clear();
     }
     for _ in 0..times {
-        let interrupt = Command::new("kill").args(["-INT", &moving.id().to_string()]).status();
-        assert!(interrupt.unwrap().success());
+        interrupt(moving.id());
     }
     let mut rest = String::new();
     told.read_to_string(&mut rest).unwrap();
     let status = moving.wait().unwrap();
     (status.code().unwrap_or(-1), rest.lines().last().unwrap_or_default().to_owned())
+}
+
+/// Ctrl-C.
+fn interrupt(process: u32) {
+    let killed = Command::new("kill").args(["-INT", &process.to_string()]).status();
+    assert!(killed.unwrap().success());
 }
 
 /// A server may need a moment to see that a program is gone, and give back its locks.
@@ -165,6 +169,49 @@ async fn ctrl_c_leaves_nothing_half_done() {
     let moved = folder.json(["move", "1", "--to", "pg1"]);
     assert_eq!(moved[0]["phase"], "reversible");
     folder.json(["moves", "finish", "1"]);
+    nothing_is_left(&test).await;
+}
+
+/// The same is told to a program that reads what the mover says and to one that asks the journal meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_see_how_far_a_move_is() {
+    const ROWS: &str = "INSERT INTO shard_0001_e1.events (what) SELECT repeat('x', 1000) FROM generate_series(1, 20000)";
+
+    let test = cluster_with_tables().unwrap().start().await.unwrap();
+    test.admin("pg2").await.unwrap().batch_execute(ROWS).await.unwrap();
+    let folder = Folder::of(&test);
+    let mut moving = folder.command(["--json", "move", "1", "--to", "pg1", "--rate", "1"]);
+    let mut moving = moving.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(moving.stderr.take().unwrap()).lines();
+    let mut copied = lines.by_ref().filter_map(|line| {
+        let told: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        let progress = told["progress"].as_object()?.clone();
+        assert_eq!((&told["phase"], &told["shard"]), (&json!("copy"), &json!(1)));
+        Some(progress)
+    });
+    let first = copied.find(|progress| progress["bytes_per_second"].is_u64()).unwrap();
+    let later = copied.find(|progress| progress["rows"].as_u64() > first["rows"].as_u64()).unwrap();
+    assert!(later["bytes"].as_u64() > first["bytes"].as_u64());
+    assert!(later["of_bytes"].as_u64() >= later["bytes"].as_u64());
+    assert!(later["left_ms"].as_f64().unwrap() > 0.0);
+
+    let shown = howdah::testing::until("the journal has it", async || {
+        let shown = folder.json(["moves", "show", "1"]);
+        (shown["rows"].as_u64() > Some(0), shown)
+    })
+    .await;
+    assert_eq!((&shown["phase"], &shown["step"]), (&json!("copy"), &json!("copy rows")));
+    for key in ["bytes", "of_bytes", "bytes_per_second", "left_ms"] {
+        assert!(shown[key].as_f64().unwrap() > 0.0, "{key}: {shown}");
+    }
+    let text = folder.run(["moves", "list"]).stdout;
+    assert!(text.contains("s left"), "{text}");
+
+    // A pipe that nobody empties holds it up.
+    let rest = std::thread::spawn(move || lines.count());
+    interrupt(moving.id());
+    assert_eq!(moving.wait().unwrap().code(), Some(1));
+    rest.join().unwrap();
     nothing_is_left(&test).await;
 }
 

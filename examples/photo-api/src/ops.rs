@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use howdah::Mover;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::App;
@@ -34,6 +35,7 @@ async fn numbers(State(sight): State<Sight>) -> Response {
 
 async fn page(State(sight): State<Sight>) -> Response {
     let cluster = &sight.app.cluster;
-    let page = pages::ops(&cluster.status().await, &cluster.stats());
+    let (status, moves) = tokio::join!(cluster.status(), Mover::open_moves(cluster));
+    let page = pages::ops(&status, moves.as_deref(), &cluster.stats());
     ([(CONTENT_SECURITY_POLICY, pages::CONTENT_SECURITY_POLICY)], page).into_response()
 }

@@ -30,7 +30,7 @@ pub(crate) struct Move {
     /// The instance that they shall live on
     #[arg(long, value_name = "NAME")]
     to: String,
-    /// Shards at once
+    /// Shards at once at each instance, and so at the target
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     parallel: u16,
     /// Copy rows no faster than this, in MB a second, all shards together

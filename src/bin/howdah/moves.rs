@@ -68,8 +68,14 @@ pub(crate) struct Document {
     from: String,
     to: String,
     phase: &'static str,
+    step: &'static str,
     rows: u64,
     bytes: u64,
+    of_bytes: Option<u64>,
+    bytes_per_second: Option<u64>,
+    left_ms: Option<f64>,
+    compared: Option<u64>,
+    lag_ms: Option<f64>,
     copy_ms: Option<f64>,
     fence_ms: Option<f64>,
     verified: bool,
@@ -136,8 +142,14 @@ impl Document {
             from: report.source.to_string(),
             to: report.target.to_string(),
             phase: report.phase.as_str(),
+            step: report.step.as_str(),
             rows: report.rows,
             bytes: report.bytes,
+            of_bytes: report.of_bytes,
+            bytes_per_second: report.bytes_per_second,
+            left_ms: report.left().map(milliseconds),
+            compared: report.compared,
+            lag_ms: report.lag.map(milliseconds),
             copy_ms: report.copy.map(milliseconds),
             fence_ms: report.fence.map(milliseconds),
             verified: report.verified,
@@ -168,6 +180,18 @@ pub(crate) fn picture<'a>(moves: impl Iterator<Item = &'a MoveReport>, output: &
             report.rows,
             ByteSize(report.bytes)
         );
+        if let Some(of_bytes) = report.of_bytes {
+            let _ = write!(text, " of about {}", ByteSize(of_bytes));
+        }
+        if let Some(speed) = report.bytes_per_second {
+            let _ = write!(text, ", {}/s", ByteSize(speed));
+        }
+        if let Some(left) = report.left() {
+            let _ = write!(text, ", {:.0} s left", left.as_secs_f64());
+        }
+        if let Some(lag) = report.lag {
+            let _ = write!(text, ", {:.0} ms behind", lag.as_secs_f64() * 1000.0);
+        }
         if let Some(fence) = report.fence {
             let _ = write!(text, ", writes waited {:.1} ms", fence.as_secs_f64() * 1000.0);
         }

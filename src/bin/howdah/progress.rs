@@ -1,14 +1,20 @@
-//! What a mover does just now: a line a shard on a terminal, or one JSON document a line.
+//! What a mover does just now: a bar a shard on a terminal, or one JSON document a line.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytesize::ByteSize;
 use howdah::{MoveEvent, MoveNews, ShardId};
-use indicatif::{MultiProgress, ProgressBar};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use crate::output::Output;
+
+/// What a bar shows: of a step, and while rows are copied.
+const STEP: &str = "{prefix} {spinner} {msg}";
+const ROWS: &str =
+    "{prefix} {bar:25} {bytes} of about {total_bytes}, {bytes_per_sec}, {eta} left, {msg}";
 
 /// Shared by the mover, which tells it, and the command.
 #[derive(Clone)]
@@ -48,10 +54,17 @@ impl Progress {
             let (key, value) = match &event.what {
                 MoveNews::Begun => ("event", json!("begun")),
                 MoveNews::Done => ("event", json!("done")),
-                MoveNews::Progress { rows, bytes, of_bytes } => {
-                    ("progress", json!({"rows": rows, "bytes": bytes, "of_bytes": of_bytes}))
-                }
-                MoveNews::Lag(lag) => ("lag_ms", json!(lag.as_secs_f64() * 1000.0)),
+                MoveNews::Progress { rows, bytes, of_bytes, bytes_per_second, left } => (
+                    "progress",
+                    json!({
+                        "rows": rows,
+                        "bytes": bytes,
+                        "of_bytes": of_bytes,
+                        "bytes_per_second": bytes_per_second,
+                        "left_ms": left.map(milliseconds),
+                    }),
+                ),
+                MoveNews::Lag(lag) => ("lag_ms", json!(milliseconds(*lag))),
                 MoveNews::Note(note) => ("note", json!(note)),
                 _ => return,
             };
@@ -63,10 +76,10 @@ impl Progress {
             Output::line(format_args!("shard {shard}: {}: {what}", event.step));
         }
         let mut by_shard = self.0.by_shard.lock().unwrap_or_else(PoisonError::into_inner);
-        let line =
-            by_shard.entry(shard).or_insert_with(|| self.0.lines.add(ProgressBar::new_spinner()));
-        line.set_message(format!("shard {shard}: {} {what}", event.step));
-        line.tick();
+        let bar = by_shard.entry(shard).or_insert_with(|| self.0.lines.add(a_bar()));
+        bar.set_prefix(format!("shard {shard}: {}", event.step));
+        advance(bar, &event.what);
+        bar.tick();
     }
 
     /// The shards of which it has been told anything.
@@ -80,15 +93,82 @@ impl Progress {
     }
 }
 
+/// For a shard of which nothing is counted yet.
+fn a_bar() -> ProgressBar {
+    ProgressBar::no_length().with_style(style(STEP))
+}
+
+/// While rows are copied the bar shows how many bytes, how fast and how long still; before and after that, what the step is about.
+fn advance(bar: &ProgressBar, news: &MoveNews) {
+    match news {
+        MoveNews::Progress { rows, bytes, of_bytes, .. } if *of_bytes > 0 => {
+            if bar.length().is_none() {
+                bar.set_style(style(ROWS));
+                bar.reset();
+            }
+            bar.set_length(*of_bytes);
+            bar.set_position(*bytes);
+            bar.set_message(format!("{rows} rows"));
+        }
+        // The rows go on, or will when what is waited for is there.
+        MoveNews::Note(_) => bar.set_message(in_words(news)),
+        _ => {
+            if bar.length().is_some() {
+                bar.unset_length();
+                bar.set_style(style(STEP));
+            }
+            bar.set_message(in_words(news));
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template);
+    style.unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
 fn in_words(news: &MoveNews) -> String {
     match news {
         MoveNews::Done => "done".into(),
         MoveNews::Progress { rows, bytes: 0, .. } => format!("{rows} rows"),
-        MoveNews::Progress { rows, bytes, of_bytes } => {
+        MoveNews::Progress { rows, bytes, of_bytes, .. } => {
             format!("{rows} rows, {} of about {}", ByteSize(*bytes), ByteSize(*of_bytes))
         }
-        MoveNews::Lag(lag) => format!("{:.0} ms behind", lag.as_secs_f64() * 1000.0),
+        MoveNews::Lag(lag) => format!("{:.0} ms behind", milliseconds(*lag)),
         MoveNews::Note(note) => note.clone(),
         _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn copied(rows: u64, bytes: u64) -> MoveNews {
+        MoveNews::Progress { rows, bytes, of_bytes: 100, bytes_per_second: None, left: None }
+    }
+
+    #[test]
+    fn a_bar_counts_while_rows_are_copied_and_no_longer() {
+        // Both are well-formed.
+        for template in [STEP, ROWS] {
+            ProgressStyle::with_template(template).unwrap();
+        }
+        let bar = a_bar();
+        bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
+        advance(&bar, &MoveNews::Begun);
+        assert_eq!(bar.length(), None);
+        advance(&bar, &copied(3, 40));
+        assert_eq!((bar.length(), bar.position(), bar.message()), (Some(100), 40, "3 rows".into()));
+        advance(&bar, &MoveNews::Note("pg1: waits".into()));
+        assert_eq!((bar.length(), bar.message()), (Some(100), "pg1: waits".into()));
+        advance(&bar, &copied(5, 60));
+        assert_eq!((bar.position(), bar.message()), (60, "5 rows".into()));
+        advance(&bar, &MoveNews::Lag(Duration::from_millis(20)));
+        assert_eq!((bar.length(), bar.message()), (None, "20 ms behind".into()));
     }
 }

@@ -23,6 +23,9 @@ pub(crate) enum Command {
     /// Make these moves, live; first those are finished that were interrupted
     #[command(after_help = "Interrupted, it is run again: it plans anew from where things are.
 
+With --parallel 2 each instance takes part in two moves at once, as source or as target; those of other instances go on \
+beside them.
+
 Examples:
   howdah rebalance apply
   howdah rebalance apply --by shards --parallel 2")]
@@ -50,7 +53,7 @@ pub(crate) struct Apply {
 /// How many moves are made that a plan asks for.
 #[derive(Args)]
 pub(crate) struct Moving {
-    /// Shards at once
+    /// Shards at once at each instance
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     parallel: u16,
     /// Copy rows no faster than this, in MB a second, all shards together

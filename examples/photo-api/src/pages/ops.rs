@@ -1,8 +1,8 @@
-//! The operator's page: the servers, where the shards are, and this process's connections.
+//! The operator's page: the servers, where the shards are and which of them move, and this process's connections.
 
 use std::time::Duration;
 
-use howdah::{ClusterStatus, HostStatus, InstanceStatus, PoolStats};
+use howdah::{ClusterStatus, Error, HostStatus, InstanceStatus, MoveReport, PoolStats};
 use maud::{Markup, html};
 
 use super::layout::{Here, page};
@@ -11,9 +11,13 @@ use super::views::Frame;
 /// How many colours there are to tell instances apart; with more, some share one.
 const HUES: usize = 8;
 
-/// The cluster as it is now, and the pools of this process.
+/// The cluster as it is now, the moves that have not ended, and the pools of this process.
 #[must_use]
-pub fn ops(status: &ClusterStatus, pools: &[PoolStats]) -> Markup {
+pub fn ops(
+    status: &ClusterStatus,
+    open_moves: Result<&[MoveReport], &Error>,
+    pools: &[PoolStats],
+) -> Markup {
     let content = html! {
         section.ops {
             h1 { "Operation" }
@@ -26,6 +30,8 @@ pub fn ops(status: &ClusterStatus, pools: &[PoolStats]) -> Markup {
             (instances(&status.instances))
             h2 { "Shards" }
             (shards(&status.instances))
+            h2 { "Moves" }
+            (moves(open_moves))
             h2 { "Connections of this process" }
             (connections(pools))
         }
@@ -77,6 +83,50 @@ fn shards(instances: &[InstanceStatus]) -> Markup {
         div.shards role="img" aria-label="Which instance each shard lives on" {
             @for (shard, number, name) in all {
                 span.shard.{ "hue-" (number % HUES) } title={ "shard " (shard) " on " (name) } {}
+            }
+        }
+    }
+}
+
+/// A line a move that has not ended; what is not known is left out.
+fn moves(moves: Result<&[MoveReport], &Error>) -> Markup {
+    let moves = match moves {
+        Ok([]) => {
+            return html! { p.aside { "No shard is on its way, and none can be brought back." } };
+        }
+        Ok(moves) => moves,
+        Err(error) => return html! { p.refusal { (error) } },
+    };
+    html! {
+        table {
+            thead {
+                tr {
+                    th { "Move" } th { "Shard" } th { "From" } th { "To" } th { "Phase" } th { "Step" } th { "Rows" }
+                    th { "Size" } th { "A second" } th { "Left" } th { "Behind" }
+                }
+            }
+            tbody {
+                @for report in moves {
+                    tr {
+                        th scope="row" { (report.id) }
+                        td { (report.shard) }
+                        td { (report.source) }
+                        td { (report.target) }
+                        td { (report.phase) }
+                        td { (report.step) }
+                        td { (report.rows) }
+                        td {
+                            (megabytes(report.bytes))
+                            @if let Some(all) = report.of_bytes { " of about " (megabytes(all)) }
+                        }
+                        td { @if let Some(bytes) = report.bytes_per_second { (megabytes(bytes)) } }
+                        td { @if let Some(left) = report.left() { (format!("{:.0} s", left.as_secs_f64())) } }
+                        td { @if let Some(lag) = report.lag { (milliseconds(lag)) } }
+                    }
+                    @if let Some(error) = &report.error {
+                        tr { td colspan="11" { p.refusal { (error) } } }
+                    }
+                }
             }
         }
     }

@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::http::Request;
 use howdah::testing::until;
+use howdah::{InstanceName, Mover, ShardId};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use photo_api::ops;
 use tower::ServiceExt as _;
@@ -27,7 +28,7 @@ async fn operators_see_instances_shards_and_connections_and_the_numbers_of_each_
     let (status, page) = seen(&operators, "/ops").await;
     assert_eq!(status, 200);
     assert_eq!(page.matches("class=\"shard hue-").count(), 4 + 2, "a square a shard, and a legend");
-    for part in ["pg1", "pg2", "primary", "4 shards on 2 instances"] {
+    for part in ["pg1", "pg2", "primary", "4 shards on 2 instances", "No shard is on its way"] {
         assert!(page.contains(part), "{part}: {page}");
     }
     // The pools tell how they are every second.
@@ -41,6 +42,18 @@ async fn operators_see_instances_shards_and_connections_and_the_numbers_of_each_
         numbers.contains("howdah_statement_seconds") && !numbers.contains("shard="),
         "{numbers}"
     );
+
+    // A move that has not ended.
+    let mover = Mover::new(&api.test.config()).unwrap();
+    let pg1 = InstanceName::new("pg1").unwrap();
+    let moved = mover.run(ShardId::new(1).unwrap(), &pg1).await.unwrap();
+    let (status, page) = seen(&operators, "/ops").await;
+    assert_eq!(status, 200);
+    for part in [">m1<", ">reversible<", &format!(">{}<", moved.rows)] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    mover.finish(moved.id).await.unwrap();
+    assert!(seen(&operators, "/ops").await.1.contains("No shard is on its way"));
 
     // What users see is elsewhere, and they see nothing of this.
     assert_eq!(seen(&operators, "/api/feed").await.0, 404);
