@@ -1,14 +1,14 @@
-//! `howdah move`, `moves`, `verify`: a shard goes there and back, what is refused, and what Ctrl-C does.
+//! `howdah move`, `moves`, `verify`: a shard goes there and back, what is refused, and what Ctrl-C does where the servers work for
+//! long. At every step it is pressed by `tests/move_signals.rs`.
 
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::process::{Command, Stdio};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use howdah::testing::TestCluster;
+use howdah::testing::{TestCluster, until};
 use howdah::{Migrations, ShardId, Statement};
 use serde_json::{Value, json};
 
-use crate::moving::{cluster_with_tables, leftovers, schemas};
 use crate::program::{Folder, Ran};
 
 /// On pg1 alone an index on it takes for ever.
@@ -93,79 +93,53 @@ async fn ctrl_c_ends_what_the_servers_do_too_and_so_does_a_death() {
     let start =
         |arguments: &[&str]| folder.command(arguments).stderr(Stdio::piped()).spawn().unwrap();
 
+    let press_ctrl_c = |program: &Child| {
+        let interrupt = Command::new("kill").args(["-INT", &program.id().to_string()]).status();
+        assert!(interrupt.unwrap().success());
+    };
+
     let mut killed = start(&["move", "1", "--to", "pg1"]);
     until_built(true).await;
     killed.kill().unwrap();
     killed.wait().unwrap();
     until_built(false).await;
+
+    // Who presses it again does not want to wait, for another who has got the shard's lock meanwhile.
+    let other = test.admin("pg2").await.unwrap();
+    let mut resumed = start(&["moves", "resume", "1"]);
+    until_built(true).await;
+    let locked = tokio::spawn(async move {
+        other.batch_execute("SELECT pg_advisory_lock(1752135524, 1)").await.unwrap();
+        other
+    });
+    let source = test.admin("pg2").await.unwrap();
+    until("the other waits for the lock", async || {
+        let waits = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted \
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        source.query_opt(waits, &[]).await.unwrap().is_some()
+    })
+    .await;
+    press_ctrl_c(&resumed);
+    let mut said = BufReader::new(resumed.stderr.take().unwrap()).lines();
+    assert!(said.any(|line| line.unwrap().contains("stopping: ")));
+    let other = locked.await.unwrap();
+    press_ctrl_c(&resumed);
+    let last = said.last().unwrap().unwrap();
+    assert_eq!(resumed.wait().unwrap().code(), Some(1), "{last}");
+    assert!(last.contains("stopped half-way; `howdah moves list` shows what is open"), "{last}");
+    drop(other);
+    assert_eq!(folder.json(["moves", "show", "m1"])["phase"], "copy");
+    until_built(false).await;
+
     let resumed = start(&["moves", "resume", "1"]);
     until_built(true).await;
-    let interrupt = ["-INT", &resumed.id().to_string()];
-    assert!(Command::new("kill").args(interrupt).status().unwrap().success());
+    press_ctrl_c(&resumed);
     let output = resumed.wait_with_output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("stopped; nothing is half done"), "{said}");
     assert_eq!(folder.json(["moves", "show", "m1"])["phase"], "aborted");
     assert_eq!(folder.json(["locate", "--shard", "1"])["schema"], "shard_0001_e1");
-}
-
-/// Moves shard 1 to pg1 and presses Ctrl-C so many times once a step is told of. The status, and the last line.
-fn interrupted_at(folder: &Folder, step: &str, times: usize) -> (i32, String) {
-    let mut command = folder.command(["--json", "move", "1", "--to", "pg1"]);
-    let mut moving = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut told = BufReader::new(moving.stderr.take().unwrap());
-    let mut line = String::new();
-    while told.read_line(&mut line).unwrap() > 0 {
-        let event: Value = serde_json::from_str(&line).unwrap();
-        if event["step"] == step {
-            break;
-        }
-        line.clear();
-    }
-    for _ in 0..times {
-        let interrupt = Command::new("kill").args(["-INT", &moving.id().to_string()]).status();
-        assert!(interrupt.unwrap().success());
-    }
-    let mut rest = String::new();
-    told.read_to_string(&mut rest).unwrap();
-    let status = moving.wait().unwrap();
-    (status.code().unwrap_or(-1), rest.lines().last().unwrap_or_default().to_owned())
-}
-
-/// A server may need a moment to see that a program is gone, and give back its locks.
-async fn nothing_is_left(test: &TestCluster) {
-    let patience = Instant::now() + Duration::from_secs(30);
-    while let Some(left) = leftovers(test).await.unwrap().first() {
-        assert!(Instant::now() < patience, "{left}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn ctrl_c_leaves_nothing_half_done() {
-    let test = cluster_with_tables().unwrap().start().await.unwrap();
-    let folder = Folder::of(&test);
-    for step in ["lock servers", "copy rows", "verify", "fence tables", "close source"] {
-        let (status, last) = interrupted_at(&folder, step, 1);
-        // It was at its end before the key was pressed, or had not come so far that it listens.
-        assert!([-1, 0, 1].contains(&status), "{step}: {status} {last}");
-        assert!(status != 1 || last.contains("stopped; nothing is half done"), "{step}: {last}");
-        let instance = &folder.json(["locate", "--shard", "1"])["instance"];
-        if instance == "pg1" {
-            assert_eq!(folder.json(["moves", "rollback", "1"])["phase"], "rolled_back", "{step}");
-        }
-        nothing_is_left(&test).await;
-        assert_eq!(schemas(&test).await.unwrap().len(), 1, "{step}");
-        assert_eq!(folder.json(["status"])["moves"], json!([]), "{step}");
-    }
-    // Who presses it again does not want to wait. The same command goes on from wherever it was.
-    let (status, last) = interrupted_at(&folder, "copy rows", 2);
-    assert_eq!(status, 1, "{last}");
-    let moved = folder.json(["move", "1", "--to", "pg1"]);
-    assert_eq!(moved[0]["phase"], "reversible");
-    folder.json(["moves", "finish", "1"]);
-    nothing_is_left(&test).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
