@@ -44,6 +44,13 @@ async fn a_shard_moves_is_compared_and_comes_back() {
     assert_eq!(folder.json(["verify", "1"])["verified"], true);
     assert!(folder.run(["moves", "list"]).stdout.contains("m1  shard 1 pg2 -> pg1  reversible"));
 
+    let owner = test.servers().client("pg2", "howdah_owner").await.unwrap();
+    owner.batch_execute("CREATE TABLE shard_0001_e2.extra ()").await.unwrap();
+    let ran = folder.run(["verify", "1"]);
+    assert_eq!(ran.status, 3, "{}", ran.stderr);
+    assert!(ran.error().contains("table extra is only in the copy"), "{}", ran.stderr);
+    owner.batch_execute("DROP TABLE shard_0001_e2.extra").await.unwrap();
+
     let ran = folder.run(["moves", "finish", "1", "--lost", "pg2"]);
     assert_eq!(ran.status, 3, "{}", ran.stderr);
     assert!(ran.error().contains("pg2 is not lost"), "{}", ran.stderr);
