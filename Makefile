@@ -56,7 +56,7 @@ $(TARGET)/CACHEDIR.TAG:
 	@echo "Signature: 8a477f597d28d172789f06886806bc55" > $@
 
 # The tests whose faults are drawn from a seed: `test` takes a few of them, `torture` takes all.
-FAULTS := clock_chaos move_crash move_cut move_kill move_model transfer_kills
+FAULTS := clock_chaos move_crash move_cut move_kill move_model move_signals transfer_kills
 
 ## The long fault runs: whoever takes part dies, or is cut off, at every step. SEED=7 repeats what failed.
 torture: SEED := $(or $(SEED),$(shell date +%s))

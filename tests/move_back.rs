@@ -81,7 +81,7 @@ async fn a_way_back_is_there_once_it_runs() -> Result<()> {
         AND relation = to_regclass('shard_0001_e2.howdah_move'))";
 
     let test = cluster_with_tables()?.start().await?;
-    let starting = Point { step: MoveStep::StartReverse, back: false };
+    let starting = Point::there(MoveStep::StartReverse);
     let command = Command::Go(InstanceName::new("pg1")?);
     let standing = Standing::at(starting, &test.config(), &command).await?;
     let [holder, looker] = [test.admin("pg2").await?, test.admin("pg2").await?];

@@ -1,70 +1,48 @@
 //! A mover that dies at any step leaves the shard where it was, or brings it where it should go when it is run again:
 //! nothing is lost, nothing is done twice, nothing is left behind.
 //!
-//! `make torture` lets it die at every step, before and after, there and back; else it is a sample.
+//! `make torture` lets it die at every step, before and after, there and back, and at the end and the abortion of a move; else it is a sample.
 #![cfg(test)]
 
 mod moving;
 mod torture;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use howdah::testing::TestCluster;
-use howdah::{InstanceName, MoveEvent, MoveNews, MovePhase, MoveStep, Mover, Result};
-use moving::fault::Point;
+use howdah::{InstanceName, MovePhase, MoveStep, Mover, Result};
+use moving::fault::{Command, Point};
 use moving::{Load, cluster_with_tables, leftovers, shard};
 use torture::Random;
 
 /// Where a mover dies: at a point, before the step or after it.
 type Death = (Point, bool);
 
-fn is_here((point, after): Death, event: &MoveEvent) -> bool {
-    let is_end = matches!(event.what, MoveNews::Done);
-    if after {
-        is_end && (event.step, event.back) == (point.step, point.back)
-    } else {
-        point.is_begun_by(event)
-    }
-}
-
 /// A mover that dies at a point.
-fn doomed(test: &TestCluster, death: Death) -> Result<Arc<Mover>> {
+fn doomed(test: &TestCluster, (point, after): Death) -> Result<Mover> {
     let mover = Mover::new(&test.config())?;
-    Ok(Arc::new(mover.on_event(move |event| assert!(!is_here(death, event), "died as it should"))))
+    Ok(mover.on_event(move |event| {
+        let is_here = if after { point.is_done_by(event) } else { point.is_begun_by(event) };
+        assert!(!is_here, "died as it should");
+    }))
 }
 
-/// Moves the shard to where it does not live, dies on the way, and goes on; the way back, too, if that is where it dies.
+/// Has a command die on the way.
+async fn die(test: &TestCluster, command: &Command, death: Death) -> Result<()> {
+    let (dying, command) = (doomed(test, death)?, command.clone());
+    let died = tokio::spawn(async move { command.give(&dying).await }).await;
+    assert!(died.is_err_and(|error| error.is_panic()), "it did not come to {death:?}");
+    Ok(())
+}
+
+/// Gives a command about the shard, which dies on the way, and gives it again.
 async fn die_and_go_on(test: &TestCluster, death: Death) -> Result<()> {
-    let (point, _) = death;
-    let cluster = test.cluster().await?;
-    let mover = Mover::new(&test.config())?;
-    let home = cluster.shard(shard())?.home()?.instance().clone();
+    let config = test.config();
+    let home = test.cluster().await?.shard(shard())?.home()?.instance().clone();
     let other = InstanceName::new(if home.as_str() == "pg1" { "pg2" } else { "pg1" })?;
-
-    let to = other.clone();
-    let dying = doomed(test, death)?;
-    let run = tokio::spawn(async move { dying.run(shard(), &to).await });
-    let died = run.await.is_err();
-    let finishing = point.is_of_end();
-    assert_eq!(died, !point.back && !finishing, "{death:?}");
-    let moved = mover.run(shard(), &other).await?;
-    assert_eq!(moved.phase, MovePhase::Reversible, "{death:?}");
-
-    if point.back {
-        let dying = doomed(test, death)?;
-        let back = tokio::spawn(async move { dying.rollback(moved.id).await });
-        assert!(back.await.is_err(), "{death:?}");
-        let back = mover.rollback(moved.id).await?;
-        assert_eq!(back.phase, MovePhase::RolledBack, "{death:?}");
-    } else {
-        let dying = doomed(test, death)?;
-        let end = tokio::spawn(async move { dying.finish(moved.id).await });
-        assert_eq!(end.await.is_err(), finishing, "{death:?}");
-        let ended =
-            if finishing { mover.resume(moved.id).await? } else { mover.show(moved.id).await? };
-        assert_eq!(ended.phase, MovePhase::Finished, "{death:?}");
-    }
+    let command = Command::reaching(death.0, &config, &other).await?;
+    die(test, &command, death).await?;
+    command.complete(&Mover::new(&config)?, &death).await?;
     assert_eq!(leftovers(test).await?, Vec::<String>::new(), "{death:?}");
     Ok(())
 }
@@ -97,7 +75,7 @@ async fn a_mover_may_die_at_any_step() -> Result<()> {
 async fn a_move_that_died_before_the_shard_left_is_aborted_without_a_trace() -> Result<()> {
     let test = cluster_with_tables()?.start().await?;
     let mover = Mover::new(&test.config())?;
-    let to = InstanceName::new("pg1")?;
+    let go = Command::Go(InstanceName::new("pg1")?);
     for (step, after) in [
         (MoveStep::MarkShard, false),
         (MoveStep::Publish, true),
@@ -107,10 +85,8 @@ async fn a_move_that_died_before_the_shard_left_is_aborted_without_a_trace() -> 
         (MoveStep::PrepareReverse, true),
         (MoveStep::RenameTarget, true),
     ] {
-        let death = (Point { step, back: false }, after);
-        let (dying, target) = (doomed(&test, death)?, to.clone());
-        let died = tokio::spawn(async move { dying.run(shard(), &target).await }).await;
-        assert!(died.is_err());
+        let death = (Point::there(step), after);
+        die(&test, &go, death).await?;
         let open = mover.open_move(shard()).await?.unwrap();
         assert_eq!(mover.abort(open.id).await?.phase, MovePhase::Aborted, "{death:?}");
         assert_eq!(leftovers(&test).await?, Vec::<String>::new(), "{death:?}");
@@ -118,9 +94,7 @@ async fn a_move_that_died_before_the_shard_left_is_aborted_without_a_trace() -> 
     }
 
     // Once it has left there is no way but forward, and back by rollback.
-    let death = (Point { step: MoveStep::CloseSource, back: false }, true);
-    let (dying, target) = (doomed(&test, death)?, to.clone());
-    assert!(tokio::spawn(async move { dying.run(shard(), &target).await }).await.is_err());
+    die(&test, &go, (Point::there(MoveStep::CloseSource), true)).await?;
     let open = mover.open_move(shard()).await?.unwrap();
     let error = mover.abort(open.id).await.unwrap_err();
     assert!(error.is_refused() && error.to_string().contains("has left pg2"), "{error}");

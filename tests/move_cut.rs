@@ -36,7 +36,7 @@ async fn move_and_cut(
 ) -> Result<()> {
     let config = network.config();
     let mover = Mover::new(&config)?;
-    let command = Command::reaching(point, &mover, to).await?;
+    let command = Command::reaching(point, &config, to).await?;
     let mut standing = Standing::at(point, &config, &command).await?;
     let link = network.link(link, other_instance(to).as_str(), to.as_str());
     if late {

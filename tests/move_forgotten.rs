@@ -55,7 +55,7 @@ async fn the_things_of_a_move_that_was_forgotten_are_not_taken_for_those_of_the_
     let test = cluster_with_tables()?.own_servers().start().await?;
     let mover = Mover::new(&test.config())?;
     let go = Command::Go(InstanceName::new("pg1")?);
-    let verify = Point { step: MoveStep::Verify, back: false };
+    let verify = Point::there(MoveStep::Verify);
     Standing::at(verify, &test.config(), &go).await?.die().await;
     let left = schemas(&test).await?;
     forget(&test, &[MOVE]).await?;

@@ -70,7 +70,7 @@ async fn a_new_home_that_fails_over_while_it_is_opened_is_opened_again() -> Resu
     let ledger = load.stop().await;
 
     let back = Command::RollBack(moved.id);
-    let unsealing = Point { step: MoveStep::UnsealTarget, back: true };
+    let unsealing = Point::back(MoveStep::UnsealTarget);
     let standing = Standing::at(unsealing, &test.config(), &back).await?;
     // From now on the standby hears nothing more.
     let standby = test.admin("pg2-r1").await?;

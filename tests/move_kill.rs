@@ -36,7 +36,7 @@ async fn move_and_kill(
         Victim::Target => to.clone(),
         Victim::Catalog => InstanceName::new("pg1")?,
     };
-    let command = Command::reaching(point, &mover, to).await?;
+    let command = Command::reaching(point, &config, to).await?;
     let standing = Standing::at(point, &config, &command).await?;
     let port = test.servers().server(victim.as_str())?.port();
     if late {

@@ -1,5 +1,5 @@
-//! What bounds a move, and what it keeps out of the way of: WAL that piles up, limits that others have set, long transactions, other
-//! moves.
+//! What bounds a move, and what it keeps out of the way of: WAL that piles up, a disk that fills, limits that others have set, long
+//! transactions, other moves.
 #![cfg(test)]
 
 mod moving;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use howdah::testing::until;
+use howdah::testing::{TestCluster, until};
 use howdah::{
     InstanceName, Instances, MoveNews, MovePhase, MoveStep, Mover, Result, ShardId, Statement,
 };
@@ -82,6 +82,51 @@ async fn a_copy_that_holds_back_too_much_wal_is_given_up() -> Result<()> {
     assert_eq!(leftovers(&test).await?, Vec::<String>::new());
     assert_eq!(schemas(&test).await?, ["pg2 shard_0001_e1"]);
     mover.run(shard(), &pg(1)).await?;
+    Ok(())
+}
+
+/// How large a file of a server may become that sessions begin from now on: to them a disk is full then, for the last page is
+/// written in part. Its WAL, in files of 16 MiB, has room.
+async fn limit_files(test: &TestCluster, server: &str, bytes: &str) {
+    let pid = test.servers().server(server).unwrap().pid().unwrap();
+    // The account that the server runs as may do it.
+    let limit =
+        format!("COPY (SELECT) TO PROGRAM 'cat > /dev/null; prlimit --pid {pid} --fsize={bytes}:'");
+    test.admin(server).await.unwrap().batch_execute(&limit).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_whose_disk_fills_stops_the_copy_and_the_shard_stays() -> Result<()> {
+    const FILL: &str = "INSERT INTO shard_0001_e1.events (what) SELECT repeat('x', 1000) FROM generate_series(1, 15000)";
+
+    let test = cluster_with_tables()?.postgres(15).own_servers().start().await?;
+    test.admin("pg2").await?.batch_execute(FILL).await.unwrap();
+    let load = Load::start(&test, 3).await?;
+    let half_a_page_too_much = ((16 << 20) + 4096).to_string();
+    limit_files(&test, "pg1", &half_a_page_too_much).await;
+    let mover = Mover::new(&test.config())?;
+    let error = mover.run(shard(), &pg(1)).await.unwrap_err();
+    assert_eq!(error.code().map(|code| code.code()), Some("53100"), "{error:?}");
+    assert_eq!(error.instance(), Some("pg1"), "{error:?}");
+    let said = error.to_string();
+    assert!(said.contains("cannot copy the rows of shard_0001_e1.\"events\""), "{said}");
+    assert!(said.contains("could not extend file"), "{said}");
+    assert_eq!(schemas(&test).await?, ["pg2 shard_0001_e1"]);
+    let open = mover.open_move(shard()).await?.unwrap();
+    assert_eq!(open.error.as_deref(), Some(&*said));
+    assert_eq!(mover.abort(open.id).await?.phase, MovePhase::Aborted);
+    assert_eq!(leftovers(&test).await?, Vec::<String>::new());
+
+    // With room again, the command that met the full disk goes on.
+    assert!(mover.run(shard(), &pg(1)).await.is_err());
+    limit_files(&test, "pg1", "unlimited").await;
+    let moved = Mover::new(&test.config())?.run(shard(), &pg(1)).await?;
+    assert_eq!((moved.phase, moved.verified), (MovePhase::Reversible, true));
+    assert_eq!(mover.finish(moved.id).await?.phase, MovePhase::Finished);
+    let ledger = load.stop().await;
+    assert_eq!(ledger.errors, Vec::<String>::new());
+    ledger.check(&test.cluster().await?.shard(shard())?).await?;
+    assert_eq!(leftovers(&test).await?, Vec::<String>::new());
     Ok(())
 }
 

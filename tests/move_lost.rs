@@ -10,7 +10,7 @@ use howdah::testing::{TestCluster, until};
 use howdah::{
     Error, InstanceName, Instances, MoveNews, MovePhase, MoveStep, Mover, Result, Statement,
 };
-use moving::fault::{Command, Point, Standing};
+use moving::fault::{Command, Point, Standing, Way};
 use moving::{cluster_with_tables, leftovers, leftovers_on, schemas, shard};
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
@@ -110,7 +110,7 @@ async fn a_copy_whose_slot_the_server_gave_up_is_reported_as_that() -> Result<()
     const LOST: &str = "SELECT FROM pg_replication_slots WHERE wal_status = 'lost'";
 
     let test = cluster_with_tables()?.own_servers().start().await?;
-    let before_fence = Point { step: MoveStep::CheckHosts, back: false };
+    let before_fence = Point::there(MoveStep::CheckHosts);
     let standing = Standing::at(before_fence, &test.config(), &Command::Go(pg(1))).await?;
     test.admin("pg1").await?.batch_execute(STOP).await.unwrap();
     limit_wal(&test, "pg2", "1MB").await;
@@ -180,7 +180,8 @@ async fn end_with_a_home_that_is_still_sealed(back: bool) -> Result<()> {
     };
     let (home, lost, epoch) = if back { ("pg2", "pg3", 3) } else { ("pg3", "pg2", 2) };
     let standby = format!("{home}-r1");
-    let unsealing = Point { step: MoveStep::UnsealTarget, back };
+    let unsealing =
+        Point { step: MoveStep::UnsealTarget, way: if back { Way::Back } else { Way::There } };
     let standing = Standing::at(unsealing, &test.config(), &command).await?;
     // From now on the standby hears nothing more.
     let deaf = test.admin(&standby).await?;

@@ -49,7 +49,7 @@ async fn who_has_got_hold_of_a_copy_is_refused_until_its_home_is_closed() -> Res
         MoveStep::AwaitSourceHosts,
         MoveStep::UnsealTarget,
     ] {
-        let standing = Standing::at(Point { step, back: true }, &test.config(), &back).await?;
+        let standing = Standing::at(Point::back(step), &test.config(), &back).await?;
         for (answer, refused) in answers(&stray).await.iter().zip(REFUSED) {
             assert!([refused, MADE_TO_WAIT].contains(&answer.as_str()), "{step}: {answer}");
         }

@@ -1,12 +1,15 @@
-//! Copies that are not equal are never made the home, and what differs is named exactly.
+//! Copies that are not equal are never made the home; what differs is named exactly, and stored with the move.
 #![cfg(test)]
 
 mod moving;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use howdah::testing::TestCluster;
-use howdah::{InstanceName, MoveEvent, MoveNews, MovePhase, MoveStep, Mover, Result, Statement};
+use howdah::{
+    InstanceName, MoveEvent, MoveId, MoveNews, MovePhase, MoveStep, Mover, Result, Statement,
+};
 use moving::{Load, cluster_with_tables, leftovers, shard};
 
 /// SQL that a superuser runs on an instance around replication, as a replica would.
@@ -166,5 +169,100 @@ async fn what_has_piled_up_is_worked_off_before_the_copies_are_compared() -> Res
         .await;
     plant(&test, "pg1", &enable);
     assert!(moving.await.unwrap()?.verified);
+    Ok(())
+}
+
+/// What the last comparison found, as it is stored with a move: of each table how many rows it has, and what differs; first of the
+/// structure, which has no name.
+async fn stored(test: &TestCluster, id: MoveId) -> BTreeMap<String, (i64, Option<String>)> {
+    const STORED: &str = "SELECT coalesce(v.relation, ''), v.rows, v.difference FROM howdah.move_verified v \
+        JOIN howdah.move m ON m.id = v.move AND m.attempt = v.attempt WHERE v.move = $1";
+
+    let catalog = test.admin("pg1").await.unwrap();
+    let rows = catalog.query(STORED, &[&id.get()]).await.unwrap();
+    let found = rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2))));
+    let stored: BTreeMap<_, _> = found.collect();
+    assert_eq!(stored.len(), rows.len(), "{rows:?}");
+    stored
+}
+
+/// What differs, thing by thing, in some order.
+fn parts(difference: &str) -> Vec<&str> {
+    let mut parts: Vec<_> = difference.split("; ").collect();
+    parts.sort_unstable();
+    parts
+}
+
+#[tokio::test]
+async fn a_comparison_by_hand_names_what_differs_and_stores_what_it_found() -> Result<()> {
+    let test = cluster_with_tables()?.start().await?;
+    let cluster = test.cluster().await?;
+    let add = Statement::new("INSERT INTO {shard}.photos (user_id, caption) VALUES (1, 'one')");
+    cluster.shard(shard())?.execute(&add, &[]).await?;
+    let mover = Mover::new(&test.config())?;
+    let id = mover.run(shard(), &InstanceName::new("pg1")?).await?.id;
+    let equal = BTreeMap::from([
+        (String::new(), (0, None)),
+        ("events".into(), (0, None)),
+        ("howdah_decisions".into(), (0, None)),
+        ("howdah_migrations".into(), (1, None)),
+        ("photos".into(), (1, None)),
+        ("tags".into(), (0, None)),
+        ("users".into(), (20, None)),
+    ]);
+    assert_eq!(stored(&test, id).await, equal, "as the gate of the cutover stored it");
+
+    for (planted, undo, relation, named) in [
+        (
+            "UPDATE shard_0001_e2.users SET n = n + 1000 WHERE id = 1;
+             DELETE FROM shard_0001_e2.users WHERE id = 2;
+             INSERT INTO shard_0001_e2.users VALUES (104)",
+            "UPDATE shard_0001_e2.users SET n = 0 WHERE id = 1;
+             INSERT INTO shard_0001_e2.users VALUES (2);
+             DELETE FROM shard_0001_e2.users WHERE id = 104",
+            "users",
+            &[
+                "users: row id 1 differs in n",
+                "users: row id 104 is only in the copy",
+                "users: row id 2 is missing in the copy",
+            ][..],
+        ),
+        (
+            "DROP INDEX shard_0001_e2.photos_by_user;
+             ALTER TABLE shard_0001_e2.users ALTER n SET DEFAULT 7",
+            "CREATE INDEX photos_by_user ON shard_0001_e2.photos (user_id, id DESC);
+             ALTER TABLE shard_0001_e2.users ALTER n SET DEFAULT 0",
+            "",
+            &[
+                "column users.n differs: \"bigint not null   - default 0\", in the copy \"bigint not null   - default 7\"",
+                "index photos_by_user is missing in the copy",
+            ],
+        ),
+    ] {
+        plant(&test, "pg2", planted);
+        let error = mover.verify(shard()).await.unwrap_err();
+        assert!(error.is_refused(), "{error:?}");
+        let said = error.to_string();
+        for named in named {
+            assert!(said.contains(named), "{named}: {said}");
+        }
+        assert!(said.contains("howdah moves finish m1"), "{said}");
+        // The move stays what it is.
+        let report = mover.show(id).await?;
+        assert_eq!((report.phase, report.verified), (MovePhase::Reversible, false));
+        assert_eq!(report.error.as_deref(), Some(&*said));
+        for (compared, (_, difference)) in stored(&test, id).await {
+            let named = if compared == relation { named } else { &[] };
+            assert_eq!(parts(difference.as_deref().unwrap_or_default()), parts(&named.join("; ")));
+        }
+
+        plant(&test, "pg2", undo);
+        let verified = mover.verify(shard()).await?;
+        assert_eq!((verified.phase, verified.verified), (MovePhase::Reversible, true));
+        assert_eq!(verified.error, None);
+        assert_eq!(stored(&test, id).await, equal);
+    }
+    assert_eq!(mover.rollback(id).await?.phase, MovePhase::RolledBack);
+    assert_eq!(leftovers(&test).await?, Vec::<String>::new());
     Ok(())
 }

@@ -96,3 +96,31 @@ fn matches(pattern: &str) -> Vec<PathBuf> {
     let found = names.filter(|name| name.starts_with(prefix));
     found.map(|name| PathBuf::from(format!("{parent}/{name}{after}"))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_pg_dump_that_is_older_than_the_server_is_named() {
+        let folder = tempfile::TempDir::new().unwrap();
+        for name in ["pg_dump", "psql"] {
+            let program = folder.path().join(name);
+            let says =
+                format!("#!/bin/sh\necho '{name} (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)'\n");
+            fs::write(&program, says).unwrap();
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        assert!(Programs::find(Some(folder.path()), None, 15).await.is_ok());
+        let error = Programs::find(Some(folder.path()), None, 18).await.unwrap_err();
+        assert!(error.is_config(), "{error:?}");
+        let (said, pg_dump) = (error.to_string(), folder.path().join("pg_dump"));
+        let why = format!(
+            "from PostgreSQL 18 takes a pg_dump that is not older: {} is 15",
+            pg_dump.display()
+        );
+        assert!(said.contains(&why) && said.contains("HOWDAH_PG_BIN"), "{said}");
+    }
+}

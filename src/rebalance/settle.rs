@@ -162,8 +162,14 @@ impl Run<'_> {
             )));
         }
         // Nothing is noted: until it has ended, it can be resumed.
+        self.event_begin(MoveStep::DropForward);
+        self.drop_stream(source, target, &self.names.forward).await?;
+        self.event_end(MoveStep::DropForward);
+        self.event_begin(MoveStep::DropReverse);
+        self.drop_stream(target, source, &self.names.reverse).await?;
+        self.event_end(MoveStep::DropReverse);
         self.event_begin(MoveStep::DropCopy);
-        self.drop_copy_of_ours().await?;
+        self.drop_schemas_of_ours().await?;
         unmark(source, &schema_at(self.report.shard, old, &source.name)).await?;
         self.event_end(MoveStep::DropCopy);
         self.rest(MovePhase::Aborted).await
@@ -174,8 +180,12 @@ impl Run<'_> {
         let (source, target) = (&self.source, &self.target);
         self.drop_stream(source, target, &self.names.forward).await?;
         self.drop_stream(target, source, &self.names.reverse).await?;
+        self.drop_schemas_of_ours().await
+    }
+
+    async fn drop_schemas_of_ours(&self) -> Result<()> {
         for epoch in [self.report.epoch, next(self.report.epoch)?] {
-            self.drop_schema_if_ours(target, epoch).await?;
+            self.drop_schema_if_ours(&self.target, epoch).await?;
         }
         Ok(())
     }

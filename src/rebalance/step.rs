@@ -14,7 +14,8 @@ use std::fmt;
 /// One step of a move. [`MoveStep::ALL`] has them in their order.
 ///
 /// A rollback is the steps from [`LockServers`](Self::LockServers) on with the two instances exchanged, but for those that
-/// copy: the copy is there.
+/// copy: the copy is there. Whoever takes up a move, to go on with it or to end it, begins with `LockServers`; an abort then
+/// takes [`DropForward`](Self::DropForward), [`DropReverse`](Self::DropReverse) and [`DropCopy`](Self::DropCopy).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum MoveStep {

@@ -207,12 +207,16 @@ impl Mover {
         report: &MoveReport,
         back: bool,
     ) -> Result<Run<'a>> {
+        let (id, shard, step) = (Some(report.id), report.shard, MoveStep::LockServers);
+        let observe = |what| self.observe(&MoveEvent { id, shard, back, step, what });
+        observe(MoveNews::Begun);
         let (source, target) = futures_util::try_join!(
             self.kept.side(&self.connector, snapshot, &report.source),
             self.kept.side(&self.connector, snapshot, &report.target)
         )?;
-        source.lock(report.shard).await?;
-        target.lock(report.shard).await?;
+        source.lock(shard).await?;
+        target.lock(shard).await?;
+        observe(MoveNews::Done);
         self.take_over(snapshot, journal, report, back, [source, target]).await
     }
 

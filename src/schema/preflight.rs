@@ -73,9 +73,7 @@ pub(super) async fn problems_of(
         problems.push("is the same database as another instance, or another init is at it".into());
     }
     let facts = client.query_one(FACTS, &[]).await.map_err(failed)?;
-    if facts.get::<_, i32>(0) < OLDEST_VERSION {
-        problems.push("runs a PostgreSQL older than 15".into());
-    }
+    problems.extend(problem_of_version(facts.get(0)));
     if !facts.get::<_, bool>(1) {
         problems.push("does not let the owner create schemas: grant CREATE on the database".into());
     }
@@ -88,6 +86,13 @@ pub(super) async fn problems_of(
         );
     }
     Ok(problems)
+}
+
+/// What is wrong with a `server_version_num`.
+fn problem_of_version(version: i32) -> Option<String> {
+    let (found, oldest) = (version / 10_000, OLDEST_VERSION / 10_000);
+    (version < OLDEST_VERSION)
+        .then(|| format!("runs PostgreSQL {found}, and {oldest} is the oldest that will do"))
 }
 
 async fn problem_of_identity(
@@ -139,5 +144,22 @@ pub(super) async fn lock(client: &Client, key: i32) -> Result<bool> {
             return Ok(locked);
         }
         sleep(LOOK_AGAIN).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_too_old_is_named_by_its_version() {
+        for (version, named) in [
+            (80_400, Some("runs PostgreSQL 8, and 15 is the oldest that will do")),
+            (140_019, Some("runs PostgreSQL 14, and 15 is the oldest that will do")),
+            (150_000, None),
+            (180_004, None),
+        ] {
+            assert_eq!(problem_of_version(version).as_deref(), named, "{version}");
+        }
     }
 }

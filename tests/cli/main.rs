@@ -9,8 +9,6 @@ mod instance;
 mod local;
 mod migrate;
 mod moves;
-#[path = "../moving/mod.rs"]
-mod moving;
 mod program;
 mod status;
 mod tx;

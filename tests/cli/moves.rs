@@ -1,14 +1,14 @@
-//! `howdah move`, `moves`, `verify`: a shard goes there and back, what is refused, and what Ctrl-C does.
+//! `howdah move`, `moves`, `verify`: a shard goes there and back, what is refused, and what Ctrl-C does where the servers work for
+//! long. At every step it is pressed by `tests/move_signals.rs`.
 
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::process::{Command, Stdio};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use howdah::testing::TestCluster;
+use howdah::testing::{TestCluster, until};
 use howdah::{Migrations, ShardId, Statement};
 use serde_json::{Value, json};
 
-use crate::moving::{cluster_with_tables, leftovers, schemas};
 use crate::program::{Folder, Ran};
 
 /// On pg1 alone an index on it takes for ever.
@@ -43,6 +43,13 @@ async fn a_shard_moves_is_compared_and_comes_back() {
     assert_eq!(folder.json(["status"])["moves"][0]["move"], "m1");
     assert_eq!(folder.json(["verify", "1"])["verified"], true);
     assert!(folder.run(["moves", "list"]).stdout.contains("m1  shard 1 pg2 -> pg1  reversible"));
+
+    let owner = test.servers().client("pg2", "howdah_owner").await.unwrap();
+    owner.batch_execute("CREATE TABLE shard_0001_e2.extra ()").await.unwrap();
+    let ran = folder.run(["verify", "1"]);
+    assert_eq!(ran.status, 3, "{}", ran.stderr);
+    assert!(ran.error().contains("table extra is only in the copy"), "{}", ran.stderr);
+    owner.batch_execute("DROP TABLE shard_0001_e2.extra").await.unwrap();
 
     let ran = folder.run(["moves", "finish", "1", "--lost", "pg2"]);
     assert_eq!(ran.status, 3, "{}", ran.stderr);
@@ -93,14 +100,47 @@ async fn ctrl_c_ends_what_the_servers_do_too_and_so_does_a_death() {
     let start =
         |arguments: &[&str]| folder.command(arguments).stderr(Stdio::piped()).spawn().unwrap();
 
+    let press_ctrl_c = |program: &Child| {
+        let interrupt = Command::new("kill").args(["-INT", &program.id().to_string()]).status();
+        assert!(interrupt.unwrap().success());
+    };
+
     let mut killed = start(&["move", "1", "--to", "pg1"]);
     until_built(true).await;
     killed.kill().unwrap();
     killed.wait().unwrap();
     until_built(false).await;
+
+    // Who presses it again does not want to wait, for another who has got the shard's lock meanwhile.
+    let other = test.admin("pg2").await.unwrap();
+    let mut resumed = start(&["moves", "resume", "1"]);
+    until_built(true).await;
+    let locked = tokio::spawn(async move {
+        other.batch_execute("SELECT pg_advisory_lock(1752135524, 1)").await.unwrap();
+        other
+    });
+    let source = test.admin("pg2").await.unwrap();
+    until("the other waits for the lock", async || {
+        let waits = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted \
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        source.query_opt(waits, &[]).await.unwrap().is_some()
+    })
+    .await;
+    press_ctrl_c(&resumed);
+    let mut said = BufReader::new(resumed.stderr.take().unwrap()).lines();
+    assert!(said.any(|line| line.unwrap().contains("stopping: ")));
+    let other = locked.await.unwrap();
+    press_ctrl_c(&resumed);
+    let last = said.last().unwrap().unwrap();
+    assert_eq!(resumed.wait().unwrap().code(), Some(1), "{last}");
+    assert!(last.contains("stopped half-way; `howdah moves list` shows what is open"), "{last}");
+    drop(other);
+    assert_eq!(folder.json(["moves", "show", "m1"])["phase"], "copy");
+    until_built(false).await;
+
     let resumed = start(&["moves", "resume", "1"]);
     until_built(true).await;
-    interrupt(resumed.id());
+    press_ctrl_c(&resumed);
     let output = resumed.wait_with_output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -109,75 +149,14 @@ async fn ctrl_c_ends_what_the_servers_do_too_and_so_does_a_death() {
     assert_eq!(folder.json(["locate", "--shard", "1"])["schema"], "shard_0001_e1");
 }
 
-/// Moves shard 1 to pg1 and presses Ctrl-C so many times once a step is told of. The status, and the last line.
-fn interrupted_at(folder: &Folder, step: &str, times: usize) -> (i32, String) {
-    let mut command = folder.command(["--json", "move", "1", "--to", "pg1"]);
-    let mut moving = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut told = BufReader::new(moving.stderr.take().unwrap());
-    let mut line = String::new();
-    while told.read_line(&mut line).unwrap() > 0 {
-        let event: Value = serde_json::from_str(&line).unwrap();
-        if event["step"] == step {
-            break;
-        }
-        line.clear();
-    }
-    for _ in 0..times {
-        interrupt(moving.id());
-    }
-    let mut rest = String::new();
-    told.read_to_string(&mut rest).unwrap();
-    let status = moving.wait().unwrap();
-    (status.code().unwrap_or(-1), rest.lines().last().unwrap_or_default().to_owned())
-}
-
-/// Ctrl-C.
-fn interrupt(process: u32) {
-    let killed = Command::new("kill").args(["-INT", &process.to_string()]).status();
-    assert!(killed.unwrap().success());
-}
-
-/// A server may need a moment to see that a program is gone, and give back its locks.
-async fn nothing_is_left(test: &TestCluster) {
-    let patience = Instant::now() + Duration::from_secs(30);
-    while let Some(left) = leftovers(test).await.unwrap().first() {
-        assert!(Instant::now() < patience, "{left}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn ctrl_c_leaves_nothing_half_done() {
-    let test = cluster_with_tables().unwrap().start().await.unwrap();
-    let folder = Folder::of(&test);
-    for step in ["lock servers", "copy rows", "verify", "fence tables", "close source"] {
-        let (status, last) = interrupted_at(&folder, step, 1);
-        // It was at its end before the key was pressed, or had not come so far that it listens.
-        assert!([-1, 0, 1].contains(&status), "{step}: {status} {last}");
-        assert!(status != 1 || last.contains("stopped; nothing is half done"), "{step}: {last}");
-        let instance = &folder.json(["locate", "--shard", "1"])["instance"];
-        if instance == "pg1" {
-            assert_eq!(folder.json(["moves", "rollback", "1"])["phase"], "rolled_back", "{step}");
-        }
-        nothing_is_left(&test).await;
-        assert_eq!(schemas(&test).await.unwrap().len(), 1, "{step}");
-        assert_eq!(folder.json(["status"])["moves"], json!([]), "{step}");
-    }
-    // Who presses it again does not want to wait. The same command goes on from wherever it was.
-    let (status, last) = interrupted_at(&folder, "copy rows", 2);
-    assert_eq!(status, 1, "{last}");
-    let moved = folder.json(["move", "1", "--to", "pg1"]);
-    assert_eq!(moved[0]["phase"], "reversible");
-    folder.json(["moves", "finish", "1"]);
-    nothing_is_left(&test).await;
-}
-
 /// The same is told to a program that reads what the mover says and to one that asks the journal meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn programs_see_how_far_a_move_is() {
-    const ROWS: &str = "INSERT INTO shard_0001_e1.events (what) SELECT repeat('x', 1000) FROM generate_series(1, 20000)";
+    const TABLE: &str = "CREATE TABLE t (n int PRIMARY KEY, what text NOT NULL)";
+    const ROWS: &str = "INSERT INTO shard_0001_e1.t SELECT n, repeat('x', 1000) FROM generate_series(1, 20000) n";
 
-    let test = cluster_with_tables().unwrap().start().await.unwrap();
+    let migrations = Migrations::new([("0001_t.sql", TABLE)]).unwrap();
+    let test = TestCluster::builder().shards(2).migrations(migrations).start().await.unwrap();
     test.admin("pg2").await.unwrap().batch_execute(ROWS).await.unwrap();
     let folder = Folder::of(&test);
     let mut moving = folder.command(["--json", "move", "1", "--to", "pg1", "--rate", "1"]);
@@ -195,7 +174,7 @@ async fn programs_see_how_far_a_move_is() {
     assert!(later["of_bytes"].as_u64() >= later["bytes"].as_u64());
     assert!(later["left_ms"].as_f64().unwrap() > 0.0);
 
-    let shown = howdah::testing::until("the journal has it", async || {
+    let shown = until("the journal has it", async || {
         let shown = folder.json(["moves", "show", "1"]);
         (shown["rows"].as_u64() > Some(0), shown)
     })
@@ -209,10 +188,10 @@ async fn programs_see_how_far_a_move_is() {
 
     // A pipe that nobody empties holds it up.
     let rest = std::thread::spawn(move || lines.count());
-    interrupt(moving.id());
+    press_ctrl_c(&moving);
     assert_eq!(moving.wait().unwrap().code(), Some(1));
     rest.join().unwrap();
-    nothing_is_left(&test).await;
+    assert_eq!(folder.json(["status"])["moves"], json!([]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

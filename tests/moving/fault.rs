@@ -1,5 +1,6 @@
 //! A move that meets a fault at one of its steps, and the same command again until it is done.
 
+use std::fmt::Debug;
 use std::sync::Mutex;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -14,38 +15,65 @@ use super::shard;
 /// How long a move may take to get there once everything runs again.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// A step of the way there, its end included, or of the way back.
+/// Which command takes the steps.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Way {
+    There,
+    Back,
+    End,
+    Abort,
+}
+
+/// A step on one of the ways.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Point {
     pub(crate) step: MoveStep,
-    pub(crate) back: bool,
+    pub(crate) way: Way,
 }
 
 impl Point {
-    /// Every step, there and back.
+    pub(crate) fn there(step: MoveStep) -> Self {
+        Self { step, way: Way::There }
+    }
+
+    pub(crate) fn back(step: MoveStep) -> Self {
+        Self { step, way: Way::Back }
+    }
+
+    /// Every step of every way.
     pub(crate) fn all() -> Vec<Self> {
-        let there = MoveStep::ALL.map(|step| Self { step, back: false });
+        use MoveStep::{
+            AdvanceReverse, DropCopy, DropForward, DropReverse, LockServers, NotePosition,
+            StartReverse, Verify,
+        };
+        let of = |way, is_of: fn(MoveStep) -> bool| {
+            let steps = MoveStep::ALL.into_iter().filter(move |step| is_of(*step));
+            steps.map(move |step| Self { step, way })
+        };
+        let there = of(Way::There, |step| step < DropReverse);
         // The copy is there, and no stream follows.
-        let back = MoveStep::ALL.into_iter().filter(|step| {
-            *step >= MoveStep::Verify
-                && !matches!(
-                    step,
-                    MoveStep::NotePosition
-                        | MoveStep::DropForward
-                        | MoveStep::AdvanceReverse
-                        | MoveStep::StartReverse
-                )
+        let back = of(Way::Back, |step| {
+            let not_back = [NotePosition, DropForward, AdvanceReverse, StartReverse];
+            step == LockServers || step >= Verify && !not_back.contains(&step)
         });
-        there.into_iter().chain(back.map(|step| Self { step, back: true })).collect()
+        let end = of(Way::End, |step| [LockServers, DropReverse, DropCopy].contains(&step));
+        let abort = of(Way::Abort, |step| {
+            [LockServers, DropForward, DropReverse, DropCopy].contains(&step)
+        });
+        there.chain(back).chain(end).chain(abort).collect()
     }
 
+    /// Of a mover that was told to go this way.
     pub(crate) fn is_begun_by(self, event: &MoveEvent) -> bool {
-        (event.step, event.back) == (self.step, self.back) && matches!(event.what, MoveNews::Begun)
+        self.is_of(event) && matches!(event.what, MoveNews::Begun)
     }
 
-    /// Whether it lies in the end of a move, by a command of its own.
-    pub(crate) fn is_of_end(self) -> bool {
-        !self.back && matches!(self.step, MoveStep::DropReverse | MoveStep::DropCopy)
+    pub(crate) fn is_done_by(self, event: &MoveEvent) -> bool {
+        self.is_of(event) && matches!(event.what, MoveNews::Done)
+    }
+
+    fn is_of(self, event: &MoveEvent) -> bool {
+        (event.step, event.back) == (self.step, self.way == Way::Back)
     }
 }
 
@@ -55,30 +83,48 @@ pub(crate) enum Command {
     Go(InstanceName),
     Finish(MoveId),
     RollBack(MoveId),
+    Abort(MoveId),
 }
 
 impl Command {
     /// The command in which a point lies; what has to come before it is done.
-    pub(crate) async fn reaching(point: Point, mover: &Mover, to: &InstanceName) -> Result<Self> {
-        let go = Self::Go(to.clone());
-        if !point.back && !point.is_of_end() {
-            return Ok(go);
-        }
-        let id = go.give(mover).await?.id;
-        Ok(if point.back { Self::RollBack(id) } else { Self::Finish(id) })
+    pub(crate) async fn reaching(point: Point, config: &Config, to: &InstanceName) -> Result<Self> {
+        let (mover, go) = (Mover::new(config)?, Self::Go(to.clone()));
+        Ok(match point.way {
+            Way::There => go,
+            Way::Back => Self::RollBack(go.give(&mover).await?.id),
+            Way::End => Self::Finish(go.give(&mover).await?.id),
+            Way::Abort => {
+                // All that an abort can find has been made.
+                let last = Point::there(MoveStep::CloseSource);
+                Standing::at(last, config, &go).await?.die().await;
+                Self::Abort(mover.open_move(shard()).await?.expect("it has not ended").id)
+            }
+        })
     }
 
-    async fn give(&self, mover: &Mover) -> Result<MoveReport> {
+    pub(crate) async fn give(&self, mover: &Mover) -> Result<MoveReport> {
         match self {
             Self::Go(to) => mover.run(shard(), to).await,
             Self::Finish(id) => mover.finish(*id).await,
             Self::RollBack(id) => mover.rollback(*id).await,
+            Self::Abort(id) => mover.abort(*id).await,
+        }
+    }
+
+    /// How far a move is that has done it.
+    pub(crate) fn phase(&self) -> MovePhase {
+        match self {
+            Self::Go(_) => MovePhase::Reversible,
+            Self::Finish(_) => MovePhase::Finished,
+            Self::RollBack(_) => MovePhase::RolledBack,
+            Self::Abort(_) => MovePhase::Aborted,
         }
     }
 
     /// Gives the command, again where a server or the network needs a moment more, then compares both copies and ends the
     /// move. `first` is how it went before.
-    pub(crate) async fn complete(&self, mover: &Mover, first: &Result<MoveReport>) -> Result<()> {
+    pub(crate) async fn complete(&self, mover: &Mover, first: &impl Debug) -> Result<()> {
         let began = Instant::now();
         let moved = loop {
             match self.give(mover).await {
@@ -90,12 +136,7 @@ impl Command {
                 Err(error) => panic!("{self:?}: {error}; the first time: {first:?}"),
             }
         };
-        let rest = match self {
-            Self::Go(_) => MovePhase::Reversible,
-            Self::Finish(_) => MovePhase::Finished,
-            Self::RollBack(_) => MovePhase::RolledBack,
-        };
-        assert_eq!(moved.phase, rest, "{self:?}");
+        assert_eq!(moved.phase, self.phase(), "{self:?}");
         if moved.phase == MovePhase::Reversible {
             mover.verify(shard()).await?;
             mover.finish(moved.id).await?;
