@@ -99,3 +99,45 @@ async fn a_write_to_the_copy_that_is_not_home_is_refused() -> Result<()> {
     mover.finish(moved.id).await?;
     Ok(())
 }
+
+/// No rename follows a schema's name in the text of a function, or in its settings.
+#[tokio::test]
+async fn functions_that_name_their_schema_name_the_new_one_there_and_back() -> Result<()> {
+    const TEXTS: &str = "SELECT pg_get_functiondef(oid) FROM pg_proc \
+        WHERE proname ~ '^note_by_' AND pronamespace = to_regnamespace($1)";
+    const NOTES: Statement = Statement::new("SELECT what FROM {shard}.events ORDER BY n");
+    const BY_PATH: Statement = Statement::new("SELECT {shard}.note_by_path()");
+    const BY_NAME: Statement = Statement::new("SELECT {shard}.note_by_name()");
+
+    let test = cluster_with_tables()?.start().await?;
+    let mover = Mover::new(&test.config())?;
+    let shard = test.cluster().await?.shard(shard())?;
+    let called = async |schema: &str| -> Result<[String; 2]> {
+        let home = test.admin(shard.home()?.instance().as_str()).await?;
+        let texts = home.query(TEXTS, &[&schema]).await.unwrap();
+        assert_eq!(texts.len(), 2, "{schema}");
+        for text in texts.iter().map(|row| row.get::<_, &str>(0)) {
+            assert_eq!(
+                text.matches("shard_0001_e").count(),
+                text.matches(schema).count(),
+                "{text}"
+            );
+            assert!(text.contains(schema), "{text}");
+        }
+        let by_path = shard.query_one(&BY_PATH, &[]).await?.get(0);
+        Ok([by_path, shard.query_one(&BY_NAME, &[]).await?.get(0)])
+    };
+    assert_eq!(called("shard_0001_e1").await?, ["shard_0001_e1"; 2]);
+    let moved = mover.run(shard.id(), &InstanceName::new("pg1")?).await?;
+    // It calls under the old name first, and comes to know of the new home.
+    shard.query(&NOTES, &[]).await?;
+    assert_eq!(called("shard_0001_e2").await?, ["shard_0001_e2"; 2]);
+    assert_eq!(mover.rollback(moved.id).await?.phase, MovePhase::RolledBack);
+    shard.query(&NOTES, &[]).await?;
+    assert_eq!(called("shard_0001_e3").await?, ["shard_0001_e3"; 2]);
+
+    let notes = shard.query(&NOTES, &[]).await?;
+    let notes: Vec<&str> = notes.iter().map(|row| row.get(0)).collect();
+    assert_eq!(notes, ["by path", "by name"].repeat(3));
+    Ok(())
+}

@@ -12,6 +12,8 @@
 //!
 //! A model that cannot fail proves nothing. So each line of the argument is taken away in a test of its own, and the
 //! model must then find what goes wrong.
+//!
+//! And a model of something else proves nothing either: a real move has to take its steps in the order that is checked here.
 #![cfg(test)]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic wherever it likes")]
 
@@ -22,11 +24,17 @@ mod mover;
 #[path = "move_model/state.rs"]
 mod state;
 
-use howdah::MoveStep;
+mod moving;
+
+use std::sync::{Arc, Mutex};
+
+use howdah::{InstanceName, MoveNews, MovePhase, MoveStep, Mover, Result};
 use stateright::{Checker, HasDiscoveries, Model};
 
 use check::{BACK, LOST, REPEATED, SHUT, STALE, STRAYED, STUCK};
 use mover::{Move, Scope};
+use moving::cluster_with_tables;
+use moving::fault::Point;
 
 /// A line of the argument that can be taken away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,4 +192,79 @@ fn it_needs_what_was_opened_in_vain_to_be_closed() {
 #[test]
 fn it_needs_the_mark_on_the_target_s_hosts() {
     fails_without(Line::Mark, STUCK);
+}
+
+/// Steps that go on together, since none of them waits for what another does: all are done before the step after them.
+const TOGETHER: [&[MoveStep]; 3] = [
+    &[MoveStep::GuardSource, MoveStep::Recheck, MoveStep::Drain],
+    &[MoveStep::NotePosition, MoveStep::AwaitTargetHosts],
+    &[MoveStep::NotePosition, MoveStep::RecheckTimelines],
+];
+
+/// What a mover has told of its steps: that they began, or are done.
+type Told = Arc<Mutex<Vec<(Point, MoveNews)>>>;
+
+/// The steps as they began, each once all before it were done. Of a fence that was tried again, the last.
+fn taken(told: &Told) -> Vec<Point> {
+    let (mut taken, mut open) = (Vec::<Point>::new(), Vec::<Point>::new());
+    for (point, news) in told.lock().unwrap().drain(..) {
+        if matches!(news, MoveNews::Done) {
+            let begun = open.iter().position(|begun| *begun == point);
+            open.remove(begun.unwrap_or_else(|| panic!("{point:?} is done, and has not begun")));
+            continue;
+        }
+        if point.step == MoveStep::FenceTables {
+            taken.retain(|before| before.step < point.step);
+            open.retain(|before| before.step < point.step);
+        }
+        let waits_for = |before: &&Point| {
+            !TOGETHER.iter().any(|all| all.contains(&before.step) && all.contains(&point.step))
+        };
+        let early = open.iter().find(waits_for);
+        assert!(early.is_none(), "{point:?} began before {early:?} was done");
+        taken.push(point);
+        open.push(point);
+    }
+    assert!(open.is_empty(), "never done: {open:?}");
+    taken
+}
+
+#[tokio::test]
+async fn a_real_move_takes_its_steps_in_the_order_that_is_checked() -> Result<()> {
+    let test = cluster_with_tables()?.start().await?;
+    let told = Told::default();
+    let tells = told.clone();
+    let mover = Mover::new(&test.config())?.on_event(move |event| {
+        if matches!(event.what, MoveNews::Begun | MoveNews::Done) {
+            let point = Point { step: event.step, back: event.back };
+            tells.lock().unwrap().push((point, event.what.clone()));
+        }
+    });
+    let (shard, to) = (moving::shard(), InstanceName::new("pg1")?);
+    let moved = mover.run(shard, &to).await?;
+    let there = taken(&told);
+    assert_eq!(mover.rollback(moved.id).await?.phase, MovePhase::RolledBack);
+    let back = taken(&told);
+    let again = mover.run(shard, &to).await?;
+    assert_eq!(taken(&told), there);
+    assert_eq!(mover.finish(again.id).await?.phase, MovePhase::Finished);
+    let end = taken(&told);
+
+    let all = |is_part: fn(&Point) -> bool| Point::all().into_iter().filter(is_part);
+    assert!(there.iter().copied().eq(all(|point| !point.back && !point.is_of_end())), "{there:#?}");
+    assert!(back.iter().copied().eq(all(|point| point.back)), "{back:#?}");
+    assert!(end.iter().copied().eq(all(|point| point.is_of_end())), "{end:#?}");
+
+    let model = Move::new(SCOPE, None, false);
+    let of_model = |taken: &[Point]| -> Vec<MoveStep> {
+        taken.iter().map(|point| point.step).filter(|step| model.order().contains(step)).collect()
+    };
+    assert_eq!(of_model(&there), model.order());
+    // The copy is there, and no stream follows.
+    let on_the_way_back = model
+        .order()
+        .iter()
+        .filter(|step| Point::all().contains(&Point { step: **step, back: true }));
+    assert!(of_model(&back).iter().eq(on_the_way_back), "{back:#?}");
+    Ok(())
 }

@@ -100,11 +100,6 @@ async fn ctrl_c_ends_what_the_servers_do_too_and_so_does_a_death() {
     let start =
         |arguments: &[&str]| folder.command(arguments).stderr(Stdio::piped()).spawn().unwrap();
 
-    let press_ctrl_c = |program: &Child| {
-        let interrupt = Command::new("kill").args(["-INT", &program.id().to_string()]).status();
-        assert!(interrupt.unwrap().success());
-    };
-
     let mut killed = start(&["move", "1", "--to", "pg1"]);
     until_built(true).await;
     killed.kill().unwrap();
@@ -149,11 +144,17 @@ async fn ctrl_c_ends_what_the_servers_do_too_and_so_does_a_death() {
     assert_eq!(folder.json(["locate", "--shard", "1"])["schema"], "shard_0001_e1");
 }
 
+fn press_ctrl_c(program: &Child) {
+    let interrupt = Command::new("kill").args(["-INT", &program.id().to_string()]).status();
+    assert!(interrupt.unwrap().success());
+}
+
 /// The same is told to a program that reads what the mover says and to one that asks the journal meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn programs_see_how_far_a_move_is() {
     const TABLE: &str = "CREATE TABLE t (n int PRIMARY KEY, what text NOT NULL)";
-    const ROWS: &str = "INSERT INTO shard_0001_e1.t SELECT n, repeat('x', 1000) FROM generate_series(1, 20000) n";
+    const ROWS: &str =
+        "INSERT INTO shard_0001_e1.t SELECT n, repeat('x', 1000) FROM generate_series(1, 20000) n";
 
     let migrations = Migrations::new([("0001_t.sql", TABLE)]).unwrap();
     let test = TestCluster::builder().shards(2).migrations(migrations).start().await.unwrap();

@@ -111,6 +111,11 @@ impl Move {
         Self { scope, without, promise: None, synchronous, order }
     }
 
+    /// The steps, in the order in which a mover takes them here.
+    pub(crate) fn order(&self) -> &[MoveStep] {
+        &self.order
+    }
+
     pub(crate) fn has(&self, line: Line) -> bool {
         self.without != Some(line)
     }

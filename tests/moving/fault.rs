@@ -1,10 +1,11 @@
 //! A move that meets a fault at one of its steps, and the same command again until it is done.
 
 use std::fmt::Debug;
-use std::sync::Mutex;
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use howdah::testing::until;
 use howdah::{Config, InstanceName, MoveEvent, MoveId, MoveNews, MovePhase, MoveReport, MoveStep};
 use howdah::{Mover, Result};
 use tokio::sync::oneshot;
@@ -149,6 +150,8 @@ impl Command {
 pub(crate) struct Standing {
     let_go: mpsc::Sender<()>,
     run: JoinHandle<Result<MoveReport>>,
+    /// What it has told of its steps, in words.
+    notes: Arc<Mutex<Vec<String>>>,
 }
 
 impl Standing {
@@ -156,7 +159,12 @@ impl Standing {
         let (reached, at_point) = oneshot::channel();
         let (let_go, gone_on) = mpsc::channel::<()>();
         let meeting = Mutex::new(Some((reached, gone_on)));
+        let notes = Arc::new(Mutex::new(Vec::new()));
+        let told = notes.clone();
         let mover = Mover::new(config)?.on_event(move |event| {
+            if let MoveNews::Note(note) = &event.what {
+                told.lock().unwrap().push(note.clone());
+            }
             if point.is_begun_by(event)
                 && let Some((reached, gone_on)) = meeting.lock().unwrap().take()
             {
@@ -170,11 +178,20 @@ impl Standing {
             reached = at_point => reached.unwrap(),
             ended = &mut run => panic!("it ended before {point:?}: {ended:?}"),
         }
-        Ok(Self { let_go, run })
+        Ok(Self { let_go, run, notes })
     }
 
     pub(crate) fn go(&self) {
         self.let_go.send(()).unwrap();
+    }
+
+    /// Waits until it has told something.
+    pub(crate) async fn tells(&self, what: &str) {
+        until(what, async || {
+            let notes = self.notes.lock().unwrap();
+            (notes.iter().any(|note| note.contains(what)), notes.clone())
+        })
+        .await;
     }
 
     /// Waits for its end, which may be that it has given up, for so long.

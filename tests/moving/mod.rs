@@ -16,7 +16,7 @@ use howdah::{Cluster, Config, Id, InstanceName, Migrations, Outcome, Result, Sha
 use tokio::task::JoinHandle;
 
 /// Two tables that transactions span, one with an identity column, a text key, a view, an index, a trigger, a function
-/// with a search_path, a CHECK and a foreign key.
+/// with a search_path and one that names the schema, a CHECK and a foreign key.
 pub(crate) const TABLES: &str = "
     CREATE TYPE mood AS ENUM ('fine', 'better');
     CREATE TABLE users (id int PRIMARY KEY, n bigint NOT NULL DEFAULT 0, touched bigint NOT NULL DEFAULT 0);
@@ -34,6 +34,13 @@ pub(crate) const TABLES: &str = "
     CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS
         $$ BEGIN NEW.touched := OLD.touched + 1; RETURN NEW; END $$;
     CREATE TRIGGER touched BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION touch();
+    CREATE FUNCTION note_by_path() RETURNS text LANGUAGE sql SET search_path FROM CURRENT AS $$
+        INSERT INTO events (what) VALUES ('by path')
+            RETURNING (SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = events.tableoid) $$;
+    DO $do$ BEGIN EXECUTE format('CREATE FUNCTION note_by_name() RETURNS text LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO %1$I.events (what) VALUES (''by name'');
+        RETURN (SELECT relnamespace::regnamespace FROM pg_class WHERE oid = ''%1$I.events''::regclass); END $$',
+        current_schema()); END $do$;
     INSERT INTO users (id) SELECT generate_series(1, 20);
 ";
 
