@@ -8,6 +8,7 @@
 mod admin;
 mod berth;
 mod breaker;
+mod cargo;
 mod copy;
 mod gate;
 mod lent;
