@@ -43,6 +43,23 @@ async fn ten_thousand_come_in_the_order_asked() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_hundred_thousand_are_not_too_many() -> Result<()> {
+    let test = TestCluster::builder().migrations(notes()?).start().await?;
+    let cluster = test.cluster().await?;
+    let ids = fill(&cluster, 12_500).await?;
+    assert_eq!(ids.len(), 100_000);
+    let found = cluster.get_many(&BY_IDS, &ids).await?;
+    assert!(found.absent().is_empty() && found.missing.is_empty());
+    assert!(
+        found
+            .iter()
+            .zip(&ids)
+            .all(|((id, row), asked)| { id == *asked && row.unwrap().get::<_, Id>(0) == id })
+    );
+    Ok(())
+}
+
+#[tokio::test]
 async fn none_and_too_many_are_said_so() -> Result<()> {
     let test = TestCluster::builder().migrations(notes()?).start().await?;
     let cluster = test.cluster().await?;

@@ -50,6 +50,60 @@ async fn a_thousand_reads_at_once_get_their_own_answers() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_pipeline_with_much_to_carry_is_joined_by_no_other_read() -> Result<()> {
+    const LENGTH: Statement =
+        Statement::new("SELECT length($1), $2::int4, count(*) FROM {shard}.notes");
+
+    let test = test(1).await?;
+    let cluster = Cluster::connect(one_of_each(&test)).await?;
+    let shard = shard(&cluster, 0)?;
+    shard.query(&LENGTH, &[&"", &0_i32]).await?;
+    let before = cluster.stats().remove(0);
+    // None is answered before all have set out: three fill it, and the others queue for the other connection.
+    let large = "x".repeat(3 << 19);
+    let reads = (0..10_i32).map(|read| {
+        let (shard, large) = (&shard, large.as_str());
+        async move { shard.query_one(&LENGTH, &[&large, &read]).await.map(|row| (read, row)) }
+    });
+    for (read, row) in futures_util::future::try_join_all(reads).await? {
+        assert_eq!((row.get::<_, i32>(0), row.get::<_, i32>(1)), (3 << 19, read));
+    }
+    let after = cluster.stats().remove(0);
+    assert_eq!(after.pipelined - before.pipelined, 3, "{after:?}");
+    assert_eq!(after.checkouts - before.checkouts, 7, "{after:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_counts_as_under_way_until_it_is_answered() -> Result<()> {
+    const LENGTH: Statement = Statement::new("SELECT length($1), count(*) FROM {shard}.notes");
+
+    let test = test(1).await?;
+    let cluster = Cluster::connect(one_of_each(&test)).await?;
+    let shard = shard(&cluster, 0)?;
+    shard.query(&LENGTH, &[&""]).await?;
+    let large = "x".repeat(3 << 19);
+    let leave = async || {
+        let large = large.as_str();
+        let left = async { shard.query(&LENGTH, &[&large]).await };
+        assert!(futures_util::poll!(std::pin::pin!(left)).is_pending());
+    };
+    // Little enough, and answered before the next.
+    for _ in 0..3 {
+        leave().await;
+        leave().await;
+        shard.query(&COUNT, &[]).await?;
+    }
+    assert_eq!(cluster.stats()[0].connects, 1);
+    for _ in 0..3 {
+        leave().await;
+    }
+    shard.query(&COUNT, &[]).await?;
+    assert_eq!(cluster.stats()[0].connects, 2, "another pipeline");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_that_travel_together_with_one_that_fails_get_their_answers() -> Result<()> {
     // Reads that the server does as one have its clock's time of one transaction.

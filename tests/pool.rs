@@ -1,13 +1,10 @@
 //! The pool: in order, bounded, and never lending a connection that was left in the middle of something.
 #![cfg(test)]
 
-use std::future::Future;
-use std::pin::pin;
-use std::task::{Context, Waker};
 use std::time::Duration;
 
 use howdah::testing::{TestCluster, until};
-use howdah::{Cluster, Config, Migrations, Outcome, Result, Shard, ShardId, Statement};
+use howdah::{Cluster, Migrations, Outcome, Result, Shard, ShardId, Statement};
 
 const NOTES: &str = "CREATE TABLE notes (id bigint PRIMARY KEY DEFAULT next_id(), text text)";
 const ADD: Statement = Statement::new("INSERT INTO {shard}.notes (text) VALUES ($1)");
@@ -40,88 +37,6 @@ async fn no_transaction_is_open(test: &TestCluster) {
     let idle = "state LIKE 'idle in transaction%'";
     let none = async || sessions(test, idle).await.unwrap() == 0;
     until("no transaction is open", none).await;
-}
-
-#[tokio::test]
-async fn dropped_at_any_await_a_call_leaves_the_pool_as_it_was() -> Result<()> {
-    let test = cluster_of_one(1).await?;
-    Box::pin(leaves_the_pool_as_it_was(&test, test.config())).await
-}
-
-#[tokio::test]
-async fn so_does_a_call_that_sends_its_statements_whole() -> Result<()> {
-    let test = cluster_of_one(1).await?;
-    Box::pin(leaves_the_pool_as_it_was(&test, test.config().prepared(false))).await
-}
-
-async fn leaves_the_pool_as_it_was(test: &TestCluster, config: Config) -> Result<()> {
-    let cluster = Cluster::connect(config.max_size(1).pipelines(0)).await?;
-    let shard = first(&cluster)?;
-    // Polled so often and no more, then dropped: each number is another await to stop at.
-    for polls in 1..12 {
-        drop_after(polls, shard.query(&ALL, &[])).await;
-        drop_after(polls, async {
-            let tx = shard.begin().await?;
-            tx.execute(&ADD, &[&"never"]).await?;
-            tx.query(&ALL, &[]).await?;
-            tx.rollback().await
-        })
-        .await;
-        drop_after(
-            polls,
-            shard.transaction(async |tx| {
-                tx.execute(&ADD, &[&"never"]).await?;
-                Err::<(), _>("no id".parse::<howdah::Id>().unwrap_err())
-            }),
-        )
-        .await;
-        let hurried = shard.clone().statement_timeout(Duration::from_secs(7));
-        drop_after(polls, hurried.query(&ALL, &[])).await;
-        drop_after(polls, async { hurried.begin().await?.query(&ALL, &[]).await }).await;
-        drop_after(polls, cluster.exec(&ALL).run(|_| {})).await;
-        drop_after(polls, async {
-            let client = cluster.instances()[0].client().await?;
-            let _ = client.batch_execute("BEGIN; SET search_path = nowhere").await;
-            Ok::<_, howdah::Error>(())
-        })
-        .await;
-        drop_after(polls, cluster.instances()[0].pause()).await;
-        cluster.instances()[0].resume()?;
-        // The one connection is lent, empty-handed and in no transaction, with the usual limit.
-        let limit: String = shard.query_one(&LIMIT, &[]).await?.get(0);
-        assert!(["30s", "0"].contains(&limit.as_str()), "{limit}");
-        assert!(shard.query(&ALL, &[]).await?.is_empty());
-        no_transaction_is_open(test).await;
-    }
-    Ok(())
-}
-
-/// Polls a future so many times, letting the runtime work in between, and drops it.
-async fn drop_after(polls: usize, future: impl Future) {
-    let mut future = pin!(future);
-    for _ in 0..polls {
-        if future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
-            return;
-        }
-        for _ in 0..20 {
-            tokio::task::yield_now().await;
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_read_dropped_while_its_pipeline_opens_leaves_no_read_only_session() -> Result<()> {
-    let test = cluster_of_one(1).await?;
-    for polls in 1..12 {
-        let cluster = Cluster::connect(test.config().max_size(2).pipelines(1)).await?;
-        let shard = first(&cluster)?;
-        drop_after(polls, shard.query(&ALL, &[])).await;
-        // Whichever connection this gets, it may write.
-        for _ in 0..3 {
-            assert_eq!(shard.execute(&ADD, &[&"note"]).await?, 1);
-        }
-    }
-    Ok(())
 }
 
 #[tokio::test]

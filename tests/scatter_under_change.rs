@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use cutover::cut_over;
 use howdah::postgres::Row;
-use howdah::testing::TestCluster;
+use howdah::testing::{TestCluster, until};
 use howdah::{Cluster, Cursor, Id, Migrations, Result, Scatter, ShardId, Statement};
 
 const NOTES: &str = "CREATE TABLE notes (id bigint PRIMARY KEY DEFAULT next_id(), n int)";
@@ -317,5 +317,49 @@ async fn a_shard_that_does_not_answer_in_time_is_named() -> Result<()> {
     admin.batch_execute("ROLLBACK").await.unwrap();
     let rest = cluster.scatter(&NEWEST).all(&[]).page("id", page.next.as_ref(), 50).await?;
     assert_eq!((rest.rows.len(), rest.next), (8, None));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_merge_has_the_servers_make_little_more_than_it_returns() -> Result<()> {
+    // Each row that a server makes leaves a lock behind, as long as the transaction's session lives.
+    const COUNTED: Statement = Statement::new(
+        "SELECT n, pg_try_advisory_lock(n) FROM {shard}.notes WHERE n % $1 = 0 OR n > $2 ORDER BY n",
+    );
+    const NUMBER: Statement = Statement::new(
+        "UPDATE {shard}.notes SET n = n * 1000 + split_part('{shard}', '_', 2)::int % 1000",
+    );
+    const MADE: &str = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+
+    let index =
+        Migrations::new([("0001_notes.sql", NOTES), ("0002_n.sql", "CREATE INDEX ON notes (n)")])?;
+    let test = TestCluster::builder().migrations(index).start().await?;
+    let cluster = test.cluster().await?;
+    fill(&cluster, 500).await?;
+    cluster.exec(&NUMBER).write(true).run(|_| {}).await?;
+    let made = async || {
+        let mut made = 0;
+        for instance in ["pg1", "pg2"] {
+            let admin = test.admin(instance).await.unwrap();
+            made += admin.query_one(MADE, &[]).await.unwrap().get::<_, i64>(0);
+        }
+        usize::try_from(made).unwrap()
+    };
+    // All shards alike; then the first rows are all on one of them.
+    for (modulus, beyond) in [(1_i32, 0_i32), (1000, 400_000)] {
+        for limit in [1_usize, 8, 80, 400] {
+            let key = |row: &Row| row.get::<_, i32>(0);
+            let mut merged = cluster.scatter(&COUNTED).all(&[&modulus, &beyond]).merge(limit, key);
+            for _ in 0..limit {
+                merged.next().await.unwrap()?;
+            }
+            let made_now = made().await;
+            assert!(made_now >= limit && made_now <= 3 * limit + 8, "{made_now} rows for {limit}");
+            assert!(merged.next().await.is_none());
+            drop(merged);
+            until("these sessions are gone", async || made().await == 0).await;
+        }
+    }
     Ok(())
 }

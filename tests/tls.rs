@@ -104,6 +104,28 @@ async fn a_client_certificate_is_shown() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_server_that_demands_a_client_certificate_refuses_who_has_none() -> Result<()> {
+    let test = cluster_with("server").await?;
+    let config = test.config().sslmode(SslMode::VerifyFull).sslrootcert(file("ca.pem"));
+    let cluster = Cluster::connect(config.clone()).await?;
+    let instance = cluster.instances().remove(0);
+    instance.client().await?;
+    let server = test.admin("pg1").await?;
+    // The first rule that fits decides.
+    let demand = "COPY (SELECT 'hostssl all howdah_app all trust clientcert=verify-full') TO PROGRAM \
+        'cat - pg_hba.conf > pg_hba.new && mv pg_hba.new pg_hba.conf'";
+    server.batch_execute(demand).await.unwrap();
+    server.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    let error = until("it is refused", async || instance.client().await.err()).await;
+    assert_eq!((error.phase(), error.instance()), (Some(Phase::Connect), Some("pg1")), "{error:?}");
+    assert!(error.to_string().contains("valid client certificate"), "{error}");
+    refused(session(config.clone()).await, "valid client certificate");
+    let shown = session(config.sslcert(file("client.pem")).sslkey(file("client.key"))).await?;
+    assert_eq!(shown.1.as_deref(), Some("/CN=howdah_app"));
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_server_that_cannot_encrypt_is_not_spoken_to_in_plain_text() -> Result<()> {
     let test = TestCluster::builder().instances(1).shards(1).start().await?;
     refused(session(test.config().sslmode(SslMode::Require)).await, "tls");

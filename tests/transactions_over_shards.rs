@@ -2,20 +2,19 @@
 #![cfg(test)]
 
 mod cutover;
+mod polls;
 mod pooler;
 
-use std::future::poll_fn;
-use std::pin::pin;
-use std::task::Poll;
 use std::time::Duration;
 
 use cutover::cut_over;
 use howdah::postgres::Client;
-use howdah::testing::TestCluster;
+use howdah::testing::{TestCluster, until};
 use howdah::{
     Cluster, ClusterTx, Error, Migrations, Outcome, Phase, Result, Shard, ShardId, Statement,
     TransactionOptions,
 };
+use polls::{dropped, everywhere};
 use pooler::Pooler;
 
 const TABLES: &str = "
@@ -447,19 +446,9 @@ async fn decisions_are_kept_until_nobody_needs_them() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn dropped_anywhere_it_is_whole_and_nothing_stays_in_doubt() -> Result<()> {
     let bank = Bank::open().await?;
-    for polls in 1.. {
-        let mut left = polls;
-        let mut transfer = pin!(bank.cluster.transaction(async |tx| bank.transfer(tx, 0, 1).await));
-        let done = poll_fn(|context| {
-            left -= 1;
-            match transfer.as_mut().poll(context) {
-                Poll::Ready(done) => Poll::Ready(Some(done)),
-                Poll::Pending if left == 0 => Poll::Ready(None),
-                Poll::Pending => Poll::Pending,
-            }
-        })
-        .await;
-        if let Some(done) = done {
+    for at in everywhere() {
+        let transfer = bank.cluster.transaction(async |tx| bank.transfer(tx, 0, 1).await);
+        if let Some(done) = dropped(at, transfer).await {
             done?;
             break;
         }
@@ -488,5 +477,42 @@ async fn a_server_that_keeps_no_prepared_transactions_says_what_to_do() -> Resul
     assert!(error.is_config() && error.instance() == Some("pg2"), "{error:?}");
     assert!(error.to_string().contains("set max_prepared_transactions"), "{error}");
     assert_eq!(bank.points().await?, [100, 100]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_has_left_too_many_parts_behind_begins_no_more_until_they_are_finished() -> Result<()> {
+    const MOST: i32 = 64;
+    const NUMBERED: Statement = Statement::new("INSERT INTO {shard}.tickets VALUES ($1)");
+    const TICKETS: Statement = Statement::new("SELECT count(*) FROM {shard}.tickets");
+    let mut bank = Bank::open().await?;
+    let pooler = Pooler::before(&bank.test, "pg2", "COMMIT PREPARED").await;
+    bank.cluster = bank.test.cluster().await?;
+    pooler.refuse(true);
+    let mut begun = 0;
+    let mut write = async || {
+        begun += 1;
+        let number = begun;
+        let write = bank.cluster.transaction(async |tx| {
+            for shard in 0..2 {
+                tx.on(&bank.shard(shard)?).await?.execute(&NUMBERED, &[&number]).await?;
+            }
+            Ok(())
+        });
+        write.await
+    };
+    for _ in 0..MOST {
+        // Decided, and done on one side.
+        write().await?;
+    }
+    let error = write().await.unwrap_err();
+    assert!(error.is_unavailable() && error.outcome() == Outcome::NotExecuted, "{error:?}");
+    assert!(error.to_string().contains("64 parts"), "{error}");
+    assert_eq!(bank.cluster.in_doubt().await.parts.len(), 64);
+    pooler.refuse(false);
+    until("these are finished", async || write().await.ok()).await;
+    assert!(bank.cluster.in_doubt().await.parts.is_empty());
+    let tickets = bank.shard(1)?.query_one(&TICKETS, &[]).await?.get::<_, i64>(0);
+    assert_eq!(tickets, i64::from(MOST) + 1);
     Ok(())
 }

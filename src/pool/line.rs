@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_postgres::{Row, SimpleQueryMessage};
 
-use super::pipelines::MAX_DEPTH;
+use super::pipelines::{MAX_BYTES, MAX_DEPTH};
 use super::{Lent, Params};
 use crate::Result;
 use crate::shard::Home;
@@ -88,10 +88,11 @@ impl Line {
             && self.lent.may_stay(now)
     }
 
-    /// Whether its server is at work for as many as it may be, those included who have gone.
+    /// Whether its server is at work for as many as it may be, or has as much to take in; those included who have gone.
     pub(super) fn is_behind(&self) -> bool {
         let answered = self.answered.load(Ordering::Relaxed);
         self.sent.load(Ordering::Relaxed).saturating_sub(answered) >= MAX_DEPTH as u64
+            || self.lent.cargo().under_way() >= MAX_BYTES
     }
 
     /// See [`Session::is_proven`](super::session::Session::is_proven).

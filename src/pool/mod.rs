@@ -8,6 +8,7 @@
 mod admin;
 mod berth;
 mod breaker;
+mod cargo;
 mod copy;
 mod gate;
 mod lent;
@@ -48,6 +49,9 @@ use source::{Manager, NoConnection, Source};
 pub(crate) use lent::Lent;
 pub(crate) use session::Params;
 pub use stats::PoolStats;
+
+/// How often bb8 looks for connections that have been idle for too long, at most and at least.
+const REAP: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(30));
 
 type Got = Result<PooledConnection<'static, Manager>, RunError<NoConnection>>;
 type Getting<'a> = Pin<Box<dyn Future<Output = Got> + Send + 'a>>;
@@ -131,6 +135,8 @@ impl Pool {
             // A session knows its own age; this is for those that stay idle past it.
             .max_lifetime(Some(settings.max_lifetime + Duration::from_secs(1)))
             .idle_timeout(Some(settings.idle_timeout))
+            // After half as long again at most it is closed.
+            .reaper_rate((settings.idle_timeout / 2).clamp(REAP.0, REAP.1))
             // The most recently used connection first: its caches are warm, and the others may go idle.
             .queue_strategy(bb8::QueueStrategy::Lifo)
             .connection_timeout(connection_timeout)

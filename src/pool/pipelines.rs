@@ -34,6 +34,9 @@ const SLOW_STATEMENTS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 const SPILL: usize = 64;
 /// A pipeline is no deeper, those included who did not wait for their answers; what is more queues for a connection of its own, under that queue's bound.
 pub(super) const MAX_DEPTH: usize = 512;
+/// The bytes of parameters under way on a pipeline from which on no read joins them; it is sent on a connection of its own. A
+/// server takes in as much in a few milliseconds, and it is eight times what [`get_many`](crate::Cluster::get_many) sends at once.
+pub(super) const MAX_BYTES: u64 = 4 << 20;
 /// A pipeline that was not used for so long gives up its connection to whoever waits for one.
 pub(super) const IDLE: Duration = Duration::from_millis(100);
 

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use tokio_postgres::{Client, Row};
 
 use super::berth::Berth;
+use super::cargo::{Cargo, Counted};
 use super::limit::Limit;
 use super::lookups::Lookups;
 use super::source::{CHECK_TIMEOUT, Source};
@@ -39,6 +40,7 @@ pub(crate) struct Session {
     tally: Arc<Tally>,
     /// Requests sent and not answered to the end. What is left when the session comes back was abandoned.
     in_flight: AtomicUsize,
+    cargo: Cargo,
     in_transaction: AtomicBool,
     /// The open transaction was begun to read only.
     reads_only: AtomicBool,
@@ -79,6 +81,7 @@ impl Session {
             statements: Statements::new(settings.statement_cache, counters, tally.clone()),
             tally,
             in_flight: AtomicUsize::new(0),
+            cargo: Cargo::default(),
             in_transaction: AtomicBool::new(false),
             reads_only: AtomicBool::new(false),
             spent: AtomicBool::new(false),
@@ -199,6 +202,11 @@ impl Session {
 
     pub(crate) fn is_abandoned(&self) -> bool {
         self.in_flight.load(Ordering::Relaxed) > 0
+    }
+
+    /// What is under way to the server.
+    pub(super) fn cargo(&self) -> &Cargo {
+        &self.cargo
     }
 
     /// See [`Wire::heard`].
@@ -430,8 +438,12 @@ impl Session {
         prepared: Prepared,
         params: Params<'_>,
     ) -> Result<(Vec<Row>, u64), tokio_postgres::Error> {
+        let mark = self.cargo.mark();
         let rows = match prepared {
-            Prepared::Named(named) => self.client.query_raw(&named, params.iter().copied()).await?,
+            Prepared::Named(named) => {
+                let params = params.iter().map(|param| Counted::new(*param, &mark));
+                self.client.query_raw(&named, params).await?
+            }
             Prepared::Typed(text, types) => {
                 let params = params.iter().copied().zip(types.iter().cloned());
                 self.client.query_typed_raw(&text, params).await?
@@ -442,6 +454,7 @@ impl Session {
         while let Some(row) = rows.try_next().await? {
             collected.push(row);
         }
+        mark.answered();
         Ok((collected, rows.rows_affected().unwrap_or(0)))
     }
 

@@ -15,6 +15,7 @@ const LOST: &[u8] = b"E\0\0\0\x2fSERROR\0VERROR\0C08006\0Mthe server was lost\0\
 /// Every instance's connections that are made from now on go through it.
 pub(crate) struct Pooler {
     loses_next: Arc<AtomicBool>,
+    refuses: Arc<AtomicBool>,
     accepting: AbortHandle,
 }
 
@@ -30,19 +31,26 @@ impl Pooler {
         );
         test.admin("pg1").await.unwrap().batch_execute(&set).await.unwrap();
         let loses_next = Arc::new(AtomicBool::new(false));
-        let loses = loses_next.clone();
+        let refuses = Arc::new(AtomicBool::new(false));
+        let (loses, refused) = (loses_next.clone(), refuses.clone());
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let server = TcpStream::connect((Ipv4Addr::LOCALHOST, server)).await.unwrap();
-                tokio::spawn(carry(client, server, request, loses.clone()));
+                tokio::spawn(carry(client, server, request, loses.clone(), refused.clone()));
             }
         });
-        Self { loses_next, accepting: accepting.abort_handle() }
+        Self { loses_next, refuses, accepting: accepting.abort_handle() }
     }
 
     /// The next such request is done, and its answer lost.
     pub(crate) fn lose_the_next(&self) {
         self.loses_next.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on such requests do not reach the server, or do again.
+    #[allow(dead_code, reason = "not in every test")]
+    pub(crate) fn refuse(&self, refuse: bool) {
+        self.refuses.store(refuse, Ordering::SeqCst);
     }
 }
 
@@ -57,6 +65,7 @@ async fn carry(
     mut server: TcpStream,
     request: &'static str,
     loses_next: Arc<AtomicBool>,
+    refuses: Arc<AtomicBool>,
 ) {
     let (mut sent, mut answered) = (vec![0; 1 << 16], vec![0; 1 << 16]);
     let mut is_lost = false;
@@ -66,6 +75,10 @@ async fn carry(
                 let Ok(length @ 1..) = length else { return };
                 let piece = &sent[..length];
                 if piece.windows(request.len()).any(|part| part == request.as_bytes()) {
+                    if refuses.load(Ordering::SeqCst) {
+                        if client.write_all(LOST).await.is_err() { return; }
+                        continue;
+                    }
                     is_lost |= loses_next.swap(false, Ordering::SeqCst);
                 }
                 if server.write_all(piece).await.is_err() { return; }

@@ -1,0 +1,125 @@
+//! The bytes of the parameters that are under way on a connection, counted as they are encoded: nobody knows them sooner.
+
+use std::error::Error;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use bytes::BytesMut;
+use postgres_types::{Format, IsNull, ToSql, Type};
+
+/// What was sent to the server, and how much of it is answered.
+#[derive(Debug, Default)]
+pub(super) struct Cargo {
+    sent: AtomicU64,
+    /// All up to here was sent before something that is answered, and so is answered, too.
+    answered: AtomicU64,
+}
+
+impl Cargo {
+    pub(super) fn under_way(&self) -> u64 {
+        self.sent.load(Relaxed).saturating_sub(self.answered.load(Relaxed))
+    }
+
+    /// Before a statement is sent. What is encoded and sent happens with no wait between, so that answers come in this order.
+    pub(super) fn mark(&self) -> Mark<'_> {
+        Mark { cargo: self, up_to: AtomicU64::new(self.sent.load(Relaxed)) }
+    }
+}
+
+/// The place of one statement among what was sent.
+#[derive(Debug)]
+pub(super) struct Mark<'a> {
+    cargo: &'a Cargo,
+    up_to: AtomicU64,
+}
+
+impl Mark<'_> {
+    /// The statement is answered, and so is what was sent before it.
+    pub(super) fn answered(&self) {
+        self.cargo.answered.fetch_max(self.up_to.load(Relaxed), Relaxed);
+    }
+}
+
+/// A parameter that is counted when it is encoded.
+#[derive(Debug)]
+pub(super) struct Counted<'a> {
+    param: &'a (dyn ToSql + Sync),
+    mark: &'a Mark<'a>,
+}
+
+impl<'a> Counted<'a> {
+    pub(super) fn new(param: &'a (dyn ToSql + Sync), mark: &'a Mark<'a>) -> Self {
+        Self { param, mark }
+    }
+}
+
+impl ToSql for Counted<'_> {
+    fn to_sql(
+        &self,
+        ty: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        self.to_sql_checked(ty, out)
+    }
+
+    /// Whether the parameter does is found out when it is encoded.
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    fn to_sql_checked(
+        &self,
+        ty: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        let before = out.len();
+        let is_null = self.param.to_sql_checked(ty, out)?;
+        let bytes = (out.len() - before) as u64;
+        let Mark { cargo, up_to } = self.mark;
+        up_to.store(cargo.sent.fetch_add(bytes, Relaxed) + bytes, Relaxed);
+        Ok(is_null)
+    }
+
+    fn encode_format(&self, ty: &Type) -> Format {
+        self.param.encode_format(ty)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn send(mark: &Mark<'_>, text: &str) {
+        let param = Counted::new(&text, mark);
+        assert!(matches!(param.to_sql_checked(&Type::TEXT, &mut BytesMut::new()), Ok(IsNull::No)));
+    }
+
+    #[test]
+    fn an_answer_is_one_to_all_that_was_sent_before_it() {
+        let cargo = Cargo::default();
+        let first = cargo.mark();
+        send(&first, "abandoned");
+        let second = cargo.mark();
+        send(&second, "to");
+        send(&second, "gether");
+        let third = cargo.mark();
+        assert_eq!(cargo.under_way(), 17);
+        second.answered();
+        assert_eq!(cargo.under_way(), 0);
+        send(&third, "late");
+        assert_eq!(cargo.under_way(), 4);
+        // Without parameters, behind all of them.
+        cargo.mark().answered();
+        assert_eq!(cargo.under_way(), 0);
+        first.answered();
+        assert_eq!(cargo.under_way(), 0);
+    }
+
+    #[test]
+    fn what_cannot_be_encoded_is_told_as_without_counting() {
+        let cargo = Cargo::default();
+        let mark = cargo.mark();
+        let wrong = Counted::new(&1_i32, &mark).to_sql_checked(&Type::TEXT, &mut BytesMut::new());
+        assert!(wrong.unwrap_err().is::<postgres_types::WrongType>());
+        assert_eq!(cargo.under_way(), 0);
+    }
+}
