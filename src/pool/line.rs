@@ -92,7 +92,7 @@ impl Line {
     pub(super) fn is_behind(&self) -> bool {
         let answered = self.answered.load(Ordering::Relaxed);
         self.sent.load(Ordering::Relaxed).saturating_sub(answered) >= MAX_DEPTH as u64
-            || self.lent.cargo().under_way() >= MAX_BYTES
+            || self.lent.payload().under_way() >= MAX_BYTES
     }
 
     /// See [`Session::is_proven`](super::session::Session::is_proven).

@@ -8,7 +8,6 @@
 mod admin;
 mod berth;
 mod breaker;
-mod cargo;
 mod copy;
 mod gate;
 mod lent;
@@ -16,6 +15,7 @@ mod limit;
 mod line;
 mod loan;
 mod lookups;
+mod payload;
 mod pipelines;
 mod session;
 mod slots;

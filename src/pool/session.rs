@@ -14,9 +14,9 @@ use tokio::time::timeout;
 use tokio_postgres::{Client, Row};
 
 use super::berth::Berth;
-use super::cargo::{Cargo, Counted};
 use super::limit::Limit;
 use super::lookups::Lookups;
+use super::payload::{Counted, Payload};
 use super::source::{CHECK_TIMEOUT, Source};
 use super::statements::{Prepared, Statements};
 use super::stats::Tally;
@@ -40,7 +40,7 @@ pub(crate) struct Session {
     tally: Arc<Tally>,
     /// Requests sent and not answered to the end. What is left when the session comes back was abandoned.
     in_flight: AtomicUsize,
-    cargo: Cargo,
+    payload: Payload,
     in_transaction: AtomicBool,
     /// The open transaction was begun to read only.
     reads_only: AtomicBool,
@@ -81,7 +81,7 @@ impl Session {
             statements: Statements::new(settings.statement_cache, counters, tally.clone()),
             tally,
             in_flight: AtomicUsize::new(0),
-            cargo: Cargo::default(),
+            payload: Payload::default(),
             in_transaction: AtomicBool::new(false),
             reads_only: AtomicBool::new(false),
             spent: AtomicBool::new(false),
@@ -205,8 +205,8 @@ impl Session {
     }
 
     /// What is under way to the server.
-    pub(super) fn cargo(&self) -> &Cargo {
-        &self.cargo
+    pub(super) fn payload(&self) -> &Payload {
+        &self.payload
     }
 
     /// See [`Wire::heard`].
@@ -438,7 +438,7 @@ impl Session {
         prepared: Prepared,
         params: Params<'_>,
     ) -> Result<(Vec<Row>, u64), tokio_postgres::Error> {
-        let mark = self.cargo.mark();
+        let mark = self.payload.mark();
         let rows = match prepared {
             Prepared::Named(named) => {
                 let params = params.iter().map(|param| Counted::new(*param, &mark));

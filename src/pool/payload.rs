@@ -8,34 +8,34 @@ use postgres_types::{Format, IsNull, ToSql, Type};
 
 /// What was sent to the server, and how much of it is answered.
 #[derive(Debug, Default)]
-pub(super) struct Cargo {
+pub(super) struct Payload {
     sent: AtomicU64,
     /// All up to here was sent before something that is answered, and so is answered, too.
     answered: AtomicU64,
 }
 
-impl Cargo {
+impl Payload {
     pub(super) fn under_way(&self) -> u64 {
         self.sent.load(Relaxed).saturating_sub(self.answered.load(Relaxed))
     }
 
     /// Before a statement is sent. What is encoded and sent happens with no wait between, so that answers come in this order.
     pub(super) fn mark(&self) -> Mark<'_> {
-        Mark { cargo: self, up_to: AtomicU64::new(self.sent.load(Relaxed)) }
+        Mark { payload: self, up_to: AtomicU64::new(self.sent.load(Relaxed)) }
     }
 }
 
 /// The place of one statement among what was sent.
 #[derive(Debug)]
 pub(super) struct Mark<'a> {
-    cargo: &'a Cargo,
+    payload: &'a Payload,
     up_to: AtomicU64,
 }
 
 impl Mark<'_> {
     /// The statement is answered, and so is what was sent before it.
     pub(super) fn answered(&self) {
-        self.cargo.answered.fetch_max(self.up_to.load(Relaxed), Relaxed);
+        self.payload.answered.fetch_max(self.up_to.load(Relaxed), Relaxed);
     }
 }
 
@@ -74,8 +74,8 @@ impl ToSql for Counted<'_> {
         let before = out.len();
         let is_null = self.param.to_sql_checked(ty, out)?;
         let bytes = (out.len() - before) as u64;
-        let Mark { cargo, up_to } = self.mark;
-        up_to.store(cargo.sent.fetch_add(bytes, Relaxed) + bytes, Relaxed);
+        let Mark { payload, up_to } = self.mark;
+        up_to.store(payload.sent.fetch_add(bytes, Relaxed) + bytes, Relaxed);
         Ok(is_null)
     }
 
@@ -95,31 +95,31 @@ mod tests {
 
     #[test]
     fn an_answer_is_one_to_all_that_was_sent_before_it() {
-        let cargo = Cargo::default();
-        let first = cargo.mark();
+        let payload = Payload::default();
+        let first = payload.mark();
         send(&first, "abandoned");
-        let second = cargo.mark();
+        let second = payload.mark();
         send(&second, "to");
         send(&second, "gether");
-        let third = cargo.mark();
-        assert_eq!(cargo.under_way(), 17);
+        let third = payload.mark();
+        assert_eq!(payload.under_way(), 17);
         second.answered();
-        assert_eq!(cargo.under_way(), 0);
+        assert_eq!(payload.under_way(), 0);
         send(&third, "late");
-        assert_eq!(cargo.under_way(), 4);
+        assert_eq!(payload.under_way(), 4);
         // Without parameters, behind all of them.
-        cargo.mark().answered();
-        assert_eq!(cargo.under_way(), 0);
+        payload.mark().answered();
+        assert_eq!(payload.under_way(), 0);
         first.answered();
-        assert_eq!(cargo.under_way(), 0);
+        assert_eq!(payload.under_way(), 0);
     }
 
     #[test]
     fn what_cannot_be_encoded_is_told_as_without_counting() {
-        let cargo = Cargo::default();
-        let mark = cargo.mark();
+        let payload = Payload::default();
+        let mark = payload.mark();
         let wrong = Counted::new(&1_i32, &mark).to_sql_checked(&Type::TEXT, &mut BytesMut::new());
         assert!(wrong.unwrap_err().is::<postgres_types::WrongType>());
-        assert_eq!(cargo.under_way(), 0);
+        assert_eq!(payload.under_way(), 0);
     }
 }
