@@ -34,7 +34,7 @@ use stateright::{Checker, HasDiscoveries, Model};
 use check::{BACK, LOST, REPEATED, SHUT, STALE, STRAYED, STUCK};
 use mover::{Move, Scope};
 use moving::cluster_with_tables;
-use moving::fault::Point;
+use moving::fault::{Point, Way};
 
 /// A line of the argument that can be taken away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,28 +202,28 @@ const TOGETHER: [&[MoveStep]; 3] = [
 ];
 
 /// What a mover has told of its steps: that they began, or are done.
-type Told = Arc<Mutex<Vec<(Point, MoveNews)>>>;
+type Told = Arc<Mutex<Vec<(MoveStep, MoveNews)>>>;
 
 /// The steps as they began, each once all before it were done. Of a fence that was tried again, the last.
-fn taken(told: &Told) -> Vec<Point> {
-    let (mut taken, mut open) = (Vec::<Point>::new(), Vec::<Point>::new());
-    for (point, news) in told.lock().unwrap().drain(..) {
+fn taken(told: &Told) -> Vec<MoveStep> {
+    let (mut taken, mut open) = (Vec::<MoveStep>::new(), Vec::<MoveStep>::new());
+    for (step, news) in told.lock().unwrap().drain(..) {
         if matches!(news, MoveNews::Done) {
-            let begun = open.iter().position(|begun| *begun == point);
-            open.remove(begun.unwrap_or_else(|| panic!("{point:?} is done, and has not begun")));
+            let begun = open.iter().position(|begun| *begun == step);
+            open.remove(begun.unwrap_or_else(|| panic!("{step} is done, and has not begun")));
             continue;
         }
-        if point.step == MoveStep::FenceTables {
-            taken.retain(|before| before.step < point.step);
-            open.retain(|before| before.step < point.step);
+        if step == MoveStep::FenceTables {
+            taken.retain(|before| *before < step);
+            open.retain(|before| *before < step);
         }
-        let waits_for = |before: &&Point| {
-            !TOGETHER.iter().any(|all| all.contains(&before.step) && all.contains(&point.step))
+        let waits_for = |before: &&MoveStep| {
+            !TOGETHER.iter().any(|all| all.contains(*before) && all.contains(&step))
         };
         let early = open.iter().find(waits_for);
-        assert!(early.is_none(), "{point:?} began before {early:?} was done");
-        taken.push(point);
-        open.push(point);
+        assert!(early.is_none(), "{step} began before {early:?} was done");
+        taken.push(step);
+        open.push(step);
     }
     assert!(open.is_empty(), "never done: {open:?}");
     taken
@@ -236,8 +236,7 @@ async fn a_real_move_takes_its_steps_in_the_order_that_is_checked() -> Result<()
     let tells = told.clone();
     let mover = Mover::new(&test.config())?.on_event(move |event| {
         if matches!(event.what, MoveNews::Begun | MoveNews::Done) {
-            let point = Point { step: event.step, back: event.back };
-            tells.lock().unwrap().push((point, event.what.clone()));
+            tells.lock().unwrap().push((event.step, event.what.clone()));
         }
     });
     let (shard, to) = (moving::shard(), InstanceName::new("pg1")?);
@@ -250,21 +249,16 @@ async fn a_real_move_takes_its_steps_in_the_order_that_is_checked() -> Result<()
     assert_eq!(mover.finish(again.id).await?.phase, MovePhase::Finished);
     let end = taken(&told);
 
-    let all = |is_part: fn(&Point) -> bool| Point::all().into_iter().filter(is_part);
-    assert!(there.iter().copied().eq(all(|point| !point.back && !point.is_of_end())), "{there:#?}");
-    assert!(back.iter().copied().eq(all(|point| point.back)), "{back:#?}");
-    assert!(end.iter().copied().eq(all(|point| point.is_of_end())), "{end:#?}");
+    let all = |way| -> Vec<MoveStep> {
+        Point::all().into_iter().filter(|point| point.way == way).map(|point| point.step).collect()
+    };
+    assert_eq!([&there, &back, &end], [&all(Way::There), &all(Way::Back), &all(Way::End)]);
 
     let model = Move::new(SCOPE, None, false);
-    let of_model = |taken: &[Point]| -> Vec<MoveStep> {
-        taken.iter().map(|point| point.step).filter(|step| model.order().contains(step)).collect()
+    let of_model = |taken: &[MoveStep]| -> Vec<MoveStep> {
+        taken.iter().filter(|step| model.order().contains(step)).copied().collect()
     };
     assert_eq!(of_model(&there), model.order());
-    // The copy is there, and no stream follows.
-    let on_the_way_back = model
-        .order()
-        .iter()
-        .filter(|step| Point::all().contains(&Point { step: **step, back: true }));
-    assert!(of_model(&back).iter().eq(on_the_way_back), "{back:#?}");
+    assert_eq!(of_model(&back), of_model(&all(Way::Back)));
     Ok(())
 }
