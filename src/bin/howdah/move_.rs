@@ -13,7 +13,8 @@ use crate::progress::Progress;
 #[command(
     after_help = "Clients go on reading and writing; at the end their writes wait for some milliseconds. It may be \
 interrupted and run again at any time: Ctrl-C puts everything back, or, once a shard has left, brings it to its rest. \
-The old copy is kept up to date, so that the move can be undone, until `howdah moves finish`.
+The old copy is kept up to date, so that the move can be undone, until `howdah moves finish`. Rows are copied at a crawl \
+while a replica of either instance is far behind.
 
 pg_dump and psql of the source's version or newer are looked for on PATH and in HOWDAH_PG_BIN.
 
