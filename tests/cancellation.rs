@@ -83,8 +83,7 @@ impl Herd {
 
     /// Drops a call at each point where it waits, until it is done by itself, and looks at what it leaves.
     async fn survives<T>(&self, what: &str, call: impl AsyncFn() -> Result<T>) -> Result<()> {
-        let mut drops = 0;
-        for at in everywhere() {
+        for (drops, at) in everywhere().enumerate() {
             let done = timeout(PATIENCE, dropped(at, call())).await;
             let done = done.unwrap_or_else(|_| panic!("{what} hangs, to be dropped at {at:?}"));
             timeout(PATIENCE, self.is_whole())
@@ -95,7 +94,6 @@ impl Herd {
                 assert!(drops > 1, "{what} was dropped {drops} times only");
                 return Ok(());
             }
-            drops += 1;
         }
         unreachable!("there is no end to these")
     }

@@ -64,7 +64,7 @@ async fn all_instances_together_have_no_more_than_the_total_and_share_it_with_a_
     let servers = TestServers::start(3).await?;
     let mut init = Init::new(ShardCount::new(4)?);
     for name in &NAMES[..2] {
-        init = init.instance(InstanceName::new(*name)?, dsn(&servers, name));
+        init = init.instance(InstanceName::new(name)?, dsn(&servers, name));
     }
     let config = Config::new(servers.dsn("pg1", "howdah_app")?).min_idle(0).pipelines(0);
     let config = config.max_size(5).total_max_size(7);
