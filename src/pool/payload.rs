@@ -119,7 +119,7 @@ mod tests {
         let payload = Payload::default();
         let mark = payload.mark();
         let wrong = Counted::new(&1_i32, &mark).to_sql_checked(&Type::TEXT, &mut BytesMut::new());
-        assert!(wrong.unwrap_err().is::<postgres_types::WrongType>());
+        assert!(wrong.err().unwrap().is::<postgres_types::WrongType>());
         assert_eq!(payload.under_way(), 0);
     }
 }
