@@ -181,6 +181,45 @@ async fn a_source_that_fails_over_without_the_rename_is_the_home_again() -> Resu
     Ok(())
 }
 
+/// The same where each commit waits for the standby, that of the rename too, under load: nothing at all is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_synchronous_source_that_fails_over_while_it_is_closed_loses_nothing() -> Result<()> {
+    const SYNC: &str = "SELECT FROM pg_stat_replication WHERE sync_state = 'sync' \
+        AND current_setting('synchronous_standby_names') = $1";
+    const HANGS: &str =
+        "SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE '%COMMIT%'";
+
+    let mut test = cluster_with_tables()?.replicas(1).start().await?;
+    let source = test.admin("pg2").await?;
+    let wait_for = async |standbys: &str| {
+        let set = format!("ALTER SYSTEM SET synchronous_standby_names = '{standbys}'");
+        source.batch_execute(&set).await.unwrap();
+        source.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+        until("commits wait for the standby", async || {
+            source.query_opt(SYNC, &[&standbys]).await.unwrap().is_some()
+        })
+        .await;
+    };
+    // The stream of a copy would count as a standby, too.
+    wait_for("*").await;
+    let error = Mover::new(&test.config())?.run(shard(), &pg(1)).await.unwrap_err();
+    assert!(error.is_refused() && error.to_string().contains("name the standbys"), "{error}");
+    wait_for("\"pg2-r1\"").await;
+    let load = Load::start(&test, 6).await?;
+    let standing = move_stands_at(&test, MoveStep::CloseSource, 1).await?;
+    test.kill("pg2-r1").await?;
+    standing.go();
+    until("the commit of the rename waits", async || {
+        source.query_opt(HANGS, &[]).await.unwrap().is_some()
+    })
+    .await;
+    let promoted = fail_over(&mut test, "pg2", true).await?;
+    begin_anew(&test, standing, 1, ["pg1", &promoted]).await?;
+    let ledger = load.stop().await;
+    assert!(ledger.written.len() > 20, "{}", ledger.written.len());
+    ledger.check(&test.cluster().await?.shard(shard())?).await
+}
+
 /// What the standby has that takes over decides.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_source_that_fails_over_with_the_rename_the_move_goes_forward() -> Result<()> {

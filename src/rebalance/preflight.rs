@@ -57,6 +57,9 @@ raise max_logical_replication_workers, which is %s', n, m) \
         WHERE n + 2 > m::int \
     UNION ALL SELECT 'max_slot_wal_keep_size is -1: the WAL that a slot keeps for a copy could fill the disk' \
         WHERE current_setting('max_slot_wal_keep_size') = '-1' \
+    UNION ALL SELECT 'synchronous_standby_names is ' || names || ': commits would be acknowledged once a copy has them, \
+which follows like a standby; name the standbys' \
+        FROM current_setting('synchronous_standby_names') names WHERE position('*' in names) > 0 \
     UNION ALL SELECT 'the function howdah.guard() is missing: run `howdah init` again' \
         WHERE to_regprocedure('howdah.guard()') IS NULL \
     UNION ALL SELECT 'session_replication_role is ' || current_setting('session_replication_role') \
