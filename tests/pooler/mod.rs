@@ -68,7 +68,7 @@ async fn carry(
     refuses: Arc<AtomicBool>,
 ) {
     let (mut sent, mut answered) = (vec![0; 1 << 16], vec![0; 1 << 16]);
-    let mut is_lost = false;
+    let (mut is_answered, mut is_lost) = (true, false);
     loop {
         tokio::select! {
             length = client.read(&mut sent) => {
@@ -79,16 +79,35 @@ async fn carry(
                         if client.write_all(LOST).await.is_err() { return; }
                         continue;
                     }
-                    is_lost |= loses_next.swap(false, Ordering::SeqCst);
+                    if loses_next.swap(false, Ordering::SeqCst) {
+                        // The server sends an error ahead of the rest of its answer, and the client may go on at once.
+                        while !is_answered {
+                            let Ok(length @ 1..) = server.read(&mut answered).await else { return };
+                            is_answered = ends_an_answer(&answered[..length]);
+                            if client.write_all(&answered[..length]).await.is_err() { return; }
+                        }
+                        is_lost = true;
+                    }
                 }
+                is_answered = false;
                 if server.write_all(piece).await.is_err() { return; }
             }
             length = server.read(&mut answered) => {
                 let Ok(length @ 1..) = length else { return };
-                // The answer is short, and so comes in one piece.
-                let piece = if std::mem::take(&mut is_lost) { LOST } else { &answered[..length] };
+                is_answered = ends_an_answer(&answered[..length]);
+                let piece = match is_lost {
+                    true if !is_answered => continue,
+                    true => LOST,
+                    false => &answered[..length],
+                };
+                is_lost = false;
                 if client.write_all(piece).await.is_err() { return; }
             }
         }
     }
+}
+
+/// Whether the server says last that it is ready for the next request.
+fn ends_an_answer(piece: &[u8]) -> bool {
+    piece.len() > 5 && piece[piece.len() - 6..].starts_with(b"Z\0\0\0\x05")
 }
