@@ -148,7 +148,7 @@ impl<'a> Scatter<'a> {
     /// The statement of a [page](Scatter::page) takes one parameter more, the last: the least key to look for, a `bigint`.
     ///
     /// PostgreSQL reads a leaf of an index to its end, hundreds of keys for the one or two rows that a shard adds to a page. A
-    /// statement that says where to stop takes about half the time. The key is guessed from the page before, where
+    /// statement that says where to stop takes about two thirds of the time. The key is guessed from the page before, where
     /// [all](Scatter::all) shards are asked; a page for which the guess was too high is read again without, so it pays where keys
     /// come at a steady rate, as ids do.
     ///
