@@ -185,8 +185,9 @@ impl<'a> Scatter<'a> {
     /// One page of rows, newest first: ordered by a key that falls, and merged over the shards.
     ///
     /// The statement must take two more parameters after those given to it: the key below which to start (a `bigint`,
-    /// exclusive) and how many rows to return at most (a `bigint`); and it must order by that key, descending. `key` is
-    /// the name of its column, a `bigint` that no two rows share, such as an id.
+    /// exclusive) and how many rows to return at most (a `bigint`); with [`Scatter::takes_floor`], also the least key to look
+    /// for. It must order by that key, descending. `key` is the name of its column, a `bigint` that no two rows share, such as
+    /// an id.
     ///
     /// The pages stay right while rows are added: a row that was there when the first page was read is
     /// returned exactly once, and newer ones do not shift the others. A shard that cannot be reached, where [`Scatter::partial`]
