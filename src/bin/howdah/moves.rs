@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::Context;
 use crate::failure::{Failure, Result};
 use crate::move_::or_stop;
-use crate::output::{Output, Tone};
+use crate::output::{Output, Tone, milliseconds};
 use crate::progress::Progress;
 
 #[derive(Subcommand)]
@@ -135,7 +135,6 @@ async fn find(name: &str, mover: &Mover) -> Result<MoveReport> {
 
 impl Document {
     pub(crate) fn new(report: &MoveReport) -> Self {
-        let milliseconds = |duration: std::time::Duration| duration.as_secs_f64() * 1000.0;
         Self {
             r#move: report.id.to_string(),
             shard: report.shard.get(),
@@ -190,10 +189,10 @@ pub(crate) fn picture<'a>(moves: impl Iterator<Item = &'a MoveReport>, output: &
             let _ = write!(text, ", {:.0} s left", left.as_secs_f64());
         }
         if let Some(lag) = report.lag {
-            let _ = write!(text, ", {:.0} ms behind", lag.as_secs_f64() * 1000.0);
+            let _ = write!(text, ", {:.0} ms behind", milliseconds(lag));
         }
         if let Some(fence) = report.fence {
-            let _ = write!(text, ", writes waited {:.1} ms", fence.as_secs_f64() * 1000.0);
+            let _ = write!(text, ", writes waited {:.1} ms", milliseconds(fence));
         }
         if let Some(error) = &report.error {
             let _ = write!(text, ": {error}");

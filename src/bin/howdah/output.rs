@@ -125,6 +125,11 @@ impl Output {
     }
 }
 
+/// As documents and people are told of a time.
+pub(crate) fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
 /// Shards in order, as short as can be: `0-7, 12`.
 pub(crate) fn shard_ranges(shards: &[ShardId]) -> String {
     let runs = shards.chunk_by(|a, b| a.get() + 1 == b.get());

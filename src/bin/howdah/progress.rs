@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use bytesize::ByteSize;
 use howdah::{MoveEvent, MoveNews, ShardId};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use crate::output::Output;
+use crate::output::{Output, milliseconds};
 
 /// What a bar shows: of a step, and while rows are copied.
 const STEP: &str = "{prefix} {spinner} {msg}";
@@ -127,10 +126,6 @@ fn style(template: &str) -> ProgressStyle {
     style.unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
-}
-
 fn in_words(news: &MoveNews) -> String {
     match news {
         MoveNews::Done => "done".into(),
@@ -146,6 +141,8 @@ fn in_words(news: &MoveNews) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn copied(rows: u64, bytes: u64) -> MoveNews {
