@@ -8,7 +8,7 @@
 --   howdah_id      the ids themselves; drawn from with nextval, and set to where a block begins
 --   howdah_block   the number of the block that is open
 --
--- The rule: read which block is open, then draw. The id is issued if it lies in that block.
+-- The rule: read which block is open, then draw. The id is issued unless it lies beyond that block.
 --
 -- To open a block, one caller at a time sets howdah_id to where a later block begins than the one that is open, and then
 -- howdah_block to its number.
@@ -17,9 +17,9 @@
 --
 -- 1. howdah_block only rises, as whoever opens is alone, and goes beyond what he then reads.
 -- 2. So howdah_id leaves the open block only forwards: at its end, or to the beginning of a later one. What is drawn from a
---    block while it is open is drawn once, and in order.
+--    block while it is open is drawn once, and in order; and from earlier ones nothing is drawn any more.
 -- 3. What is drawn from a block before it was opened is not issued: its caller had read howdah_block before the draw, thus
---    another number. Such draws may even be repeated; nobody gets them.
+--    an earlier block, and it lies beyond. Such draws may even be repeated; nobody gets them.
 --    (A session must not draw in advance either: CACHE stays 1.)
 --
 -- The server's clock has no part in this: it may step anywhere. Nor has a caller that stops half-way: between the two
@@ -137,24 +137,27 @@ BEGIN
   END LOOP;
 END $$;
 
--- How far behind the clock an id's time may be, and by how much the layout's epoch is after 1970, in seconds. 4 milliseconds,
--- so that a busy shard need not open a block in each of them; and a few more in some sessions than in others, so that not all
--- come to open it at once.
+-- How far behind the clock an id's time may be, and how long after 1970 the layout's epoch is, as a number of blocks. 4
+-- milliseconds, so that a busy shard need not open a block in each of them; and a few more in some sessions than in others, so
+-- that not all come to open it at once.
 --
 -- It differs between sessions, but a plan is one session's: for the planner it is a constant, and costs nothing.
 CREATE OR REPLACE FUNCTION howdah.allowance() RETURNS double precision LANGUAGE sql IMMUTABLE
-RETURN :epoch_ms * 0.001 + 0.004 + (pg_backend_pid() & 7) * 0.001;
+RETURN (:epoch_ms + 4 + (pg_backend_pid() & 7)) * (1 << :shard_bits)::double precision;
 
--- The next id of a shard: the rule, and that the id's time is of the present. CASE reads the block before it draws, and
--- currval is what this session has drawn. One expression of few calls, for what PostgreSQL has to call or to make anew in every
--- transaction counts: each takes 2,000 instructions, and in PL/pgSQL the whole takes twice as long.
+-- The number of the oldest block that is of the present, whichever shard's.
+CREATE OR REPLACE FUNCTION howdah.oldest_block() RETURNS bigint LANGUAGE sql VOLATILE
+RETURN (date_part('epoch', howdah.clock()) * (1000 * (1 << :shard_bits))::double precision - howdah.allowance())::bigint;
+
+-- The next id of a shard: the rule, and that the id's time is of the present, which are one comparison. The open block is the
+-- greater of the block that was drawn from and of the oldest one that will do: so neither lies beyond it.
+--
+-- CASE reads the block before it draws, and currval is what this session has drawn. One expression of few calls, for what
+-- PostgreSQL has to call or to make anew in every transaction counts: each takes up to 2,000 instructions, and in PL/pgSQL the
+-- whole takes twice as long.
 CREATE OR REPLACE FUNCTION howdah.next_id(id regclass, block regclass) RETURNS bigint LANGUAGE sql VOLATILE
-RETURN CASE
-  WHEN CASE pg_sequence_last_value(block)
-    WHEN nextval(id) >> :sequence_bits
-    THEN howdah.clock() <= to_timestamp(
-      currval(id) * (0.001::double precision / (1::bigint << (:shard_bits + :sequence_bits))) + howdah.allowance())
-  END THEN currval(id)
+RETURN CASE pg_sequence_last_value(block)
+  WHEN greatest(nextval(id) >> :sequence_bits, howdah.oldest_block()) THEN currval(id)
   ELSE howdah.next_id_settled(id, block)
 END;
 
@@ -164,5 +167,6 @@ FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
   howdah.clock(), howdah.clock_ms(), howdah.clock_lead_ms(regclass),
   howdah.open_block(regclass, regclass, boolean),
-  howdah.next_id_settled(regclass, regclass), howdah.allowance(), howdah.next_id(regclass, regclass)
+  howdah.next_id_settled(regclass, regclass), howdah.allowance(), howdah.oldest_block(),
+  howdah.next_id(regclass, regclass)
 TO howdah_app;
