@@ -95,6 +95,11 @@ impl Watch {
         self.current.load_full()
     }
 
+    /// Looks at it without keeping it.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&Snapshot) -> T) -> T {
+        look(&self.current.load())
+    }
+
     /// Asks the catalog, unless somebody has since: a shard was not at the home given. The answer may still have it there,
     /// and may take a while then.
     ///

@@ -5,6 +5,7 @@
 //! the map is read anew, and the statement runs on the new home. An undefined table may also be the caller's own mistake, so the same server is asked whether
 //! the shard's schema is there before the map is blamed: a typo never reaches the catalog.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
@@ -13,10 +14,10 @@ use tokio_postgres::types::Type;
 
 use super::Cluster;
 use crate::catalog::Snapshot;
-use crate::connect::{is_undefined_name, statement_failure};
+use crate::connect::{Generation, is_undefined_name, statement_failure};
 use crate::error::{Kind, Phase};
 use crate::observe;
-use crate::pool::{Lent, Limits, Params};
+use crate::pool::{Lent, Limits, Params, Pool};
 use crate::random;
 use crate::shard::{Home, MapVersion, ShardId};
 use crate::statement::Statement;
@@ -68,6 +69,19 @@ pub(super) struct Visit {
     version: MapVersion,
 }
 
+/// How to get to a shard's home, by the map of a version.
+struct Way {
+    pool: Arc<Pool>,
+    home: Home,
+    version: MapVersion,
+}
+
+impl Way {
+    fn visit(self, lent: Lent) -> Visit {
+        Visit { lent, home: self.home, version: self.version }
+    }
+}
+
 impl Cluster {
     /// Runs a read on a connection shared with others, where that is possible and goes well.
     pub(super) async fn read_along(
@@ -89,40 +103,55 @@ impl Cluster {
 
     /// As [`Cluster::visit`], with limits of the call's own.
     pub(super) async fn visit_within(&self, shard: ShardId, limits: Limits) -> Result<Visit> {
-        let snapshot = self.snapshot();
-        let home = snapshot.map.home(shard)?;
-        match self.visit_home_within(&snapshot, home, limits).await {
+        let way = self.way(shard)?;
+        let lowest = way.pool.hosts().lowest();
+        match way.pool.lend_within(limits).await {
+            Ok(lent) => Ok(way.visit(lent)),
             // Who has waited in the queue has waited enough, and it is no sign that the map is stale.
             Err(error) if error.phase() == Some(Phase::Queue) => Err(error),
-            // Its instance may have another address now, or the shard another instance, and the news was missed.
+            // Its instance may have another address now, or the shard another instance, and the news was missed. Boxed because it
+            // is rare, and large.
             Err(error) if error.is_unavailable() || error.is_wrong_server() => {
-                // Boxed because it is rare, and large.
-                let newest = Box::pin(self.0.watch.glance()).await;
-                let now = newest.map.home(shard)?;
-                let record = |snapshot: &Snapshot| snapshot.instances.get(now.instance()).cloned();
-                if now == home && record(&newest) == record(&snapshot) {
-                    return Err(error);
-                }
-                self.0.pools.follow(&newest)?;
-                Box::pin(self.visit_home_within(&newest, now, limits)).await
+                Box::pin(self.visit_anew(error, &way, lowest, limits)).await
             }
-            visit => visit,
+            Err(error) => Err(error),
         }
+    }
+
+    /// Goes where the catalog says now, if that is not where the error came from.
+    async fn visit_anew(
+        &self,
+        error: Error,
+        way: &Way,
+        lowest: Generation,
+        limits: Limits,
+    ) -> Result<Visit> {
+        let newest = self.0.watch.glance().await;
+        self.0.pools.follow(&newest)?;
+        let now = self.way_to(&newest, newest.map.home(way.home.shard())?)?;
+        let is_same = now.home == way.home && Arc::ptr_eq(&now.pool, &way.pool);
+        if is_same && now.pool.hosts().lowest() == lowest {
+            return Err(error);
+        }
+        let lent = now.pool.lend_within(limits).await?;
+        Ok(now.visit(lent))
     }
 
     /// Goes where a map has a home.
     pub(super) async fn visit_home(&self, snapshot: &Snapshot, home: &Home) -> Result<Visit> {
-        self.visit_home_within(snapshot, home, Limits::default()).await
+        let way = self.way_to(snapshot, home)?;
+        let lent = way.pool.lend().await?;
+        Ok(way.visit(lent))
     }
 
-    async fn visit_home_within(
-        &self,
-        snapshot: &Snapshot,
-        home: &Home,
-        limits: Limits,
-    ) -> Result<Visit> {
-        let lent = self.0.pools.get(home.instance(), snapshot)?.lend_within(limits).await?;
-        Ok(Visit { lent, home: home.clone(), version: snapshot.map.version() })
+    /// The way to a shard by the map as it is now, which is not kept: all calls share it, and each that does delays the others.
+    fn way(&self, shard: ShardId) -> Result<Way> {
+        self.0.watch.look(|snapshot| self.way_to(snapshot, snapshot.map.home(shard)?))
+    }
+
+    fn way_to(&self, snapshot: &Snapshot, home: &Home) -> Result<Way> {
+        let pool = self.0.pools.get(home.instance(), snapshot)?;
+        Ok(Way { pool, home: home.clone(), version: snapshot.map.version() })
     }
 
     /// After an error: returns when trying again makes sense, and gives the error back when it does not. The visit

@@ -25,6 +25,13 @@ impl Berth {
     pub(super) fn new(driven: JoinHandle<()>, slot: Slot, runtime: Handle) -> Self {
         Self { taken: Some((driven, slot)), runtime }
     }
+
+    /// Closes the connection under whoever uses it.
+    pub(super) fn cut(&self) {
+        if let Some((driven, _)) = &self.taken {
+            driven.abort();
+        }
+    }
 }
 
 impl Drop for Berth {

@@ -1,6 +1,7 @@
 //! A connection that is lent to one task alone.
 
 use std::ops::{Deref, DerefMut};
+use std::pin::pin;
 use std::time::Instant;
 
 use tokio_postgres::Row;
@@ -65,7 +66,7 @@ impl Lent {
         home: &Home,
         params: Params<'_>,
     ) -> Result<(Vec<Row>, u64)> {
-        let sent = self.send(statement, home, params);
+        let sent = pin!(self.send(statement, home, params));
         let answer = observe::during_execute(home.instance(), home.shard(), sent).await;
         let took = began.elapsed();
         self.tally().executed(took);

@@ -4,10 +4,9 @@
 //! now and then, for it answers in order.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_postgres::{Row, SimpleQueryMessage};
 
@@ -38,8 +37,6 @@ pub(super) struct Line {
     sent: AtomicU64,
     /// The number of the last read that was answered, of those that were sent: all before it are, as answers come in order.
     answered: AtomicU64,
-    is_hung: AtomicBool,
-    hung: Notify,
 }
 
 impl Line {
@@ -47,6 +44,7 @@ impl Line {
     pub(super) async fn open(lent: Lent, depth: Arc<AtomicUsize>) -> Option<Arc<Self>> {
         // From here on its session is not like those that are lent, also if nobody waits for the answer.
         lent.spend();
+        lent.count_payload();
         let greeting = format!("SET statement_timeout = {}; {GREETING}", lent.tell_limit(LONGEST));
         let greeted = timeout(LOOK * PATIENCE, lent.client().simple_query(&greeting)).await;
         let answers = greeted.ok()?.ok()?;
@@ -57,14 +55,8 @@ impl Line {
         if rows.next_back() == Some("t") {
             lent.share_syncs();
         }
-        let line = Arc::new(Self {
-            lent,
-            depth,
-            sent: AtomicU64::new(0),
-            answered: AtomicU64::new(0),
-            is_hung: AtomicBool::new(false),
-            hung: Notify::new(),
-        });
+        let line =
+            Arc::new(Self { lent, depth, sent: AtomicU64::new(0), answered: AtomicU64::new(0) });
         let watched = Arc::downgrade(&line);
         tokio::spawn(async move {
             let mut seen = Seen::default();
@@ -72,8 +64,7 @@ impl Line {
                 tokio::time::sleep(LOOK).await;
                 let Some(line) = watched.upgrade() else { return };
                 if seen.is_hung(&line) {
-                    line.is_hung.store(true, Ordering::Relaxed);
-                    line.hung.notify_waiters();
+                    line.lent.cut();
                     return;
                 }
             }
@@ -83,16 +74,14 @@ impl Line {
 
     /// Whether it may be sent another read.
     pub(super) fn is_usable(&self, now: Instant) -> bool {
-        !self.lent.client().is_closed()
-            && !self.is_hung.load(Ordering::Relaxed)
-            && self.lent.may_stay(now)
+        !self.lent.client().is_closed() && self.lent.may_stay(now)
     }
 
     /// Whether its server is at work for as many as it may be, or has as much to take in; those included who have gone.
     pub(super) fn is_behind(&self) -> bool {
         let answered = self.answered.load(Ordering::Relaxed);
         self.sent.load(Ordering::Relaxed).saturating_sub(answered) >= MAX_DEPTH as u64
-            || self.lent.payload().under_way() >= MAX_BYTES
+            || self.lent.under_way() >= MAX_BYTES
     }
 
     /// See [`Session::is_proven`](super::session::Session::is_proven).
@@ -112,27 +101,17 @@ impl Line {
         took
     }
 
-    /// Reads; `None` when the line was found to hang.
+    /// Reads. Where the line is found to hang, it fails as when the connection is lost.
     pub(super) async fn read(
         &self,
         statement: &Statement,
         home: &Home,
         params: Params<'_>,
-    ) -> Option<Result<(Vec<Row>, u64)>> {
-        let hung = self.hung.notified();
-        // What is said from here on is heard; this is what was said before.
-        if self.is_hung.load(Ordering::Relaxed) {
-            return None;
-        }
+    ) -> Result<(Vec<Row>, u64)> {
         let number = self.sent.fetch_add(1, Ordering::Relaxed) + 1;
-        tokio::select! {
-            biased;
-            answer = self.lent.send(statement, home, params) => {
-                self.answered.fetch_max(number, Ordering::Relaxed);
-                Some(answer)
-            }
-            () = hung => None,
-        }
+        let answer = self.lent.send(statement, home, params).await;
+        self.answered.fetch_max(number, Ordering::Relaxed);
+        answer
     }
 }
 

@@ -24,7 +24,7 @@ mod statements;
 mod stats;
 mod watchman;
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -188,7 +188,7 @@ impl Pool {
     /// As [`Pool::lend`], with limits of the call's own.
     pub(crate) async fn lend_within(&self, limits: Limits) -> Result<Lent> {
         let asked = Instant::now();
-        let waiting = self.wait(asked, limits.queue.unwrap_or(self.queue_timeout));
+        let waiting = pin!(self.wait(asked, limits.queue.unwrap_or(self.queue_timeout)));
         let lent = observe::during_checkout(self.instance(), waiting).await;
         let got = lent.as_ref().map_or_else(|_| Instant::now(), Lent::since);
         let waited = got.saturating_duration_since(asked);
@@ -214,7 +214,7 @@ impl Pool {
     ) -> Option<(Vec<Row>, u64)> {
         let began = Instant::now();
         let open = async || self.connect(self.gate.try_enter()?).await.ok();
-        let read = self.pipelines.read(statement, home, params, began, open);
+        let read = pin!(self.pipelines.read(statement, home, params, began, open));
         let (answer, took) = observe::during_execute(home.instance(), home.shard(), read).await?;
         let answer = Ok(answer);
         observe::statement(home.instance(), home.shard(), took, &answer);

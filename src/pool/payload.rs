@@ -39,15 +39,15 @@ impl Mark<'_> {
     }
 }
 
-/// A parameter that is counted when it is encoded.
+/// A parameter that is counted when it is encoded, if anybody wants to know.
 #[derive(Debug)]
 pub(super) struct Counted<'a> {
     param: &'a (dyn ToSql + Sync),
-    mark: &'a Mark<'a>,
+    mark: Option<&'a Mark<'a>>,
 }
 
 impl<'a> Counted<'a> {
-    pub(super) fn new(param: &'a (dyn ToSql + Sync), mark: &'a Mark<'a>) -> Self {
+    pub(super) fn new(param: &'a (dyn ToSql + Sync), mark: Option<&'a Mark<'a>>) -> Self {
         Self { param, mark }
     }
 }
@@ -73,9 +73,10 @@ impl ToSql for Counted<'_> {
     ) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
         let before = out.len();
         let is_null = self.param.to_sql_checked(ty, out)?;
-        let bytes = (out.len() - before) as u64;
-        let Mark { payload, up_to } = self.mark;
-        up_to.store(payload.sent.fetch_add(bytes, Relaxed) + bytes, Relaxed);
+        if let Some(Mark { payload, up_to }) = self.mark {
+            let bytes = (out.len() - before) as u64;
+            up_to.store(payload.sent.fetch_add(bytes, Relaxed) + bytes, Relaxed);
+        }
         Ok(is_null)
     }
 
@@ -89,7 +90,7 @@ mod tests {
     use super::*;
 
     fn send(mark: &Mark<'_>, text: &str) {
-        let param = Counted::new(&text, mark);
+        let param = Counted::new(&text, Some(mark));
         assert!(matches!(param.to_sql_checked(&Type::TEXT, &mut BytesMut::new()), Ok(IsNull::No)));
     }
 
@@ -118,7 +119,8 @@ mod tests {
     fn what_cannot_be_encoded_is_told_as_without_counting() {
         let payload = Payload::default();
         let mark = payload.mark();
-        let wrong = Counted::new(&1_i32, &mark).to_sql_checked(&Type::TEXT, &mut BytesMut::new());
+        let wrong =
+            Counted::new(&1_i32, Some(&mark)).to_sql_checked(&Type::TEXT, &mut BytesMut::new());
         assert!(wrong.err().unwrap().is::<postgres_types::WrongType>());
         assert_eq!(payload.under_way(), 0);
     }

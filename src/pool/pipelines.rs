@@ -19,12 +19,14 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use lru::LruCache;
 use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
 
 use super::line::Line;
 use super::{Lent, Params};
 use crate::connect::sqlstate::{is_skipped, keeps_off_pipelines};
 use crate::shard::Home;
 use crate::statement::Statement;
+use crate::{Error, Result};
 
 /// How long a statement that was too slow is kept off the pipelines.
 const SLOW_FOR: Duration = Duration::from_secs(60);
@@ -104,24 +106,14 @@ impl Pipelines {
             line => Box::pin(slot.renew(line, open())).await?,
         };
         let mut answer = line.read(statement, home, params).await;
-        let code = answer.as_ref().and_then(|answer| answer.as_ref().err()?.code());
-        if code.is_some_and(is_skipped) {
+        if is_of(&answer, is_skipped) {
             // Whoever was at fault is done elsewhere now. Boxed because it is rare, and large.
             answer = Box::pin(line.read(statement, home, params)).await;
         }
-        match answer {
-            Some(Ok(answer)) => Some((answer, line.count(now))),
-            Some(Err(error)) => {
-                if error.code().is_some_and(keeps_off_pipelines) {
-                    self.keep_off(statement);
-                }
-                None
-            }
-            None => {
-                slot.close(&line);
-                None
-            }
+        if is_of(&answer, keeps_off_pipelines) {
+            self.keep_off(statement);
         }
+        answer.ok().map(|answer| (answer, line.count(now)))
     }
 
     /// Closes so many pipelines at most that nobody uses, so that their connections can be lent.
@@ -207,13 +199,6 @@ impl Pipelines {
 }
 
 impl Slot {
-    /// Sends nobody here again, if this is still the same pipeline.
-    fn close(&self, line: &Arc<Line>) {
-        if self.line.load().as_ref().is_some_and(|current| Arc::ptr_eq(current, line)) {
-            self.line.store(None);
-        }
-    }
-
     /// Proves the pipeline, or opens another.
     async fn renew(
         &self,
@@ -235,6 +220,11 @@ impl Slot {
         self.line.store(Some(line.clone()));
         Some(line)
     }
+}
+
+/// Whether a read has failed with a SQLSTATE of these.
+fn is_of<T>(answer: &Result<T>, these: impl FnOnce(&SqlState) -> bool) -> bool {
+    answer.as_ref().err().and_then(Error::code).is_some_and(these)
 }
 
 /// A read that counts to its pipeline's depth for as long as somebody waits for it.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt as _;
@@ -37,10 +37,13 @@ pub(crate) struct Session {
     wire: Arc<Wire>,
     source: Arc<Source>,
     statements: Statements,
+    /// Statements are prepared by name.
+    is_naming: bool,
     tally: Arc<Tally>,
     /// Requests sent and not answered to the end. What is left when the session comes back was abandoned.
     in_flight: AtomicUsize,
-    payload: Payload,
+    /// On a pipeline.
+    payload: OnceLock<Payload>,
     in_transaction: AtomicBool,
     /// The open transaction was begun to read only.
     reads_only: AtomicBool,
@@ -58,7 +61,7 @@ pub(crate) struct Session {
     /// The lowest generation that was allowed when its server was last asked for its own.
     proven: AtomicI64,
     /// Free again when the connection has closed.
-    _berth: Berth,
+    berth: Berth,
 }
 
 impl Session {
@@ -79,9 +82,10 @@ impl Session {
             client,
             wire,
             statements: Statements::new(settings.statement_cache, counters, tally.clone()),
+            is_naming: settings.prepared,
             tally,
             in_flight: AtomicUsize::new(0),
-            payload: Payload::default(),
+            payload: OnceLock::new(),
             in_transaction: AtomicBool::new(false),
             reads_only: AtomicBool::new(false),
             spent: AtomicBool::new(false),
@@ -94,7 +98,7 @@ impl Session {
             is_discarded: false,
             proven: AtomicI64::new(proven.0),
             source,
-            _berth: berth,
+            berth,
         }
     }
 
@@ -204,9 +208,14 @@ impl Session {
         self.in_flight.load(Ordering::Relaxed) > 0
     }
 
-    /// What is under way to the server.
-    pub(super) fn payload(&self) -> &Payload {
-        &self.payload
+    /// From now on the bytes of parameters are counted.
+    pub(super) fn count_payload(&self) {
+        self.payload.get_or_init(Payload::default);
+    }
+
+    /// How many bytes of parameters are under way to the server, where they are counted.
+    pub(super) fn under_way(&self) -> u64 {
+        self.payload.get().map_or(0, Payload::under_way)
     }
 
     /// See [`Wire::heard`].
@@ -232,6 +241,11 @@ impl Session {
     /// request could otherwise hit the next one's statement.
     pub(super) fn cancel_in_background(&self) {
         self.source.runtime().spawn(self.source.connector().cancel(&self.client, &self.wire));
+    }
+
+    /// Closes the connection: nobody waits for an answer any longer.
+    pub(super) fn cut(&self) {
+        self.berth.cut();
     }
 
     /// Where what it does is counted.
@@ -273,7 +287,7 @@ impl Session {
         let limit = limit.map(|limit| format!("SET LOCAL statement_timeout = {limit}"));
         let commands: Vec<_> = commands.iter().copied().chain(limit.as_deref()).collect();
         // Where statements are not prepared by name, more than the statement itself is sent for it.
-        let with_next = with_next && self.source.connector().settings().pool.prepared;
+        let with_next = with_next && self.is_naming;
         if with_next && self.wire.go_with_next(&commands) {
             return Ok(());
         }
@@ -327,10 +341,9 @@ impl Session {
             self.spend();
         }
         let flight = Flight::take_off(self);
-        let named = self.source.connector().settings().pool.prepared;
         // A statement that is sent whole is only found to be out of date when it was executed.
-        let mut again =
-            !self.is_in_transaction() && (statement.is_single_read() || named && is_bounded);
+        let mut again = !self.is_in_transaction()
+            && (statement.is_single_read() || self.is_naming && is_bounded);
         let mut is_prepared = false;
         let answer = loop {
             match self.attempt(statement, home, params, &mut is_prepared).await {
@@ -360,7 +373,7 @@ impl Session {
             if self.is_in_transaction() {
                 // Rolled back, the whole of it may be run again with the new ones.
                 error = error.with_kind(Kind::Conflict).with_outcome(Outcome::NotExecuted);
-            } else if !self.source.connector().settings().pool.prepared {
+            } else if !self.is_naming {
                 error = error.with_outcome(Outcome::Unknown);
             }
         }
@@ -430,7 +443,7 @@ impl Session {
         if !self.limit.is_changed() || self.is_in_transaction() {
             return None;
         }
-        self.source.connector().settings().pool.prepared.then(|| self.limit.wanted())
+        self.is_naming.then(|| self.limit.wanted())
     }
 
     async fn execute(
@@ -438,10 +451,10 @@ impl Session {
         prepared: Prepared,
         params: Params<'_>,
     ) -> Result<(Vec<Row>, u64), tokio_postgres::Error> {
-        let mark = self.payload.mark();
+        let mark = self.payload.get().map(Payload::mark);
         let rows = match prepared {
             Prepared::Named(named) => {
-                let params = params.iter().map(|param| Counted::new(*param, &mark));
+                let params = params.iter().map(|param| Counted::new(*param, mark.as_ref()));
                 self.client.query_raw(&named, params).await?
             }
             Prepared::Typed(text, types) => {
@@ -454,7 +467,9 @@ impl Session {
         while let Some(row) = rows.try_next().await? {
             collected.push(row);
         }
-        mark.answered();
+        if let Some(mark) = &mark {
+            mark.answered();
+        }
         Ok((collected, rows.rows_affected().unwrap_or(0)))
     }
 
@@ -476,7 +491,7 @@ impl Session {
         home: &Home,
     ) -> Result<Prepared, tokio_postgres::Error> {
         let text = statement.render(home);
-        let prepared = if self.source.connector().settings().pool.prepared {
+        let prepared = if self.is_naming {
             Prepared::Named(self.client.prepare(&text).await?)
         } else {
             let types = self.lookups.parameter_types(self, &text).await?;

@@ -136,9 +136,17 @@ impl Mover {
                     pause *= 2;
                 }
                 Err(error) => return Err(error),
-                Ok(()) => return self.show(id).await,
+                Ok(()) => return self.show_kept(id).await,
             }
         }
+    }
+
+    /// What the journal says, in a session that is there already.
+    async fn show_kept(&self, id: MoveId) -> Result<MoveReport> {
+        let journal = self.journal().await?;
+        let report = journal.show(id).await?;
+        self.kept.keep_journal(journal);
+        Ok(report)
     }
 
     async fn take_up_once(&self, id: MoveId, wish: Wish, begun: Option<Box<Begun>>) -> Result<()> {

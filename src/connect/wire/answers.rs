@@ -32,7 +32,16 @@ impl Answers {
     }
 
     /// Notes bytes that the driver has received as they came.
-    pub(super) fn pass(&mut self, bytes: &[u8], runs: &mut VecDeque<Run>) {
+    pub(super) fn pass(&mut self, mut bytes: &[u8], runs: &mut VecDeque<Run>) {
+        // Frames that are there as a whole, as nearly all are: of these only what ends a request matters here.
+        if self.left == 0 && self.head_len == 0 {
+            while let Some((frame, rest)) = whole(bytes) {
+                if frame[0] == b'Z' {
+                    runs.pop_front();
+                }
+                bytes = rest;
+            }
+        }
         self.follow(bytes, runs, None);
     }
 
