@@ -97,6 +97,11 @@ impl Duel<'_> {
         let length = full_or_quick(Duration::from_millis(350), Duration::from_millis(150));
         let ours = async || arena.load(ours, work, tasks, length).await;
         let theirs = async || arena.load(peer, work, tasks, length).await;
-        self.bench.compare(&work.case(tasks), C::NAME, work.unit(), ours, theirs).await
+        let (bench, case) = (&mut *self.bench, work.case(tasks));
+        if C::IS_CLOSE {
+            bench.compare_closely(&case, C::NAME, work.unit(), ours, theirs).await
+        } else {
+            bench.compare(&case, C::NAME, work.unit(), ours, theirs).await
+        }
     }
 }

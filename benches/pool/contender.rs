@@ -22,6 +22,9 @@ pub(crate) trait Contender: Send + Sync + 'static {
     /// What it is called in the report, and the `application_name` of its connections.
     const NAME: &'static str;
 
+    /// Whether it takes hundredths to tell it from howdah.
+    const IS_CLOSE: bool = false;
+
     /// One row by its id, on its own.
     fn read(&self, task: usize, id: Id) -> impl Future<Output = Result<String>> + Send;
 

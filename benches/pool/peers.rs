@@ -51,6 +51,7 @@ impl Deadpool {
 
 impl Contender for Deadpool {
     const NAME: &'static str = "deadpool-postgres";
+    const IS_CLOSE: bool = true;
 
     async fn read(&self, _task: usize, id: Id) -> Result<String> {
         let client = self.pool.get().await?;

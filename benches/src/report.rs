@@ -60,6 +60,34 @@ impl Bench {
         case: &str,
         peer: &str,
         unit: Unit,
+        ours: impl AsyncFnMut() -> Result<Sample>,
+        theirs: impl AsyncFnMut() -> Result<Sample>,
+    ) -> Result<()> {
+        self.take(pairs(), case, peer, unit, ours, theirs).await
+    }
+
+    /// As [`compare`](Self::compare), where few hundredths matter: in many more pairs, for which each sample should be short.
+    ///
+    /// # Errors
+    ///
+    /// The first of the measurements'.
+    pub async fn compare_closely(
+        &mut self,
+        case: &str,
+        peer: &str,
+        unit: Unit,
+        ours: impl AsyncFnMut() -> Result<Sample>,
+        theirs: impl AsyncFnMut() -> Result<Sample>,
+    ) -> Result<()> {
+        self.take(CLOSELY * pairs(), case, peer, unit, ours, theirs).await
+    }
+
+    async fn take(
+        &mut self,
+        pairs: u32,
+        case: &str,
+        peer: &str,
+        unit: Unit,
         mut ours: impl AsyncFnMut() -> Result<Sample>,
         mut theirs: impl AsyncFnMut() -> Result<Sample>,
     ) -> Result<()> {
@@ -69,7 +97,7 @@ impl Bench {
         ours().await?;
         theirs().await?;
         let (mut our_samples, mut their_samples) = (Vec::new(), Vec::new());
-        for pair in 0..pairs() {
+        for pair in 0..pairs {
             // Whoever comes second may profit from the first, or suffer: each does half the time.
             if pair % 2 == 0 {
                 our_samples.push(ours().await?);
@@ -101,6 +129,7 @@ impl Bench {
         row.insert("ours".into(), rounded(median(values(ours))));
         row.insert("peer".into(), peer.into());
         row.insert("theirs".into(), rounded(median(values(theirs))));
+        row.insert("pairs".into(), ratios.len().into());
         row.insert("ratio".into(), rounded(median(ratios)));
         row.insert("spread".into(), json!([rounded(least), rounded(greatest)]));
         row.insert("unit".into(), unit.into());
@@ -133,6 +162,9 @@ impl Bench {
         Ok(())
     }
 }
+
+/// How many times as many pairs tell close things apart.
+const CLOSELY: u32 = 5;
 
 /// How often ours and a peer's are measured in turn.
 fn pairs() -> u32 {
