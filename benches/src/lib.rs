@@ -4,7 +4,7 @@
 //! peer's, in alternating order, and what is reported is the median of the pairs' ratios, with the least and the
 //! greatest. A ratio above 1 always means that howdah is ahead.
 //!
-//! Where it is a matter of hundredths, there are five times as many pairs, and shorter ones.
+//! Where it is a matter of hundredths, a full run takes 45 pairs, and shorter ones.
 //!
 //! `QUICK=1` takes 3 pairs instead of 9 and asks the benches for less work in each. A word on the command line measures
 //! the cases alone whose names contain it: `cargo bench -p howdah-benches --bench id -- process`.

@@ -66,7 +66,7 @@ impl Bench {
         self.take(pairs(), case, peer, unit, ours, theirs).await
     }
 
-    /// As [`compare`](Self::compare), where few hundredths matter: in many more pairs, for which each sample should be short.
+    /// As [`compare`](Self::compare), where few hundredths matter: in 45 pairs, for which each sample should be short.
     ///
     /// # Errors
     ///
@@ -79,7 +79,7 @@ impl Bench {
         ours: impl AsyncFnMut() -> Result<Sample>,
         theirs: impl AsyncFnMut() -> Result<Sample>,
     ) -> Result<()> {
-        self.take(CLOSELY * pairs(), case, peer, unit, ours, theirs).await
+        self.take(full_or_quick(45, pairs()), case, peer, unit, ours, theirs).await
     }
 
     async fn take(
@@ -162,9 +162,6 @@ impl Bench {
         Ok(())
     }
 }
-
-/// How many times as many pairs tell close things apart.
-const CLOSELY: u32 = 5;
 
 /// How often ours and a peer's are measured in turn.
 fn pairs() -> u32 {
