@@ -1,6 +1,7 @@
 //! How many connections there are: no more than were allowed over all instances, and none that nobody wants.
 #![cfg(test)]
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
@@ -146,6 +147,43 @@ async fn connections_that_are_idle_for_too_long_are_closed_down_to_the_minimum()
     })
     .await;
     backend(&shard).await?;
+    Ok(())
+}
+
+/// How many connections serve one call after the other.
+async fn who_answers(shard: &Shard) -> Result<usize> {
+    let mut backends = HashSet::new();
+    for _ in 0..20 {
+        backends.insert(backend(shard).await?);
+    }
+    Ok(backends.len())
+}
+
+/// They take turns, so none of them is ever idle for long.
+#[tokio::test]
+async fn connections_that_a_light_load_does_not_need_are_closed_while_it_goes_on() -> Result<()> {
+    let test = one().await?;
+    for (timeout, left) in [(Duration::from_secs(600), 5), (Duration::from_millis(300), 2)] {
+        let config = test.config().max_size(8).min_idle(1).pipelines(0).idle_timeout(timeout);
+        let (cluster, shard) = first(config).await?;
+        let taken = try_join_all((0..4).map(|_| shard.begin())).await?;
+        until("there is one for the next", async || {
+            let pool = cluster.stats().remove(0);
+            (pool.idle == 1, pool)
+        })
+        .await;
+        for tx in taken {
+            tx.rollback().await?;
+        }
+        until("what is needed is left", async || {
+            backend(&shard).await.unwrap();
+            let pool = cluster.stats().remove(0);
+            (pool.idle + pool.active == left, pool)
+        })
+        .await;
+        assert_eq!(who_answers(&shard).await?, left);
+        assert_eq!(cluster.stats()[0].connects, 5, "none is opened anew for one that was closed");
+    }
     Ok(())
 }
 

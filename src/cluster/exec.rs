@@ -160,10 +160,10 @@ impl Exec<'_> {
         let client = visit.lent.client();
         let mode = if self.write { "READ WRITE" } else { "READ ONLY" };
         client.batch_execute(&format!("SET TRANSACTION {mode}")).await.map_err(failed)?;
-        let sql = self.statement.render(&visit.home);
         // Text answers take the simple protocol, which would run several statements, and with them a COMMIT that
-        // ends READ ONLY. A prepared statement is a single one.
-        client.prepare(&sql).await.map_err(failed)?;
+        // ends READ ONLY. One that can be parsed is a single one.
+        visit.lent.parse(self.statement, &visit.home).await.map_err(failed)?;
+        let sql = self.statement.render(&visit.home);
         let messages = client.simple_query(&sql).await.map_err(failed)?;
         Ok(TextRows::collect(&messages))
     }

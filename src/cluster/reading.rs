@@ -3,7 +3,6 @@
 //! A reading is one connection in one transaction that sees one moment of its instance, with a cursor for each of its
 //! shards. It holds that connection until it is closed, or dropped.
 
-use futures_util::future::join_all;
 use tokio_postgres::Row;
 
 use super::Cluster;
@@ -92,13 +91,7 @@ impl Reading {
         if let Err(error) = lent.begin_with_next(&[ONE_MOMENT]).await {
             return Err(NotOpened(read_failure(error, &visit), None));
         }
-        // All are sent before any is answered.
-        let declare = async |(number, (home, params)): (usize, &(&Home, Params<'_>))| {
-            let sql =
-                format!("DECLARE howdah_{number} NO SCROLL CURSOR FOR {}", statement.render(home));
-            lent.client().execute(&sql, params).await
-        };
-        let declared = lent.watch(join_all(homes.iter().enumerate().map(declare))).await;
+        let declared = lent.declare(statement, homes).await;
         let failures = homes.iter().zip(declared).filter_map(|((home, _), declared)| {
             let error = declared.err()?;
             Some((*home, error))
@@ -125,9 +118,7 @@ impl Reading {
 
     /// The next rows of a cursor, at most so many; fewer when there are no more.
     pub(super) async fn fetch(&self, cursor: usize, count: usize) -> Result<Vec<Row>> {
-        let lent = &self.visit.lent;
-        let sql = format!("FETCH FORWARD {count} FROM howdah_{cursor}");
-        lent.watch(lent.client().query_typed(&sql, &[])).await.map_err(|error| {
+        self.visit.lent.fetch(cursor, count).await.map_err(|error| {
             let shard = self.shards[cursor];
             let error = statement_failure(error, format!("shard {shard} broke off"));
             read_failure(error, &self.visit)

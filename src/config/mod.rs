@@ -260,7 +260,9 @@ impl Config {
         self
     }
 
-    /// How long a connection above [`min_idle`](Self::min_idle) stays open unused; at most a year. Default: 10 minutes.
+    /// How long a connection stays open that is not needed: one more than were ever in use at once within this time, and
+    /// [`min_idle`](Self::min_idle) beyond these. It is closed after half as long again at most, or when it comes back next. At
+    /// most a year. Default: 10 minutes.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle_timeout = Some(timeout);

@@ -103,6 +103,9 @@ impl Drop for Lent {
         }
         loan.rest();
         let left = if loan.is_fit() { self.slot.hand_over(loan) } else { Some(loan) };
+        if let Some(loan) = &left {
+            loan.spend_if_spare(self.slot.peak(loan.last_used()));
+        }
         // The connection is back before the slot is free and the next task let in.
         drop(left);
     }

@@ -9,6 +9,7 @@ mod admin;
 mod berth;
 mod breaker;
 mod copy;
+mod cursors;
 mod gate;
 mod lent;
 mod limit;
@@ -123,22 +124,21 @@ impl Pool {
     fn of(connector: Connector, hosts: Arc<Hosts>, replica: Option<usize>, size: u32) -> Self {
         let settings = connector.settings().pool;
         let count = u32::try_from(hosts.count()).unwrap_or(u32::MAX).min(100);
-        // Who reads from no replica keeps no connection there.
-        let min_idle = if replica.is_some() { 0 } else { settings.min_idle.min(size) };
         // The connector has a timeout of its own; bb8's must never be the one that strikes first.
         let connection_timeout = settings.connect_timeout * (count + 2);
         let source = Source::new(connector, hosts, replica, size);
         let connections = bb8::Pool::builder()
             // The source's budget is the bound, for it can be changed.
             .max_size(u32::MAX)
-            .min_idle(Some(min_idle))
+            .min_idle(Some(source.min_idle()))
             // A session knows its own age; this is for those that stay idle past it.
             .max_lifetime(Some(settings.max_lifetime + Duration::from_secs(1)))
             .idle_timeout(Some(settings.idle_timeout))
             // After half as long again at most it is closed.
             .reaper_rate((settings.idle_timeout / 2).clamp(REAP.0, REAP.1))
-            // The most recently used connection first: its caches are warm, and the others may go idle.
-            .queue_strategy(bb8::QueueStrategy::Lifo)
+            // In turns: after a COMMIT a server process works on for a while, and the next transaction need not wait for it.
+            // So none stays idle, and those that are too many are found when they come back.
+            .queue_strategy(bb8::QueueStrategy::Fifo)
             .connection_timeout(connection_timeout)
             .retry_connection(false)
             .build_unchecked(Manager(source.clone()));
@@ -147,7 +147,7 @@ impl Pool {
         Self {
             source,
             replicas: Box::default(),
-            gate: Gate::new(size, settings.queue_length as usize),
+            gate: Gate::new(size, settings.queue_length as usize, settings.idle_timeout),
             connections,
             connection_timeout,
             pipelines: Arc::new(Pipelines::new(count)),

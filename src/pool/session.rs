@@ -143,6 +143,13 @@ impl Session {
         }
     }
 
+    /// The same where there are more than so many that are used at a time need.
+    pub(super) fn spend_if_spare(&self, used: usize) {
+        if !self.spent.load(Ordering::Relaxed) && self.source.spare_one(used) {
+            self.spent.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Whether it has reached its age.
     pub(super) fn is_old(&self, now: Instant) -> bool {
         now >= self.expires
@@ -225,6 +232,10 @@ impl Session {
 
     pub(super) fn is_in_transaction(&self) -> bool {
         self.in_transaction.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn last_used(&self) -> Instant {
+        self.last_used
     }
 
     pub(super) fn idle_for(&self) -> Duration {
@@ -471,6 +482,31 @@ impl Session {
             mark.answered();
         }
         Ok((collected, rows.rows_affected().unwrap_or(0)))
+    }
+
+    /// Has the server parse a statement, which is a single one then, and names what is there.
+    pub(crate) async fn parse(
+        &self,
+        statement: &Statement,
+        home: &Home,
+    ) -> Result<(), tokio_postgres::Error> {
+        match self.is_naming {
+            true => self.client.prepare(&statement.render(home)).await.map(drop),
+            false => self.prepare(statement, home).await.map(drop),
+        }
+    }
+
+    /// Behind a pooler, has the driver learn the types of a statement that is not run as it is. Where statements are prepared by
+    /// name it does that by itself.
+    pub(super) async fn know(
+        &self,
+        statement: &Statement,
+        home: &Home,
+    ) -> Result<Option<Prepared>, tokio_postgres::Error> {
+        match self.is_naming {
+            true => Ok(None),
+            false => self.prepare(statement, home).await.map(Some),
+        }
     }
 
     async fn prepare(

@@ -27,6 +27,8 @@ pub(super) struct Source {
     hosts: Arc<Hosts>,
     /// The one replica to which it connects; none for the primary, whichever that is.
     replica: Option<usize>,
+    /// How many are kept that nobody uses.
+    min_idle: u32,
     /// What a new session is told before anything else; numbers alone.
     greeting: String,
     pub(super) breaker: Breaker,
@@ -67,6 +69,8 @@ impl Source {
             connector,
             hosts,
             replica,
+            // Who reads from no replica keeps no connection there.
+            min_idle: if replica.is_some() { 0 } else { pool.min_idle.min(size) },
             greeting,
             breaker: Breaker::new(),
             counters: Arc::default(),
@@ -94,6 +98,10 @@ impl Source {
     pub(super) fn replica(&self) -> Option<String> {
         let (host, port) = self.hosts.target(self.replica?).hosts().next()?;
         Some(format!("{host}:{port}"))
+    }
+
+    pub(super) fn min_idle(&self) -> u32 {
+        self.min_idle
     }
 
     pub(super) fn runtime(&self) -> &Handle {
@@ -134,6 +142,13 @@ impl Source {
         if self.lendable.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.breaker.remind();
         }
+    }
+
+    /// Gives up one connection where there are more than are used at a time, and than are kept beyond that.
+    pub(super) fn spare_one(&self, used: usize) -> bool {
+        let enough = used + self.min_idle as usize;
+        let one_less = |lendable| if lendable > enough { Some(lendable - 1) } else { None };
+        self.lendable.fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_less).is_ok()
     }
 
     /// Whether a sound connection should go all the same.

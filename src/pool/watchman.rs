@@ -71,7 +71,7 @@ mod tests {
     impl<S: Send + 'static> Waiting<S> {
         fn at(size: u32) -> Arc<Self> {
             let pipelines = Arc::new(Pipelines::new(0));
-            Arc::new(Self { gate: Gate::new(size, 1000), pipelines })
+            Arc::new(Self { gate: Gate::new(size, 1000, Duration::from_secs(60)), pipelines })
         }
 
         async fn enter(&self, patience: Duration) -> Result<(Slot<S>, Option<S>)> {

@@ -7,6 +7,7 @@
 //! was granted counts as taken until whoever got it drops it, also if nobody ever comes for it.
 
 mod entering;
+mod peak;
 mod queue;
 mod watch;
 
@@ -20,6 +21,7 @@ use tokio::sync::Notify;
 use crate::Error;
 use crate::error::{Kind, Phase};
 use entering::Entering;
+use peak::Peak;
 use queue::Queue;
 
 pub(super) use watch::Watch;
@@ -44,6 +46,7 @@ struct State<S> {
     is_paused: bool,
     /// Slots that are taken; more than there are to be until enough have been given back.
     taken: usize,
+    peak: Peak,
     /// How many of those who are in wait for a connection.
     insisting: usize,
     queue: Queue<Turn<S>>,
@@ -67,8 +70,15 @@ impl<S> State<S> {
 
     fn take(&mut self) -> bool {
         let is_free = self.taken < self.wanted();
-        self.taken += usize::from(is_free);
+        if is_free {
+            self.enter();
+        }
         is_free
+    }
+
+    fn enter(&mut self) {
+        self.taken += 1;
+        self.peak.rise(self.taken);
     }
 
     /// Grants a slot that is free to the first who waits, and who has to be woken.
@@ -77,17 +87,19 @@ impl<S> State<S> {
             return None;
         }
         let waker = self.queue.grant(Turn::Enter(None)).ok()?;
-        self.taken += 1;
+        self.enter();
         waker
     }
 }
 
 impl<S> Gate<S> {
-    pub(super) fn new(size: u32, queue_length: usize) -> Arc<Self> {
+    /// Remembers for a time how many were in at once.
+    pub(super) fn new(size: u32, queue_length: usize, memory: Duration) -> Arc<Self> {
         let state = State {
             size,
             is_paused: false,
             taken: 0,
+            peak: Peak::over(memory, Instant::now()),
             insisting: 0,
             queue: Queue::new(),
             next_look: None,
@@ -260,6 +272,13 @@ impl<S> Slot<S> {
         }
     }
 
+    /// The most that were in at once of late.
+    pub(super) fn peak(&self, now: Instant) -> usize {
+        let mut state = self.gate.lock();
+        let taken = state.taken;
+        state.peak.get(now, taken)
+    }
+
     /// As long as this is there, nothing is handed over.
     pub(super) fn insist(&self) -> Insisting<'_, S> {
         self.gate.lock().insisting += 1;
@@ -307,7 +326,7 @@ mod tests {
 
     #[tokio::test]
     async fn first_come_is_first_served_and_a_returning_task_queues_again() {
-        let gate = Gate::new(1, 10);
+        let gate = Gate::new(1, 10, PATIENCE);
         let held = gate.try_enter().unwrap();
         let (order, mut seen) = tokio::sync::mpsc::unbounded_channel();
         for task in 0..5 {
@@ -334,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_queue_too_long_is_refused_at_once_and_who_gives_up_leaves_a_place() {
-        let gate = Gate::new(1, 1);
+        let gate = Gate::new(1, 1, PATIENCE);
         let held = gate.try_enter().unwrap();
         for _ in 0..3 {
             let mut waiting = enter(&gate);
@@ -349,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_paused_gate_empties_and_says_why_it_is_shut() {
-        let gate = Gate::new(2, 10);
+        let gate = Gate::new(2, 10, PATIENCE);
         let mut held = gate.try_enter().unwrap();
         gate.pause();
         let mut waiting = enter(&gate);
@@ -372,7 +391,7 @@ mod tests {
 
     #[test]
     fn a_session_goes_to_the_first_and_on_to_the_second_if_the_first_has_gone() {
-        let gate = Gate::new(1, 10);
+        let gate = Gate::new(1, 10, PATIENCE);
         let mut held = gate.try_enter().unwrap();
         assert_eq!(held.hand_over(7), Some(7), "nobody waits");
         let mut waiting = [enter(&gate), enter(&gate), enter(&gate)];
@@ -392,7 +411,7 @@ mod tests {
 
     #[test]
     fn nobody_who_insists_is_overtaken() {
-        let gate = Gate::new(2, 10);
+        let gate = Gate::new(2, 10, PATIENCE);
         let (mut one, two) = (gate.try_enter().unwrap(), gate.try_enter().unwrap());
         let mut waiting = enter(&gate);
         assert!(now(&mut waiting).is_none());
@@ -405,7 +424,7 @@ mod tests {
 
     #[test]
     fn whoever_has_not_looked_for_long_is_replaced() {
-        let gate = Gate::new(1, 10);
+        let gate = Gate::new(1, 10, PATIENCE);
         let _held = gate.try_enter().unwrap();
         let mut first = enter(&gate);
         assert!(now(&mut first).is_none());
@@ -450,7 +469,7 @@ mod tests {
         #[test]
         fn slots_and_sessions_are_neither_lost_nor_doubled(steps in steps()) {
             let made = Arc::new(());
-            let gate: Of<Arc<()>> = Gate::new(3, 8);
+            let gate: Of<Arc<()>> = Gate::new(3, 8, PATIENCE);
             let mut waiting = Vec::new();
             let mut inside = Vec::new();
             let (mut size, mut is_paused) = (3, false);
