@@ -25,8 +25,8 @@ pub(crate) struct Lent {
 }
 
 impl Lent {
-    pub(super) fn new(loan: Loan, slot: Slot<Loan>) -> Self {
-        Self { loan: Some(loan), slot, since: Instant::now() }
+    pub(super) fn new(loan: Loan, slot: Slot<Loan>, since: Instant) -> Self {
+        Self { loan: Some(loan), slot, since }
     }
 
     /// When it was lent.

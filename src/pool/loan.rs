@@ -2,15 +2,10 @@
 
 use std::ops::{Deref, DerefMut};
 
-use std::time::Duration;
-
 use bb8::PooledConnection;
 
 use super::session::Session;
 use super::source::Manager;
-
-/// bb8's own limit on the age of a connection is a second above ours.
-const LONG: Duration = Duration::from_millis(500);
 
 /// Goes back to bb8 when dropped, which closes it if it is not to be lent again.
 #[derive(Debug)]
@@ -48,8 +43,7 @@ impl DerefMut for Loan {
 impl Drop for Loan {
     fn drop(&mut self) {
         let Some(mut session) = self.session.take() else { return };
-        // One that lay about may be too old for bb8, which looks at the clock.
-        if session.judge() && session.idle_for() < LONG {
+        if session.judge() {
             return;
         }
         // In its place bb8 starts a task to make another, and whoever drops this may be outside of any runtime.

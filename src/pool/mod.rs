@@ -126,16 +126,18 @@ impl Pool {
         let count = u32::try_from(hosts.count()).unwrap_or(u32::MAX).min(100);
         // The connector has a timeout of its own; bb8's must never be the one that strikes first.
         let connection_timeout = settings.connect_timeout * (count + 2);
+        // None stays idle past its age for longer than it may be old.
+        let idle_timeout = settings.idle_timeout.min(settings.max_lifetime);
         let source = Source::new(connector, hosts, replica, size);
         let connections = bb8::Pool::builder()
             // The source's budget is the bound, for it can be changed.
             .max_size(u32::MAX)
             .min_idle(Some(source.min_idle()))
-            // A session knows its own age; this is for those that stay idle past it.
-            .max_lifetime(Some(settings.max_lifetime + Duration::from_secs(1)))
-            .idle_timeout(Some(settings.idle_timeout))
+            // A session knows its own age, and bb8 need not look at the clock for it.
+            .max_lifetime(None)
+            .idle_timeout(Some(idle_timeout))
             // After half as long again at most it is closed.
-            .reaper_rate((settings.idle_timeout / 2).clamp(REAP.0, REAP.1))
+            .reaper_rate((idle_timeout / 2).clamp(REAP.0, REAP.1))
             // In turns: after a COMMIT a server process works on for a while, and the next transaction need not wait for it.
             // So none stays idle, and those that are too many are found when they come back.
             .queue_strategy(bb8::QueueStrategy::Fifo)
@@ -213,7 +215,7 @@ impl Pool {
         params: Params<'_>,
     ) -> Option<(Vec<Row>, u64)> {
         let began = Instant::now();
-        let open = async || self.connect(self.gate.try_enter()?).await.ok();
+        let open = async || self.connect(self.gate.try_enter()?, began).await.ok();
         let read = pin!(self.pipelines.read(statement, home, params, began, open));
         let (answer, took) = observe::during_execute(home.instance(), home.shard(), read).await?;
         let answer = Ok(answer);
@@ -222,25 +224,25 @@ impl Pool {
     }
 
     async fn wait(&self, asked: Instant, patience: Duration) -> Result<Lent> {
-        let (slot, handed) = match self.gate.try_enter() {
-            Some(slot) => (slot, None),
-            None => {
-                let entering = watchman::enter(&self.gate, &self.pipelines, asked, patience);
-                observe::during_wait(self.instance(), entering).await?
-            }
-        };
+        if let Some(slot) = self.gate.try_enter() {
+            return self.connect(slot, asked).await;
+        }
+        let entering = watchman::enter(&self.gate, &self.pipelines, asked, patience);
+        let (slot, handed) = observe::during_wait(self.instance(), entering).await?;
+        let now = Instant::now();
         match handed {
-            Some(loan) if loan.is_fit() => Ok(Lent::new(loan, slot)),
+            Some(loan) if loan.is_fit() => Ok(Lent::new(loan, slot, now)),
             // Where it has closed since it was handed over, it goes back first.
             handed => {
                 drop(handed);
-                self.connect(slot).await
+                self.connect(slot, now).await
             }
         }
     }
 
-    /// Takes a connection from bb8, or waits for one.
-    async fn connect(&self, slot: Slot<Loan>) -> Result<Lent> {
+    /// Takes a connection from bb8, or waits for one. Whoever gets it at once has had it since a time just before, for a look
+    /// at the clock costs as much as all the rest here.
+    async fn connect(&self, slot: Slot<Loan>, mut since: Instant) -> Result<Lent> {
         // Before bb8 starts an attempt, or its failure could go unheard.
         let before = self.source.breaker.changes();
         let mut getting = self.ask();
@@ -248,7 +250,7 @@ impl Pool {
             Poll::Ready(got) => got,
             // Boxed because it is rare, and large.
             Poll::Pending => {
-                Box::pin(async {
+                let got = Box::pin(async {
                     let _insisting = slot.insist();
                     tokio::select! {
                         biased;
@@ -256,12 +258,14 @@ impl Pool {
                         // Whoever waits for a connection that cannot be made learns why, instead of waiting on.
                         reason = self.despair(before) => Err(reason),
                     }
-                })
-                .await?
+                });
+                let got = got.await?;
+                since = Instant::now();
+                got
             }
         };
         match got {
-            Ok(session) => Ok(Lent::new(Loan::new(session), slot)),
+            Ok(session) => Ok(Lent::new(Loan::new(session), slot, since)),
             Err(_) => Err(self.too_late()),
         }
     }

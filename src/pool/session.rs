@@ -238,10 +238,6 @@ impl Session {
         self.last_used
     }
 
-    pub(super) fn idle_for(&self) -> Duration {
-        self.last_used.elapsed()
-    }
-
     /// Goes back, to be lent to somebody else.
     pub(super) fn rest(&mut self) {
         self.limit.reset();

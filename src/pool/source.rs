@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::berth::Berth;
 use super::breaker::Breaker;
@@ -232,16 +233,20 @@ impl bb8::ManageConnection for Manager {
     }
 
     async fn is_valid(&self, session: &mut Box<Session>) -> Result<(), NoConnection> {
-        if session.is_unsound() || self.0.is_unwanted(session) {
+        let now = Instant::now();
+        if session.is_unsound() || session.is_old(now) || self.0.is_unwanted(session) {
             return Err(NoConnection);
         }
         if !session.is_proven() {
             return if session.prove().await { Ok(()) } else { Err(NoConnection) };
         }
-        if session.idle_for() < self.0.connector.settings().pool.check_delay {
+        let idle_for = now.saturating_duration_since(session.last_used());
+        if idle_for < self.0.connector.settings().pool.check_delay {
             return Ok(());
         }
-        match tokio::time::timeout(CHECK_TIMEOUT, session.client().check_connection()).await {
+        // Boxed because it is rare, and large.
+        let check = timeout(CHECK_TIMEOUT, session.client().check_connection());
+        match Box::pin(check).await {
             Ok(Ok(())) => Ok(()),
             _ => Err(NoConnection),
         }
