@@ -163,7 +163,8 @@ async fn who_answers(shard: &Shard) -> Result<usize> {
 #[tokio::test]
 async fn connections_that_a_light_load_does_not_need_are_closed_while_it_goes_on() -> Result<()> {
     let test = one().await?;
-    for (timeout, left) in [(Duration::from_secs(600), 5), (Duration::from_millis(300), 2)] {
+    // Longer than a busy machine may hold up a call: a connection that lies idle for so long is replaced.
+    for (timeout, left) in [(Duration::from_secs(600), 5), (Duration::from_secs(2), 2)] {
         let config = test.config().max_size(8).min_idle(1).pipelines(0).idle_timeout(timeout);
         let (cluster, shard) = first(config).await?;
         let taken = try_join_all((0..4).map(|_| shard.begin())).await?;

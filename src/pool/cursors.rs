@@ -4,7 +4,6 @@ use futures_util::future::join_all;
 use tokio_postgres::{Error, Row};
 
 use super::session::{Params, Session};
-use super::statements::Prepared;
 use crate::shard::Home;
 use crate::statement::Statement;
 
@@ -16,24 +15,21 @@ impl Session {
         homes: &[(&Home, Params<'_>)],
     ) -> Vec<Result<u64, Error>> {
         let declaring = async {
-            let mut known = Vec::with_capacity(homes.len());
+            // One after the other: what the driver relies on for one of them is gone after it.
+            let mut types = Vec::with_capacity(homes.len());
             for (home, _) in homes {
-                known.push(self.know(statement, home).await);
+                types.push(self.parameter_types(statement, home).await);
             }
-            join_all(homes.iter().zip(known).enumerate().map(
-                async |(number, ((home, params), known))| {
+            join_all(homes.iter().zip(types).enumerate().map(
+                async |(number, ((home, params), types))| {
                     let text = statement.render(home);
                     let sql = format!("DECLARE howdah_{number} NO SCROLL CURSOR FOR {text}");
-                    match known? {
-                        Some(Prepared::Typed(_, types)) => {
-                            let types = types.iter().cloned();
-                            let params: Vec<_> = params.iter().copied().zip(types).collect();
-                            self.client().execute_typed(&sql, &params).await
-                        }
-                        Some(Prepared::Named(_)) | None => {
-                            self.client().execute(&sql, params).await
-                        }
-                    }
+                    let Some(types) = types? else {
+                        return self.client().execute(&sql, params).await;
+                    };
+                    let params: Vec<_> =
+                        params.iter().copied().zip(types.iter().cloned()).collect();
+                    self.client().execute_typed(&sql, &params).await
                 },
             ))
             .await

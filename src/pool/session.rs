@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt as _;
 use futures_util::future::join;
-use postgres_types::ToSql;
+use postgres_types::{ToSql, Type};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_postgres::{Client, Row};
@@ -143,7 +143,7 @@ impl Session {
         }
     }
 
-    /// The same where there are more than so many that are used at a time need.
+    /// The same if there are more sessions than so many that are used at a time need.
     pub(super) fn spend_if_spare(&self, used: usize) {
         if !self.spent.load(Ordering::Relaxed) && self.source.spare_one(used) {
             self.spent.store(true, Ordering::Relaxed);
@@ -486,22 +486,25 @@ impl Session {
         statement: &Statement,
         home: &Home,
     ) -> Result<(), tokio_postgres::Error> {
-        match self.is_naming {
-            true => self.client.prepare(&statement.render(home)).await.map(drop),
-            false => self.prepare(statement, home).await.map(drop),
+        match self.parameter_types(statement, home).await? {
+            Some(_) => Ok(()),
+            None => self.client.prepare(&statement.render(home)).await.map(drop),
         }
     }
 
-    /// Behind a pooler, has the driver learn the types of a statement that is not run as it is. Where statements are prepared by
-    /// name it does that by itself.
-    pub(super) async fn know(
+    /// The types of a statement's parameters, where it has to be sent with them; the driver then knows those of its rows, too. None
+    /// where statements are prepared by name: there the driver learns by itself.
+    pub(super) async fn parameter_types(
         &self,
         statement: &Statement,
         home: &Home,
-    ) -> Result<Option<Prepared>, tokio_postgres::Error> {
-        match self.is_naming {
-            true => Ok(None),
-            false => self.prepare(statement, home).await.map(Some),
+    ) -> Result<Option<Arc<[Type]>>, tokio_postgres::Error> {
+        if self.is_naming {
+            return Ok(None);
+        }
+        match self.prepare(statement, home).await? {
+            Prepared::Typed(_, types) => Ok(Some(types)),
+            Prepared::Named(_) => Ok(None),
         }
     }
 
