@@ -4,7 +4,6 @@
 
 mod moving;
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
@@ -27,19 +26,34 @@ struct Paused {
     /// Told when it is there.
     at_step: oneshot::Receiver<()>,
     go_on: mpsc::Sender<()>,
+    notes: Notes,
+}
+
+/// What was waited for, or tried again.
+#[derive(Clone, Default)]
+struct Notes(Arc<Mutex<Vec<(MoveStep, String)>>>);
+
+impl Notes {
+    fn of(&self, step: MoveStep) -> Vec<String> {
+        let notes = self.0.lock().unwrap();
+        notes.iter().filter(|(of, _)| *of == step).map(|(_, note)| note.clone()).collect()
+    }
+
     /// How often the fence was given up for the moment.
-    retries: Arc<AtomicU32>,
+    fn retries(&self) -> usize {
+        self.of(MoveStep::FenceTables).len()
+    }
 }
 
 fn pausing(mover: Mover, step: MoveStep) -> Paused {
     let (reached, at_step) = oneshot::channel();
     let (go_on, told) = mpsc::channel::<()>();
     let meeting = Mutex::new(Some((reached, told)));
-    let retries = Arc::new(AtomicU32::new(0));
-    let retried = retries.clone();
+    let notes = Notes::default();
+    let noted = notes.clone();
     let mover = mover.on_event(move |event| {
-        if event.step == MoveStep::FenceTables && matches!(event.what, MoveNews::Note(_)) {
-            retried.fetch_add(1, Ordering::Relaxed);
+        if let MoveNews::Note(note) = &event.what {
+            noted.0.lock().unwrap().push((event.step, note.clone()));
         }
         let is_there = event.step == step && matches!(event.what, MoveNews::Begun);
         if is_there && let Some((reached, told)) = meeting.lock().unwrap().take() {
@@ -47,7 +61,7 @@ fn pausing(mover: Mover, step: MoveStep) -> Paused {
             tokio::task::block_in_place(|| told.recv().unwrap());
         }
     });
-    Paused { mover, at_step, go_on, retries }
+    Paused { mover, at_step, go_on, notes }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -85,6 +99,10 @@ async fn a_copy_that_holds_back_too_much_wal_is_given_up() -> Result<()> {
     Ok(())
 }
 
+/// Rows that need a file of more than 16 MiB.
+const FILL: &str = "INSERT INTO shard_0001_e1.events (what) SELECT repeat('x', 1000) FROM generate_series(1, 15000)";
+const HALF_A_PAGE_TOO_MUCH: &str = "16781312";
+
 /// How large a file of a server may become that sessions begin from now on: to them a disk is full then, for the last page is
 /// written in part. Its WAL, in files of 16 MiB, has room.
 async fn limit_files(test: &TestCluster, server: &str, bytes: &str) {
@@ -97,13 +115,10 @@ async fn limit_files(test: &TestCluster, server: &str, bytes: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_target_whose_disk_fills_stops_the_copy_and_the_shard_stays() -> Result<()> {
-    const FILL: &str = "INSERT INTO shard_0001_e1.events (what) SELECT repeat('x', 1000) FROM generate_series(1, 15000)";
-
     let test = cluster_with_tables()?.postgres(15).own_servers().start().await?;
     test.admin("pg2").await?.batch_execute(FILL).await.unwrap();
     let load = Load::start(&test, 3).await?;
-    let half_a_page_too_much = ((16 << 20) + 4096).to_string();
-    limit_files(&test, "pg1", &half_a_page_too_much).await;
+    limit_files(&test, "pg1", HALF_A_PAGE_TOO_MUCH).await;
     let mover = Mover::new(&test.config())?;
     let error = mover.run(shard(), &pg(1)).await.unwrap_err();
     assert_eq!(error.code().map(|code| code.code()), Some("53100"), "{error:?}");
@@ -128,6 +143,36 @@ async fn a_target_whose_disk_fills_stops_the_copy_and_the_shard_stays() -> Resul
     ledger.check(&test.cluster().await?.shard(shard())?).await?;
     assert_eq!(leftovers(&test).await?, Vec::<String>::new());
     Ok(())
+}
+
+/// What clients write meanwhile finds no room there; they notice nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_whose_disk_fills_under_the_stream_holds_up_the_move_until_there_is_room()
+-> Result<()> {
+    const ANEW: &str =
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_subscription WHERE pid IS NOT NULL";
+
+    let test = cluster_with_tables()?.postgres(15).own_servers().start().await?;
+    let load = Load::start(&test, 3).await?;
+    let Paused { mover, at_step, go_on, notes } =
+        pausing(Mover::new(&test.config())?, MoveStep::Verify);
+    let moving = tokio::spawn(async move { mover.run(shard(), &pg(1)).await });
+    at_step.await.unwrap();
+    limit_files(&test, "pg1", HALF_A_PAGE_TOO_MUCH).await;
+    test.admin("pg1").await?.batch_execute(ANEW).await.unwrap();
+    test.admin("pg2").await?.batch_execute(FILL).await.unwrap();
+    go_on.send(()).unwrap();
+    let told = until("it is told", async || notes.of(MoveStep::Verify).pop()).await;
+    assert!(told.contains("had errors: the log of pg1"), "{told}");
+    assert!(!moving.is_finished());
+    let home = test.cluster().await?.shard(shard())?.home()?;
+    assert_eq!(home.instance(), &pg(2));
+    limit_files(&test, "pg1", "unlimited").await;
+    let moved = moving.await.unwrap()?;
+    assert_eq!((moved.phase, moved.verified), (MovePhase::Reversible, true));
+    let ledger = load.stop().await;
+    assert_eq!(ledger.errors, Vec::<String>::new());
+    ledger.check(&test.cluster().await?.shard(shard())?).await
 }
 
 /// Also when it waits for a host, with nothing left to copy.
@@ -223,7 +268,7 @@ async fn a_long_transaction_is_waited_for_and_others_write_on() -> Result<()> {
 
     let test = cluster_with_tables()?.start().await?;
     let mover = Mover::new(&test.config())?;
-    let Paused { mover, at_step, go_on, retries } = pausing(mover, MoveStep::CheckHosts);
+    let Paused { mover, at_step, go_on, notes } = pausing(mover, MoveStep::CheckHosts);
     let load = Load::start(&test, 3).await?;
     let moving = tokio::spawn(async move { mover.run(shard(), &pg(1)).await });
     at_step.await.unwrap();
@@ -237,7 +282,7 @@ async fn a_long_transaction_is_waited_for_and_others_write_on() -> Result<()> {
         row.get::<_, i64>(0)
     };
     let before = events().await;
-    while retries.load(Ordering::Relaxed) < 3 || events().await < before + 20 {
+    while notes.retries() < 3 || events().await < before + 20 {
         assert!(!moving.is_finished(), "{:?}", moving.await);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -374,13 +419,13 @@ async fn a_shard_is_not_closed_while_others_hold_what_the_catalog_says_of_it() -
 
     let test = cluster_with_tables()?.start().await?;
     let holder = test.admin("pg1").await?;
-    let Paused { mover, at_step, go_on, retries } =
+    let Paused { mover, at_step, go_on, notes } =
         pausing(Mover::new(&test.config())?, MoveStep::CheckHosts);
     let moving = tokio::spawn(async move { mover.run(shard(), &pg(1)).await });
     at_step.await.unwrap();
     holder.batch_execute(HOLD).await.unwrap();
     go_on.send(()).unwrap();
-    until("it was tried in vain", async || retries.load(Ordering::Relaxed) > 1).await;
+    until("it was tried in vain", async || notes.retries() > 1).await;
     assert!(schemas(&test).await?.contains(&"pg2 shard_0001_e1".to_owned()));
     assert_eq!(test.cluster().await?.shard(shard())?.execute(&WRITE, &[]).await?, 20);
     holder.batch_execute("COMMIT").await.unwrap();

@@ -222,7 +222,7 @@ impl<'a> Run<'a> {
             let news = MoveNews::Progress { rows, bytes, of_bytes, bytes_per_second, left };
             self.event(MoveStep::Verify, news);
         };
-        pair.work_off(|waited| self.lag(MoveStep::Verify, waited)).await?;
+        pair.work_off(|news| self.event(MoveStep::Verify, news)).await?;
         let findings = pair.compare(relations, progress).await?;
         self.store(&findings).await?;
         if let Some(difference) = findings.difference() {

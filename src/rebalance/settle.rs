@@ -48,7 +48,7 @@ impl Run<'_> {
         stream::subscribe(&conninfo, source, target, name, Takes::WhatIsWrittenThere).await?;
         let schema = schema_at(self.report.shard, next(self.report.epoch)?, &target.name);
         let mark = (schema.as_str(), self.report.id.get());
-        let tell = |waited| self.lag(MoveStep::StartReverse, waited);
+        let tell = |news| self.event(MoveStep::StartReverse, news);
         stream::work_off(target, source, name, mark, STANDS_STILL, tell).await.map_err(|error| {
             if error.is_timeout() {
                 Error::new(Kind::Timeout, "the way back does not run").because(error)

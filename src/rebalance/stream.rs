@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::types::PgLsn;
 
+use super::event::MoveNews;
 use super::journal::Journal;
 use super::names::{MARK_TABLE, ident, literal, temporary};
 use super::relations::Relations;
@@ -150,16 +151,24 @@ pub(super) async fn readiness(to: &Side, name: &str) -> Result<(i64, i64)> {
 
 /// Where to look when a stream stands still.
 async fn trouble(to: &Side, name: &str) -> String {
-    const ERRORS: &str = "SELECT FROM pg_stat_subscription_stats \
-        WHERE apply_error_count > 0 AND subname = $1";
-
-    match to.watch.opt(ERRORS, &[&name], "").await {
-        Ok(Some(_)) => {
-            format!("the subscription {name} had errors: the log of {} says which", to.name)
-        }
-        Ok(None) => format!("see pg_stat_subscription on {}", to.name),
+    match errors(to, name).await {
+        Ok(0) => format!("see pg_stat_subscription on {}", to.name),
+        Ok(_) => had_errors(to, name),
         Err(error) => error.to_string(),
     }
+}
+
+fn had_errors(to: &Side, name: &str) -> String {
+    format!("the subscription {name} had errors: the log of {} says which", to.name)
+}
+
+/// How often a subscription could not apply what came.
+async fn errors(to: &Side, name: &str) -> Result<i64> {
+    const ERRORS: &str =
+        "SELECT apply_error_count FROM pg_stat_subscription_stats WHERE subname = $1";
+
+    let row = to.watch.opt(ERRORS, &[&name], "cannot look at the subscription").await?;
+    Ok(row.map_or(0, |row| row.get(0)))
 }
 
 /// Has a subscription let go of its slot, until it is [subscribed](subscribe) again.
@@ -286,18 +295,18 @@ pub(super) async fn mark(
 }
 
 /// Waits until the copy has what has piled up at home, however long that takes: it is given up when the copy stands still for as long
-/// as the patience lasts. `tell` hears for how long it has been waited.
+/// as the patience lasts. `tell` hears for how long it has been waited, and of errors as long as it stands still for them.
 pub(super) async fn work_off(
     from: &Side,
     to: &Side,
     stream: &str,
     (schema, id): (&str, i64),
     patience: Duration,
-    tell: impl Fn(Duration) + Send + Sync,
+    tell: impl Fn(MoveNews) + Send + Sync,
 ) -> Result<()> {
     let began = Instant::now();
     let mark = write_mark(from, (schema, id)).await?;
-    let (mut told, mut moved, mut position) = (began, began, None);
+    let (mut told, mut moved, mut position, mut errors_before) = (began, began, None, None);
     while !has_mark(to, (schema, id), mark).await? {
         let position_now = confirmed(from, stream).await?;
         if position != position_now {
@@ -309,9 +318,15 @@ pub(super) async fn work_off(
         }
         if told.elapsed() > TELL_AGAIN {
             told = Instant::now();
-            tell(began.elapsed());
+            tell(MoveNews::Lag(began.elapsed()));
+            // They come again with every attempt, of which the first may be from before.
+            let errors = errors(to, stream).await?;
+            if errors > *errors_before.get_or_insert(errors) && moved.elapsed() > TELL_AGAIN {
+                tell(MoveNews::Note(had_errors(to, stream)));
+            }
         }
-        pause(began.elapsed()).await;
+        // Nobody waits for it but the mover, and others move shards meanwhile.
+        sleep((began.elapsed() / 20).clamp(LOOK_SOON, LOOK_AGAIN)).await;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::try_join;
 
+use super::event::MoveNews;
 use super::relations::{Relations, Table};
 use super::rows::{Hashes, Key, Range, Rows, hashes_of_rows};
 use super::side::Side;
@@ -246,8 +247,8 @@ impl Pair<'_> {
     }
 
     /// Waits until the copy has what has piled up: while its indexes were made, or while it could not be reached. `tell` hears for how
-    /// long.
-    pub(super) async fn work_off(&self, tell: impl Fn(Duration) + Send + Sync) -> Result<()> {
+    /// long, and what is in its way.
+    pub(super) async fn work_off(&self, tell: impl Fn(MoveNews) + Send + Sync) -> Result<()> {
         let mark = (self.schema, self.id);
         stream::work_off(self.home, self.copy, self.stream, mark, PATIENCE, tell).await
     }
