@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant, SystemTime};
 
-use howdah::postgres::Client;
+use howdah::postgres::{self, Client};
 use howdah::testing::TestCluster;
 use howdah::{Cluster, Home, Id, IdParts, Layout, ShardId, Statement};
 use howdah_benches::{Bench, Latencies, Result, Sample, Unit, fill, full_or_quick, servers};
@@ -152,32 +152,48 @@ async fn point_read(bench: &mut Bench) -> Result<()> {
         statements.push(client.prepare(&sql).await?);
     }
 
-    let ours = async || {
-        each(&ids, async |_, id| {
-            let row = cluster.shard_of_id(id)?.query_one(&BY_ID, &[&id]).await?;
-            Ok(row.get(0))
-        })
-        .await
-    };
-    let theirs = async || {
-        each(&ids, async |n, id| {
-            let statement = &statements[n % statements.len()];
-            Ok(client.query_one(statement, &[&id]).await?.get(0))
-        })
-        .await
-    };
+    let ids: Arc<[Id]> = ids.into();
+    let (routed, unrouted) = (Arc::new(Routed(cluster)), Arc::new(Unrouted(client, statements)));
+    let ours = async || each(&ids, &routed).await;
+    let theirs = async || each(&ids, &unrouted).await;
     bench.compare_closely("point read", "unrouted", Unit::Time("us/read"), ours, theirs).await
 }
 
-/// Reads one row after the other.
-async fn each(ids: &[Id], read: impl AsyncFn(usize, Id) -> Result<String>) -> Result<Sample> {
-    let mut times = Vec::with_capacity(ids.len());
-    for (n, id) in ids.iter().enumerate() {
-        let asked = Instant::now();
-        black_box(read(n, *id).await?);
-        times.push(asked.elapsed());
+/// A way to a row.
+trait Reader: Send + Sync + 'static {
+    fn read(&self, n: usize, id: Id) -> impl Future<Output = Result<String>> + Send;
+}
+
+struct Routed(Cluster);
+
+impl Reader for Routed {
+    async fn read(&self, _: usize, id: Id) -> Result<String> {
+        Ok(self.0.shard_of_id(id)?.query_one(&BY_ID, &[&id]).await?.get(0))
     }
-    let latencies = Latencies::new(times);
+}
+
+struct Unrouted(Client, Vec<postgres::Statement>);
+
+impl Reader for Unrouted {
+    async fn read(&self, n: usize, id: Id) -> Result<String> {
+        let Self(client, statements) = self;
+        Ok(client.query_one(&statements[n % statements.len()], &[&id]).await?.get(0))
+    }
+}
+
+/// Reads one row after the other, in a task as an application's requests are.
+async fn each<R: Reader>(ids: &Arc<[Id]>, reader: &Arc<R>) -> Result<Sample> {
+    let (ids, reader) = (ids.clone(), reader.clone());
+    let reading = tokio::spawn(async move {
+        let mut times = Vec::with_capacity(ids.len());
+        for (n, id) in ids.iter().enumerate() {
+            let asked = Instant::now();
+            black_box(reader.read(n, *id).await?);
+            times.push(asked.elapsed());
+        }
+        Result::<_>::Ok(times)
+    });
+    let latencies = Latencies::new(reading.await??);
     let mean = latencies.sum().as_secs_f64() * 1e6 / latencies.count() as f64;
     Ok(Sample::new(mean).figure("p50_us", latencies.us(500)).figure("p99_us", latencies.us(990)))
 }
