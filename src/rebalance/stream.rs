@@ -325,8 +325,7 @@ pub(super) async fn work_off(
                 tell(MoveNews::Note(had_errors(to, stream)));
             }
         }
-        // Nobody waits for it but the mover, and others move shards meanwhile.
-        sleep((began.elapsed() / 20).clamp(LOOK_SOON, LOOK_AGAIN)).await;
+        pause(began.elapsed()).await;
     }
     Ok(())
 }
