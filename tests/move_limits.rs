@@ -101,6 +101,7 @@ async fn a_copy_that_holds_back_too_much_wal_is_given_up() -> Result<()> {
 
 /// Rows that need a file of more than 16 MiB.
 const FILL: &str = "INSERT INTO shard_0001_e1.events (what) SELECT repeat('x', 1000) FROM generate_series(1, 15000)";
+/// 16 MiB and half a page, in bytes.
 const HALF_A_PAGE_TOO_MUCH: &str = "16781312";
 
 /// How large a file of a server may become that sessions begin from now on: to them a disk is full then, for the last page is
